@@ -1,0 +1,1 @@
+"""The domain: what a document becomes, and how a question is answered from it."""

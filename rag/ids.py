@@ -1,0 +1,118 @@
+"""All identity in one place: nothing else hashes or makes UUIDs.
+
+Ids are keyed: HMAC-SHA256 with a secret per tenant (derived from one master secret), so that an id that survives in a log
+or a topic confirms nobody's guess of a file name, an e-mail address or a sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import unicodedata
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote
+
+from rag.errors import Rejected
+
+_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://([^/]*)/?(.*)$", re.DOTALL)
+_MAX_URI = 4096  # S3 keys are at most 1024 bytes; percent-encoding makes them three times longer
+
+
+def canonical_uri(uri: str) -> str:
+    """One spelling for one object: lower-case scheme, NFC, percent-encoding only where needed.
+
+    Slashes within an S3 key are significant (``a//b`` is another object than ``a/b``) and are kept.
+    Raises Rejected for what is no absolute URI, is too long, or climbs (``..`` segments).
+    """
+    found = _SCHEME.match(uri[:6].lower() + uri[6:])
+    if not found or not found[2] or not found[3]:
+        raise Rejected(f"uri {uri[:80]!r} is not of the form scheme://container/path", reason="bad_uri")
+    scheme, container, path = found[1], found[2], unicodedata.normalize("NFC", unquote(found[3]))
+    if any(segment in {".", ".."} for segment in path.split("/")) or "\x00" in path:
+        raise Rejected(f"uri {uri[:80]!r} has a '.', '..' or NUL segment: name the object itself", reason="bad_uri")
+    canonical = f"{scheme}://{container}/{quote(path, safe='/~!$&()*+,;=:@')}"
+    if len(canonical) > _MAX_URI:
+        raise Rejected(f"uri of {len(canonical)} characters, at most {_MAX_URI}", reason="bad_uri")
+    return canonical
+
+
+def object_uri(container_uri: str, key: str) -> str:
+    """The canonical URI of the raw (not encoded) ``key`` in ``scheme://container[/prefix]``."""
+    return canonical_uri(f"{container_uri.rstrip('/')}/{quote(key, safe='/')}")
+
+
+def object_key(uri: str) -> tuple[str, str]:
+    """``(scheme://container, raw key)`` of a canonical URI."""
+    found = _SCHEME.match(uri)
+    if not found:
+        raise Rejected(f"uri {uri[:80]!r} is not of the form scheme://container/path", reason="bad_uri")
+    return f"{found[1]}://{found[2]}", unquote(found[3])
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Keyed ids of one deployment. ``secret`` is at least 16 bytes; losing it orphans every id."""
+
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.secret) < 16:
+            raise ValueError(f"identity secret of {len(self.secret)} bytes, at least 16 are needed")
+
+    def _mac(self, tenant: str, kind: str, *parts: str) -> bytes:
+        key = hmac.digest(self.secret, b"tenant\x00" + tenant.encode(), "sha256")
+        message = b"".join(len(p.encode()).to_bytes(8, "big") + p.encode() for p in (kind, *parts))
+        return hmac.digest(key, message, "sha256")
+
+    def document_id(self, tenant: str, source: str, uri: str) -> str:
+        return str(uuid.UUID(bytes=self._mac(tenant, "document", source, canonical_uri(uri))[:16]))
+
+    def chunk_ids(self, tenant: str, document_id: str, inputs: Sequence[str]) -> list[str]:
+        """Ids of a document's chunks from what the encoders see; the n-th repetition of an input has an id of its own."""
+        seen: dict[str, int] = {}
+        ids = []
+        for text in inputs:
+            occurrence = seen[text] = seen.get(text, -1) + 1
+            mac = self._mac(tenant, "chunk", document_id, text, str(occurrence))
+            ids.append(str(uuid.UUID(bytes=mac[:16])))
+        return ids
+
+    def embedding_key(self, tenant: str, text: str) -> bytes:
+        """Key of a text in the embedding cache (32 bytes)."""
+        return self._mac(tenant, "embedding", text)
+
+    def content_hash(self, tenant: str, content: bytes) -> str:
+        """Keyed hash of an object's bytes, hex: equal content of one tenant, equal hash."""
+        key = hmac.digest(self.secret, b"content\x00" + tenant.encode(), "sha256")
+        return hmac.new(key, content, hashlib.sha256).hexdigest()[:32]
+
+    def subject_id(self, tenant: str, identifier: str) -> str:
+        """Pseudonym of a person's exact identifier (an e-mail address, a customer number)."""
+        folded = unicodedata.normalize("NFKC", identifier).strip().casefold()
+        return self._mac(tenant, "subject", folded).hex()[:32]
+
+    def query_id(self, tenant: str, *parts: str) -> str:
+        """Key of a cached answer: says nothing about the question to who reads the cache's keys."""
+        return self._mac(tenant, "query", *parts).hex()
+
+
+def fingerprint(parts: Mapping[str, object]) -> str:
+    """Sixteen hex digits that change when any of ``parts`` (step versions, model hash, settings) does."""
+    lines = (f"{name}={parts[name]!r}" for name in sorted(parts))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def payload_hash(payload: Mapping[str, object]) -> str:
+    """Hash of a point's payload, independent of the order of its keys."""
+    return hashlib.blake2b(_canonical(payload).encode(), digest_size=12).hexdigest()
+
+
+def _canonical(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{k!r}:{_canonical(value[k])}" for k in sorted(value)) + "}"
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+        return "[" + ",".join(_canonical(item) for item in value) + "]"
+    return repr(value)
