@@ -1,0 +1,229 @@
+"""Every setting on one page. Only this module reads the environment; only wiring and the ``__main__`` modules import it.
+
+``python -m rag.settings`` prints ``.env.example``; ``--check`` fails when the committed one differs.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from rag.sources import Source, Sources
+
+
+class TableSettings(BaseModel, extra="forbid"):
+    """A warehouse table whose rows become documents."""
+
+    table: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*){0,2}$")
+    key: str = Field(default="ID", pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$")
+    changed: str = Field(default="UPDATED_AT", pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$")
+    title: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$")
+    subjects: tuple[str, ...] = ()  # columns that identify the people a row is about
+
+
+class SourceSettings(BaseModel, extra="forbid"):
+    """One source: where it is, whose it is, and who may see what carries no labels."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
+    kind: Literal["s3", "folder", "snowflake", "uploads"]
+    tenant: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    base_uri: str
+    principals: tuple[str, ...] = Field(min_length=1)
+    rules: dict[str, tuple[str, ...]] = {}
+    tables: tuple[TableSettings, ...] = ()
+    queue_url: str = ""  # s3: where the bucket's notifications arrive
+
+    def source(self) -> Source:
+        return Source(self.name, self.tenant, self.base_uri.rstrip("/"), self.principals, self.rules)
+
+
+class Settings(BaseSettings):
+    """Read from the environment, then from ``.env`` (and ``.stack/env`` in development)."""
+
+    model_config = SettingsConfigDict(env_file=(".env",), extra="ignore", frozen=True, env_ignore_empty=True)
+
+    tidemark_environment: Literal["development", "production"] = Field(
+        "production", description="development allows http issuers and local secrets"
+    )
+    tidemark_stack: Path | None = Field(None, description="folder of a local stack whose env file is read as well")
+    identity_secret: SecretStr = Field(description="keys every id; 16 bytes or more; losing it orphans the index")
+
+    # events
+    kafka_bootstrap: str = Field("127.0.0.1:19092", description="host:port, comma-separated")
+    kafka_partitions: int = Field(
+        8, ge=1, le=1024, description="partitions of documents.changed.v1; fixed once created"
+    )
+    schema_registry_url: str = Field("http://127.0.0.1:18081/apis/ccompat/v7", description="Confluent-compatible")
+
+    # stores
+    database_url: SecretStr = Field(description="PostgreSQL: ledger, catalog, audit")
+    database_pool: int = Field(8, ge=1, description="connections per process at most")
+    qdrant_url: str = "http://127.0.0.1:16333"
+    qdrant_api_key: SecretStr | None = None
+    redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:16379/0"), description="answer cache, rate limits")
+    artifacts_url: str = Field("file:///var/lib/tidemark/artifacts", description="s3://bucket/prefix or file:///folder")
+    models_dir: Path = Field(Path(".cache/models"), description="where the default model is built once")
+
+    # object storage
+    s3_endpoint_url: str | None = Field(None, description="only for S3-compatible servers other than AWS")
+    s3_bucket: str = Field("tidemark-documents", description="the watched bucket")
+    s3_queue_url: str = Field("", description="SQS queue of the bucket's notifications")
+    internal_bucket: str = Field("tidemark-internal", description="row objects and uploads")
+    aws_access_key_id: SecretStr | None = None
+    aws_secret_access_key: SecretStr | None = None
+    aws_region: str = "eu-central-1"
+    inbox_dir: Path | None = Field(None, description="watched folder")
+
+    # warehouse
+    snowflake_host: str | None = None
+    snowflake_port: int | None = None
+    snowflake_protocol: Literal["http", "https"] = "https"
+    snowflake_account: str = "tidemark"
+    snowflake_user: str = ""
+    snowflake_password: SecretStr | None = None
+    snowflake_database: str = "TIDEMARK"
+    snowflake_schema: str = "PUBLIC"
+    snowflake_warehouse: str | None = None
+    snowflake_role: str | None = None
+
+    # sources
+    default_tenant: str = Field("acme", description="tenant of the built-in sources")
+    default_principals: tuple[str, ...] = Field(("group:staff",), description="who sees what carries no labels")
+    sources: tuple[SourceSettings, ...] = Field(
+        (), description="JSON; replaces the built-in s3, folder, snowflake, uploads"
+    )
+    source_rules: dict[str, tuple[str, ...]] = Field(
+        {"finance/": ("group:finance",), "people/": ("group:people",)},
+        description="JSON: key prefix to principals, for the built-in s3 source",
+    )
+    snowflake_tables: tuple[TableSettings, ...] = Field((), description="JSON: tables of the built-in snowflake source")
+    poll_seconds: float = Field(2.0, gt=0, description="how often tables and the folder are looked at")
+    reconcile_seconds: float = Field(300.0, gt=0, description="how often listings and key diffs are made")
+    overlap_seconds: float = Field(60.0, ge=0, description="how far a table poll looks back for late commits")
+
+    # parsing and chunking
+    parse_seconds: float = Field(30.0, gt=0)
+    parse_memory_bytes: int = Field(2**30, ge=2**27)
+    parse_input_bytes: int = Field(100 * 2**20, ge=1)
+    parse_pages: int = Field(2000, ge=1)
+    parse_workers: int = Field(2, ge=1)
+
+    # models
+    embedder: Literal["minilm", "onnx", "openai"] = "minilm"
+    embedder_dir: Path | None = Field(None, description="onnx: folder with model.onnx and tokenizer.json")
+    embedder_pooling: Literal["mean", "cls"] = "mean"
+    embedder_query_prefix: str = ""
+    embedder_document_prefix: str = ""
+    embedder_dimensions: int = 384
+    embedder_model: str = Field("text-embedding-3-small", description="openai: model name")
+    embedder_threads: int = Field(0, ge=0, description="0: one per core")
+    embedding_cache_rows: int = Field(2_000_000, ge=0)
+    embedding_cache_days: float = Field(90, gt=0)
+    openai_base_url: str | None = Field(None, description="any OpenAI-compatible server")
+    openai_api_key: SecretStr | None = None
+    llm_model: str | None = Field(None, description="model of OPENAI_BASE_URL; unset: extractive answers")
+    cohere_api_key: SecretStr | None = Field(None, description="set: Cohere reranks")
+    cohere_base_url: str | None = None
+    cohere_model: str = "rerank-v3.5"
+
+    # gateway
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = Field(18000, ge=1, le=65535)
+    gateway_url: str = "http://127.0.0.1:18000"
+    metrics_port: int = Field(18010, ge=0, le=65535, description="consumers: /metrics and /healthz")
+    oidc_issuer: str = Field("", description="its discovery document is read")
+    oidc_audience: str = "tidemark"
+    oidc_client_id: str = Field("demo", description="tidemark CLI, client credentials")
+    oidc_client_secret: SecretStr | None = None
+    oidc_docs_client_id: str = Field("tidemark-docs", description="public client of the API page")
+    oidc_tenant_claim: str = "tenant"
+    oidc_groups_claim: str = "groups"
+    upload_bytes: int = Field(100 * 2**20, ge=1)
+    answer_ttl_seconds: float = Field(3600, ge=0)
+    dagster_url: str = "http://127.0.0.1:18030"
+
+    # telemetry
+    otel_exporter_otlp_endpoint: str | None = Field(None, description="OTLP over HTTP; unset: no export")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        if len(self.identity_secret.get_secret_value().encode()) < 16:
+            raise ValueError("IDENTITY_SECRET has fewer than 16 bytes: take 32 random ones")
+        if self.tidemark_environment == "production":
+            if "example" in self.identity_secret.get_secret_value():
+                raise ValueError("IDENTITY_SECRET is the example's: take 32 random bytes")
+            if self.oidc_issuer and not self.oidc_issuer.startswith("https://"):
+                raise ValueError(
+                    f"OIDC_ISSUER {self.oidc_issuer!r} is not https: only TIDEMARK_ENVIRONMENT=development allows it"
+                )
+        return self
+
+    @cached_property
+    def configured_sources(self) -> tuple[SourceSettings, ...]:
+        return self.sources or tuple(self._built_in_sources())
+
+    def _built_in_sources(self) -> list[SourceSettings]:
+        common: dict[str, Any] = {"tenant": self.default_tenant, "principals": self.default_principals}
+        internal = f"s3://{self.internal_bucket}"
+        built_in = [
+            SourceSettings(name="s3", kind="s3", base_uri=f"s3://{self.s3_bucket}", queue_url=self.s3_queue_url,
+                           rules=self.source_rules, **common),
+            SourceSettings(name="uploads", kind="uploads", base_uri=f"{internal}/uploads", **common),
+        ]  # fmt: skip
+        if self.inbox_dir:
+            base = self.inbox_dir.absolute().as_uri()
+            built_in.append(
+                SourceSettings(name="folder", kind="folder", base_uri=base, rules=self.source_rules, **common)
+            )
+        if self.snowflake_tables:
+            built_in.append(SourceSettings(name="snowflake", kind="snowflake", base_uri=f"{internal}/rows",
+                                           tables=self.snowflake_tables, **common))  # fmt: skip
+        return built_in
+
+    def source_registry(self) -> Sources:
+        return Sources({settings.name: settings.source() for settings in self.configured_sources})
+
+
+def load(stack: Path | None = None) -> Settings:
+    """Settings of the environment, with the env file of a local stack below it when ``stack`` or TIDEMARK_STACK names one.
+
+    Raises pydantic's ValidationError, which names each missing or wrong variable.
+    """
+    import os
+
+    folder = stack or (Path(os.environ["TIDEMARK_STACK"]) if "TIDEMARK_STACK" in os.environ else None)
+    files = (folder / "env", Path(".env")) if folder else (Path(".env"),)
+    return Settings(_env_file=files)
+
+
+def example() -> str:
+    """The text of ``.env.example``."""
+    lines = ["# Generated by `python -m rag.settings`: every setting with its default. Secrets have none."]
+    for name, field in Settings.model_fields.items():
+        if field.description:
+            lines.append(f"# {field.description}")
+        default = "" if field.is_required() or field.default is None else _plain(field.default)
+        lines.append(f"{'' if field.is_required() else '# '}{name.upper()}={default}")
+    return "\n".join(lines) + "\n"
+
+
+def _plain(value: Any) -> str:
+    import json
+
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return json.dumps(value) if isinstance(value, (tuple, dict)) else str(value)
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv[1:]:
+        if Path(".env.example").read_text() != example():
+            sys.exit(".env.example differs from the settings: run `python -m rag.settings > .env.example`")
+    else:
+        sys.stdout.write(example())

@@ -1,0 +1,71 @@
+"""Where documents come from, and who may see what carries no labels of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rag.errors import Rejected
+from rag.ids import object_key
+from rag.models import Access
+
+PRINCIPALS_LABEL = "principals"  # object metadata: comma-separated principals, instead of the source's
+SUBJECTS_LABEL = "subjects"  # object metadata: comma-separated identifiers of the people it is about
+TITLE_LABEL = "title"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One configured source. ``rules`` maps a key prefix to principals; the longest prefix wins, then ``principals``.
+
+    The tenant is the source's alone: no label of an object can move it into another one.
+    """
+
+    name: str
+    tenant: str
+    base_uri: str  # scheme://container[/prefix]
+    principals: tuple[str, ...]
+    rules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def owns(self, uri: str) -> bool:
+        return uri.startswith(self.base_uri.rstrip("/") + "/")
+
+    def access(self, uri: str, labels: Mapping[str, str]) -> Access:
+        """Labels of the object, else the rule with the longest matching prefix, else the source's principals."""
+        labelled = split_label(labels.get(PRINCIPALS_LABEL, ""))
+        if labelled:
+            return Access(self.tenant, tuple(sorted(set(labelled))))
+        container_key = object_key(self.base_uri.rstrip("/") + "/.")[1].removesuffix(".")
+        key = object_key(uri)[1].removeprefix(container_key)
+        prefixes = sorted((p for p in self.rules if key.startswith(p)), key=len)
+        chosen: Sequence[str] = self.rules[prefixes[-1]] if prefixes else self.principals
+        return Access(self.tenant, tuple(sorted(set(chosen))))
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The configured sources by name."""
+
+    by_name: Mapping[str, Source]
+
+    def named(self, name: str) -> Source:
+        try:
+            return self.by_name[name]
+        except KeyError:
+            known = ", ".join(sorted(self.by_name)) or "none"
+            raise Rejected(
+                f"source {name!r} is not configured (configured: {known}): add it to SOURCES", reason="unknown_source"
+            ) from None
+
+    def owner(self, name: str, tenant: str, uri: str) -> Source:
+        """The source ``name`` if it is of ``tenant`` and ``uri`` lies in it; an event cannot make a worker read elsewhere."""
+        source = self.named(name)
+        if source.tenant != tenant or not source.owns(uri):
+            raise Rejected(
+                f"uri is outside source {name!r} ({source.base_uri}) of tenant {tenant!r}", reason="foreign_uri"
+            )
+        return source
+
+
+def split_label(value: str) -> tuple[str, ...]:
+    return tuple(item for item in (part.strip() for part in value.split(",")) if item)

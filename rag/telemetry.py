@@ -1,0 +1,133 @@
+"""Every metric and span is declared here, once; dashboards and alerts are tested against this page.
+
+Labels never hold ids, names, questions or content: their number is bounded and they are nobody's personal data.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from opentelemetry import propagate, trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+# -- metrics ------------------------------------------------------------------------------------------------------------
+
+# Events that a source announced, by how it noticed.
+EVENTS_ANNOUNCED = Counter("tidemark_events_announced", "Events published by a source", ["source", "origin"])
+# Messages that a source could not use (left on the queue, or skipped with a reason).
+SOURCE_ERRORS = Counter("tidemark_source_errors", "Notifications or rows a source could not use", ["source", "reason"])
+# Documents applied to an index, by what became of them.
+DOCUMENTS_INDEXED = Counter("tidemark_documents_indexed", "Documents applied to the index", ["status"])
+DOCUMENTS_DEAD = Counter("tidemark_documents_dead", "Documents that could not be indexed", ["reason"])
+CHUNKS_EMBEDDED = Counter("tidemark_chunks_embedded", "Chunks whose vector was computed", [])
+CHUNKS_REUSED = Counter("tidemark_chunks_reused", "Chunks whose vector came from the cache", [])
+TOKENS_EMBEDDED = Counter("tidemark_tokens_embedded", "Tokens of the chunks whose vector was computed", [])
+APPLY_CONFLICTS = Counter(
+    "tidemark_apply_conflicts", "Deltas that lost the compare-and-swap and were planned again", []
+)
+# From the change in the source to its visibility in the index.
+FRESHNESS_SECONDS = Histogram("tidemark_freshness_seconds", "Source change to visible", [], buckets=_SECONDS)
+STEP_SECONDS = Histogram("tidemark_step_seconds", "One step over one batch", ["step"], buckets=_SECONDS)
+# Gateway.
+REQUESTS = Counter("tidemark_requests", "Requests by route and status", ["route", "status"])
+REQUEST_SECONDS = Histogram("tidemark_request_seconds", "Request by route", ["route"], buckets=_SECONDS)
+HITS_DROPPED = Counter("tidemark_hits_dropped", "Hits the ledger refused: not current, not live or not allowed", [])
+ANSWERS = Counter(
+    "tidemark_answers", "Answers by outcome", ["generator", "outcome"]
+)  # outcome: fresh | cached | abstained
+RERANK_FALLBACKS = Counter(
+    "tidemark_rerank_fallbacks", "Questions answered in fused order: the reranker did not answer", []
+)
+CONSUMER_UP = Gauge("tidemark_source_up", "1 while the source's loop runs without error", ["source"])
+
+# -- spans --------------------------------------------------------------------------------------------------------------
+
+SPANS = frozenset(
+    {
+        "source.handle", "events.publish", "documents.run", "documents.read", "documents.admit", "documents.parse",
+        "documents.chunk", "documents.embed", "documents.plan", "documents.apply",
+        "answers.answer", "answers.retrieve", "answers.rerank", "answers.generate", "answers.search",
+    }
+)  # fmt: skip
+
+_tracer = trace.get_tracer("tidemark")
+
+
+@contextmanager
+def span(
+    name: str, *, parent: Mapping[str, str] | None = None, **attributes: str | int | float
+) -> Iterator[trace.Span]:
+    """A declared span. ``parent`` is a carrier with a ``traceparent`` (the headers of an event)."""
+    if name not in SPANS:
+        raise ValueError(f"span {name!r} is not declared in rag/telemetry.py")
+    context = propagate.extract(dict(parent)) if parent else None
+    with _tracer.start_as_current_span(name, context=context, attributes=dict(attributes)) as current:
+        yield current
+
+
+def trace_headers() -> dict[str, str]:
+    """``traceparent`` of the current span, for the headers of an event or a message."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier
+
+
+def trace_id() -> str:
+    """Hex id of the current trace, empty when there is none."""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else ""
+
+
+# -- set up, once per process -------------------------------------------------------------------------------------------
+
+
+def configure(service: str, *, otlp_endpoint: str | None = None, level: str = "INFO") -> None:
+    """JSON logs on stderr with trace ids; spans exported over OTLP/HTTP when an endpoint is named."""
+    provider = TracerProvider(resource=Resource.create({"service.name": f"tidemark-{service}"}))
+    if otlp_endpoint:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        exporter = OTLPSpanExporter(endpoint=f"{otlp_endpoint.rstrip('/')}/v1/traces")
+        provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
+    trace.set_tracer_provider(provider)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _add_trace,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level)),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def flush(timeout: float = 5.0) -> None:
+    """Export what is pending: at the end of a short-lived process."""
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, TracerProvider):
+        provider.force_flush(int(timeout * 1000))
+
+
+def logger(name: str) -> Any:
+    return structlog.get_logger(logger=name)
+
+
+def _add_trace(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    current = trace_id()
+    if current:
+        event["trace_id"] = current
+    return event
