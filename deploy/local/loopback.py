@@ -1,0 +1,107 @@
+"""What the small local servers share: their three arguments, loopback only, one process per data directory."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server listens and what it owns; `claim` is held for as long as the process lives."""
+
+    host: str
+    port: int
+    data: Path
+    claim: IO[str]
+
+
+def arguments(program: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m deploy.local.{program}", description=description)
+    parser.add_argument("--host", default="127.0.0.1", help="a loopback address (default %(default)s)")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="directory this server alone writes to")
+    return parser
+
+
+def place(options: argparse.Namespace) -> Place:
+    """Check the address, make the directory and claim it. Exits with one line when any of it is refused."""
+    require_loopback(options.host)
+    require_free(options.host, options.port)
+    data: Path = options.data.resolve()
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Place(options.host, options.port, data, claim(data))
+
+
+def require_loopback(host: str) -> None:
+    """These servers trust whoever reaches them, so nobody else may."""
+    if not is_loopback(host):
+        raise SystemExit(f"refusing to listen on {host!r}: a development server; use --host 127.0.0.1")
+
+
+def is_loopback(host: str) -> bool:
+    """`host` without a port: a loopback literal, `localhost`, or a name under it."""
+    name = host.strip("[]").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def is_loopback_authority(authority: str) -> bool:
+    """The value of a `Host` header, with or without a port. Keeps rebound names of web pages out."""
+    host, _, port = authority.rpartition(":")
+    return is_loopback(host if host and port.isdigit() else authority)
+
+
+def require_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SystemExit(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
+
+
+def claim(data: Path) -> IO[str]:
+    """The kernel drops the lock with the process, so a kill -9 leaves nothing to clean."""
+    file = (data / "claim").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise SystemExit(f"{data} is in use by {holder}; stop it or choose another --data") from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()}")
+    file.flush()
+    return file
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write `path` whole or not at all, on the disk when this returns."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    settle(path.parent)
+
+
+def settle(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
