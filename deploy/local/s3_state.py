@@ -20,10 +20,11 @@ from moto.utilities.utils import LowercaseDict
 from deploy.local.s3_mirror import Record
 
 Event = notifications.S3NotificationEvent
-_PLAIN = (  # attributes of a key that are JSON as they are
-    "_is_versioned _storage_class encryption kms_key_id bucket_key_enabled lock_mode lock_legal_status lock_until checksum_value "
-    "checksum_type checksum_parts checksum_algorithm website_redirect_location contentsize"
-).split()
+_PLAIN = {  # attributes of a key that are JSON as they are
+    *("_is_versioned", "_storage_class", "contentsize", "website_redirect_location"),
+    *("encryption", "kms_key_id", "bucket_key_enabled", "lock_mode", "lock_legal_status", "lock_until"),
+    *("checksum_value", "checksum_type", "checksum_parts", "checksum_algorithm"),
+}
 
 
 @dataclass
