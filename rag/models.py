@@ -184,7 +184,11 @@ class Cause:
     partition: int
     offset: int
     run_id: str = ""
-    trace_id: str = ""
+    traceparent: str = ""
+
+    @property
+    def trace_id(self) -> str:
+        return self.traceparent.split("-")[1] if self.traceparent.count("-") == 3 else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from rag.models import (
     AccessFilter,
     Answer,
     Batch,
+    Cause,
     Embedding,
     Hit,
     HybridQuery,
@@ -166,7 +167,7 @@ class Delta:
     """What turns the recorded state of one document into the desired one. Made by ``rag.indexing.plan``."""
 
     record: Recorded  # the row to be, with ``revision`` = the base revision this was planned from
-    cause: Any
+    cause: Cause
     upserts: Mapping[str, Payload] = field(default_factory=dict)
     repaints: Mapping[str, Payload] = field(default_factory=dict)  # payload changes only
     removals: tuple[str, ...] = ()
@@ -175,6 +176,10 @@ class Delta:
     @property
     def is_nothing(self) -> bool:
         return not (self.upserts or self.repaints or self.removals)
+
+
+FreshVectors = Mapping[tuple[str, str, bytes], tuple[str, Vector]]
+"""(embedder fingerprint, tenant, embedding key) → (document id, vector): what the embedding cache is to remember."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,22 +201,19 @@ class Ledger(Protocol):
         """Note the chunks that are about to be written, so that a crash leaves no garbage that nobody knows of. Commits."""
 
     def locked(
-        self,
-        index_id: str,
-        deltas: Sequence[Delta],
-        *,
-        range: OffsetRange | None = None,
-        vectors: Mapping[bytes, tuple[str, Vector]] | None = None,
+        self, index_id: str, deltas: Sequence[Delta], *, vectors: FreshVectors | None = None
     ) -> AbstractAsyncContextManager[Locked]:
-        """Lock the documents in id order, re-check revision, intent and suppression; on a clean exit record the accepted
-        deltas, cache ``vectors`` (embedding key → (document id, vector)) and, when nothing was lost, move the position to
-        ``range.end`` (forward only): one transaction. On an exception nothing is recorded."""
+        """Lock the documents in id order and re-check revision, intent and suppression; on a clean exit record the accepted
+        deltas and cache the ``vectors`` of their documents, in one transaction. On an exception nothing is recorded."""
 
     def garbage(
         self, index_id: str, *, document_ids: Sequence[str] | None = None, older_than: float = 0.0, limit: int = 1000
     ) -> AbstractAsyncContextManager[Sequence[str]]:
         """Lock the documents that have garbage and yield its chunk ids (written or about to be, and not current); forgotten on a
         clean exit. ``older_than`` in seconds."""
+
+    async def index_revision(self, index_id: str, tenant: str) -> int:
+        """Grows with every transaction that changed anything of the tenant in the index."""
 
     async def visible(self, index_id: str, chunk_ids: Sequence[str], access: AccessFilter) -> dict[str, Provenance]:
         """The chunks that are current, live, not suppressed, and allowed; the others are missing from the answer."""
@@ -222,6 +224,9 @@ class Positions(Protocol):
 
     async def positions(self, index_id: str, topic: str, epoch: str) -> dict[int, int]:
         """partition → next offset; partitions never read are missing."""
+
+    async def advance(self, index_id: str, done: OffsetRange) -> None:
+        """Everything before ``done.end`` is applied. Forward only: a late worker changes nothing."""
 
     async def epochs(self, index_id: str, topic: str) -> list[str]:
         """Epochs with recorded positions, oldest first."""

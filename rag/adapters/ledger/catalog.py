@@ -1,0 +1,93 @@
+"""Documents as people and maintenance ask for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from rag.adapters.ledger.documents import read_recorded
+from rag.adapters.ledger.rows import Connected
+from rag.models import AccessFilter, Recorded
+
+_LISTED = """
+    d.document_id::text as document_id, d.status, d.source, d.uri, d.title, d.media_type, d.language, d.reason,
+    d.version as source_version, d.revision, d.updated_at,
+    (select count(*) from chunks c where c.index_id = d.index_id and c.document_id = d.document_id) as chunks
+"""
+_ALLOWED = """
+    d.index_id = %(index)s and d.tenant = %(tenant)s and d.principals && %(principals)s::text[] and d.status <> 'suppressed'
+    and not exists (select 1 from suppressions s where s.tenant = d.tenant
+                    and (s.id = d.document_id::text or s.id = any(d.subjects)))
+"""
+
+
+class CatalogPart(Connected):
+    async def live(self, index_id: str, partition: int) -> list[Recorded]:
+        async with self.connection() as db:
+            return await read_recorded(db, index_id, "partition = %s and status in ('live', 'dead')", [partition])
+
+    async def chunks(self, index_id: str, partition: int) -> dict[str, str]:
+        async with self.connection() as db:
+            rows = await db.execute(
+                """
+                select c.chunk_id::text, c.payload_hash from chunks c join documents d using (index_id, document_id)
+                where d.index_id = %s and d.partition = %s
+                """,
+                (index_id, partition),
+            )
+            return dict(await rows.fetchall())
+
+    async def documents(
+        self, index_id: str, access: AccessFilter, *, after: str = "", limit: int = 100, status: str | None = None
+    ) -> list[dict[str, Any]]:
+        async with self.connection() as db, db.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(
+                f"""
+                select {_LISTED} from documents d
+                where {_ALLOWED} and (%(after)s::uuid is null or d.document_id > %(after)s::uuid)
+                  and (%(status)s::text is null or d.status = %(status)s)
+                order by d.document_id limit %(limit)s
+                """,  # noqa: S608  (constants)
+                _named(index_id, access) | {"after": after or None, "status": status, "limit": limit},
+            )
+            return await cursor.fetchall()
+
+    async def document(self, index_id: str, document_id: str, access: AccessFilter) -> dict[str, Any] | None:
+        async with self.connection() as db, db.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(
+                f"""
+                select {_LISTED}, d.content_hash, d.cause, array(select c.chunk_id::text from chunks c
+                    where c.index_id = d.index_id and c.document_id = d.document_id order by 1) as chunk_ids
+                from documents d where {_ALLOWED} and d.document_id = %(document)s::uuid
+                """,  # noqa: S608  (constants)
+                _named(index_id, access) | {"document": document_id},
+            )
+            return await cursor.fetchone()
+
+    async def inventory(self, index_id: str, source: str) -> dict[str, tuple[str, str]]:
+        async with self.connection() as db:
+            rows = await db.execute(
+                """
+                select uri, document_id::text, version from documents
+                where index_id = %s and source = %s and status <> 'deleted'
+                """,
+                (index_id, source),
+            )
+            return {uri: (document_id, version) for uri, document_id, version in await rows.fetchall()}
+
+    async def counts(self, index_id: str, source: str, prefix: str = "") -> dict[str, int]:
+        """status → number of documents of a source whose uri starts with ``prefix``."""
+        async with self.connection() as db:
+            rows = await db.execute(
+                """
+                select status, count(*) from documents where index_id = %s and source = %s and starts_with(uri, %s)
+                group by status
+                """,
+                (index_id, source, prefix),
+            )
+            return dict(await rows.fetchall())
+
+
+def _named(index_id: str, access: AccessFilter) -> dict[str, Any]:
+    return {"index": index_id, "tenant": access.tenant, "principals": list(access.principals)}

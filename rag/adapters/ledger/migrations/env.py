@@ -1,0 +1,7 @@
+"""Run by alembic with the connection that ``rag.adapters.ledger.migrate`` hands over."""
+
+from alembic import context
+
+context.configure(connection=context.config.attributes["connection"], version_table="ledger_version")
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,46 @@
+"""Connections, and the parts of the ledger put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from psycopg import AsyncConnection, InterfaceError, OperationalError
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from rag.adapters.ledger.catalog import CatalogPart
+from rag.adapters.ledger.documents import DocumentsPart
+from rag.adapters.ledger.stores import StoresPart
+from rag.errors import Unavailable
+
+
+class PostgresLedger(DocumentsPart, CatalogPart, StoresPart):
+    """Ledger, Positions, Catalog, EmbeddingCache, Suppressions, Batches and Measurements of ``rag.ports``."""
+
+    def __init__(self, pool: AsyncConnectionPool) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction: committed on a clean exit."""
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            raise Unavailable(
+                f"the ledger database does not answer ({type(error).__name__}): check DATABASE_URL"
+            ) from error
+
+
+@asynccontextmanager
+async def open_ledger(database_url: str, *, pool_size: int = 8, wait: float = 10.0) -> AsyncIterator[PostgresLedger]:
+    """The ledger at ``database_url`` with at most ``pool_size`` connections, opened when first needed;
+    a call waits up to ``wait`` seconds for one."""
+    pool = AsyncConnectionPool(
+        database_url, min_size=0, max_size=pool_size, timeout=wait, open=False, kwargs={"connect_timeout": 5}
+    )
+    await pool.open()
+    try:
+        yield PostgresLedger(pool)
+    finally:
+        await pool.close()

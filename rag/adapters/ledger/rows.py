@@ -1,0 +1,38 @@
+"""Between rows and values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from psycopg import AsyncConnection
+
+from rag.models import Cause, DocumentStatus, Recorded
+
+
+class Connected(Protocol):
+    """What every part of the ledger stands on."""
+
+    def connection(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
+
+
+DOCUMENT_COLUMNS = (
+    "document_id::text, revision, status, tenant, source, uri, partition, version, content_hash, principals, subjects, "
+    "title, media_type, language, reason, artifacts"
+)
+
+
+def recorded(row: Mapping[str, Any], chunks: Mapping[str, str]) -> Recorded:
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    values["status"] = DocumentStatus(row["status"])
+    return Recorded(**values, chunks=chunks)
+
+
+def cause_json(cause: Cause) -> dict[str, Any]:
+    return asdict(cause)
+
+
+def cause(value: Mapping[str, Any]) -> Cause:
+    return Cause(**value)

@@ -1,0 +1,121 @@
+"""The small tables beside the documents: positions, embedding cache, suppressions, batches, measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from psycopg.types.json import Jsonb
+from pydantic import TypeAdapter
+
+from rag.adapters.ledger.rows import Connected
+from rag.models import Batch, OffsetRange, Vector
+
+_BATCH = TypeAdapter(Batch)
+Label = tuple[tuple[str, str], ...]
+
+
+class StoresPart(Connected):
+    async def positions(self, index_id: str, topic: str, epoch: str) -> dict[int, int]:
+        async with self.connection() as db:
+            rows = await db.execute(
+                "select partition, next_offset from positions where index_id = %s and topic = %s and epoch = %s",
+                (index_id, topic, epoch),
+            )
+            return dict(await rows.fetchall())
+
+    async def advance(self, index_id: str, done: OffsetRange) -> None:
+        async with self.connection() as db:
+            await db.execute(
+                """
+                insert into positions (index_id, topic, epoch, partition, next_offset) values (%s, %s, %s, %s, %s)
+                on conflict (index_id, topic, epoch, partition) do update
+                set next_offset = greatest(positions.next_offset, excluded.next_offset), updated_at = now()
+                """,
+                (index_id, done.topic, done.epoch, done.partition, done.end),
+            )
+
+    async def epochs(self, index_id: str, topic: str) -> list[str]:
+        async with self.connection() as db:
+            rows = await db.execute(
+                "select epoch from positions where index_id = %s and topic = %s group by epoch order by min(updated_at)",
+                (index_id, topic),
+            )
+            return [epoch for (epoch,) in await rows.fetchall()]
+
+    async def lookup(self, fingerprint: str, tenant: str, keys: Iterable[bytes]) -> dict[bytes, Vector]:
+        async with self.connection() as db:
+            rows = await db.execute(
+                """
+                select distinct on (key) key, vector from embeddings
+                where fingerprint = %s and tenant = %s and key = any(%s)
+                """,
+                (fingerprint, tenant, list(keys)),
+                binary=True,
+            )
+            return {bytes(key): np.frombuffer(vector, dtype="<f4") for key, vector in await rows.fetchall()}
+
+    async def prune(self, *, max_rows: int, max_age_days: float) -> int:
+        async with self.connection() as db:
+            old = await db.execute(
+                "delete from embeddings where used_at < now() - make_interval(secs => %s)", (max_age_days * 86400,)
+            )
+            many = await db.execute(
+                """
+                delete from embeddings where ctid in (
+                    select ctid from embeddings order by used_at desc offset %s)
+                """,
+                (max_rows,),
+            )
+            return old.rowcount + many.rowcount
+
+    async def suppressed(self, tenant: str, ids: Sequence[str]) -> set[str]:
+        async with self.connection() as db:
+            rows = await db.execute(
+                "select id from suppressions where tenant = %s and id = any(%s)", (tenant, list(ids))
+            )
+            return {each for (each,) in await rows.fetchall()}
+
+    async def suppress(self, tenant: str, ids: Sequence[str], *, reason: str) -> None:
+        async with self.connection() as db:
+            await db.execute(
+                """
+                insert into suppressions (tenant, id, reason) select %s, unnest(%s::text[]), %s on conflict do nothing
+                """,
+                (tenant, list(ids), reason),
+            )
+
+    async def save(self, run_id: str, step: str, batch: Batch) -> None:
+        body = Jsonb(_BATCH.dump_python(batch, mode="json"))
+        async with self.connection() as db:
+            await db.execute("delete from batches where saved_at < now() - interval '1 day'")
+            await db.execute(
+                """
+                insert into batches (run_id, step, partition, body) values (%s, %s, %s, %s)
+                on conflict (run_id, step, partition) do update set body = excluded.body, saved_at = now()
+                """,
+                (run_id, step, batch.partition, body),
+            )
+
+    async def load(self, run_id: str, step: str, partition: int) -> Batch | None:
+        async with self.connection() as db:
+            rows = await db.execute(
+                "select body from batches where run_id = %s and step = %s and partition = %s", (run_id, step, partition)
+            )
+            row = await rows.fetchone()
+        return _BATCH.validate_python(row[0]) if row else None
+
+    async def add(self, values: Mapping[tuple[str, Label], float]) -> None:
+        async with self.connection() as db, db.cursor() as cursor:
+            await cursor.executemany(
+                """
+                insert into measurements (name, labels, value) values (%s, %s, %s)
+                on conflict (name, labels) do update set value = measurements.value + excluded.value
+                """,
+                [(name, Jsonb(dict(labels)), value) for (name, labels), value in sorted(values.items())],
+            )
+
+    async def totals(self) -> dict[tuple[str, Label], float]:
+        async with self.connection() as db:
+            rows = await db.execute("select name, labels, value from measurements")
+            return {(name, tuple(sorted(labels.items()))): value for name, labels, value in await rows.fetchall()}

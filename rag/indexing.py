@@ -1,0 +1,175 @@
+"""Index, update, delete, re-embed and erase are one operation: ``plan`` decides, ``apply`` does.
+
+Readers see a document change at once: new points are written first (nobody sees them yet), the ledger's transaction makes them
+current and the old ones not, and only then are the old ones deleted. Whatever crashes in between leaves points that the ledger
+does not vouch for, and a note of them for ``sweep``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rag.ids import payload_hash
+from rag.models import Access, Chunk, DocumentStatus, Embedding, ParsedDocument, Payload, Point, Recorded, Work
+from rag.ports import Delta, FreshVectors, Ledger, VectorIndex
+from rag.telemetry import APPLY_CONFLICTS, span
+
+VERSION = "1"  # of the payload's fields; part of the pipeline fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What one document is to be in the index. ``chunks`` is empty for all but live documents."""
+
+    work: Work
+    access: Access
+    chunks: Sequence[Chunk] = ()
+    title: str = ""
+    language: str = ""
+    partition: int = -1
+
+
+def desired(work: Work, partition: int, parsed: ParsedDocument | None = None, chunks: Sequence[Chunk] = ()) -> Desired:
+    """A label's title stands before the parsed one."""
+    access = Access(work.tenant, work.principals)
+    if parsed is None or work.status is not DocumentStatus.LIVE:
+        return Desired(work, access, title=work.title, partition=partition)
+    return Desired(work, access, chunks, work.title or parsed.title, parsed.language or "", partition)
+
+
+def payload(chunk: Chunk, wanted: Desired) -> Payload:
+    """A pure function of document version, pipeline and access; provenance is the ledger's."""
+    work = wanted.work
+    fields: Payload = {
+        "document_id": work.document_id,
+        "tenant": wanted.access.tenant,
+        "principals": list(wanted.access.principals),
+        "source": work.source,
+        "partition": wanted.partition,
+        "ordinal": chunk.ordinal,
+        "title": wanted.title,
+        "uri": work.uri,
+        "text": chunk.text,
+        "start": chunk.start,
+        "end": chunk.end,
+        "section": list(chunk.section),
+        "page": chunk.page,
+        "tokens": chunk.tokens,
+        "language": wanted.language,
+        "media_type": work.media_type,
+    }
+    return fields | {"payload_hash": payload_hash(fields)}
+
+
+def plan(wanted: Desired, recorded: Recorded, *, force: bool = False) -> Delta:
+    """What to do so that the index holds ``wanted`` and nothing else of the document. ``force`` writes every point again."""
+    work = wanted.work
+    payloads = {chunk.chunk_id: payload(chunk, wanted) for chunk in wanted.chunks}
+    hashes = {chunk_id: fields["payload_hash"] for chunk_id, fields in payloads.items()}
+    upserts = {c: p for c, p in payloads.items() if force or c not in recorded.chunks}
+    repaints = {c: p for c, p in payloads.items() if c not in upserts and recorded.chunks[c] != hashes[c]}
+    record = Recorded(
+        document_id=work.document_id,
+        revision=work.base_revision,
+        status=work.status,
+        tenant=work.tenant,
+        source=work.source,
+        uri=work.uri,
+        partition=wanted.partition,
+        version=work.version,
+        content_hash=work.content_hash,
+        principals=work.principals,
+        subjects=work.subjects,
+        title=wanted.title,
+        media_type=work.media_type,
+        language=wanted.language,
+        reason=work.reason,
+        artifacts=tuple(key for key in (work.parsed, work.chunked, work.embedded) if key),
+        chunks=hashes,
+    )
+    removals = tuple(sorted(recorded.chunks.keys() - payloads.keys()))
+    return Delta(record, work.cause, upserts, repaints, removals, sum(chunk.tokens for chunk in wanted.chunks))
+
+
+def withdrawal(delta: Delta, current: Recorded) -> Delta:
+    """The delta of a document that may not be indexed after all: nothing of it stays."""
+    record = replace(
+        delta.record,
+        status=DocumentStatus.SUPPRESSED,
+        revision=current.revision,
+        chunks={},
+        artifacts=(),
+        reason="suppressed",
+    )
+    return Delta(record, delta.cause, removals=tuple(sorted(current.chunks)))
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """``lost`` deltas met a newer revision: read their documents again and plan again."""
+
+    applied: tuple[Delta, ...]
+    lost: tuple[Delta, ...]
+
+
+async def apply(
+    index_id: str,
+    deltas: Sequence[Delta],
+    embeddings: Mapping[str, Embedding],
+    *,
+    ledger: Ledger,
+    vectors: VectorIndex,
+    fresh: FreshVectors | None = None,
+) -> Applied:
+    """Make the deltas true, all but those that lost. One call to the vector index for all points of the batch.
+
+    Raises KeyError when a chunk to be written has no embedding; nothing is written then.
+    """
+    points = {
+        delta.record.document_id: [Point(c, embeddings[c], fields) for c, fields in delta.upserts.items()]
+        for delta in deltas
+    }
+    with span("documents.apply", documents=len(deltas)):
+        await ledger.intend(index_id, deltas)
+        async with ledger.locked(index_id, deltas, vectors=fresh) as locked:
+            writes = [point for delta in locked.accepted for point in points[delta.record.document_id]]
+            repaints = {c: fields for delta in locked.accepted for c, fields in delta.repaints.items()}
+            if writes:
+                await vectors.upsert(index_id, writes)
+            if repaints:
+                await vectors.set_payloads(index_id, repaints)
+        applied = locked.accepted
+        if locked.refused:
+            current = await ledger.recorded(index_id, [delta.record.document_id for delta in locked.refused])
+            withdrawn = [withdrawal(delta, current[delta.record.document_id]) for delta in locked.refused]
+            again = await apply(index_id, withdrawn, {}, ledger=ledger, vectors=vectors)
+            locked = replace(locked, lost=(*locked.lost, *again.lost))
+            applied = (*applied, *again.applied)
+        shrunk = [delta.record.document_id for delta in locked.accepted if delta.removals]
+        if shrunk:
+            await sweep(index_id, ledger=ledger, vectors=vectors, document_ids=shrunk)
+    APPLY_CONFLICTS.inc(len(locked.lost))
+    return Applied(applied, locked.lost)
+
+
+async def sweep(
+    index_id: str,
+    *,
+    ledger: Ledger,
+    vectors: VectorIndex,
+    document_ids: Sequence[str] | None = None,
+    older_than: float = 0.0,
+) -> int:
+    """Delete from the vector index what the ledger knows to be garbage; returns the number of points. Idempotent.
+
+    Without ``document_ids``, give ``older_than`` a value above the time an apply may take, or its writers plan again.
+    """
+    swept = 0
+    while True:
+        async with ledger.garbage(index_id, document_ids=document_ids, older_than=older_than) as chunk_ids:
+            if chunk_ids:
+                await vectors.delete(index_id, chunk_ids)
+        swept += len(chunk_ids)
+        if len(chunk_ids) == 0:
+            return swept
