@@ -1,0 +1,157 @@
+"""python -m deploy.local up | down | status | logs | clean | demo"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from deploy.local import jars, lifecycle, survivors
+from deploy.local.errors import StackError
+from deploy.local.processes import Process, table
+from deploy.local.stack import ROOT, Stack, is_free, open_stack
+from deploy.local.supervision import Supervisor
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The local stack, without Docker."
+)
+console = Console(highlight=False)
+
+Folder = Annotated[Path, typer.Option("--dir", envvar="TIDEMARK_DIR", help="where the stack keeps everything")]
+DEFAULT = ROOT / ".stack"
+
+
+@app.command()
+def up(
+    dir: Folder = DEFAULT,  # noqa: A002
+    only: Annotated[str, typer.Option(help="infrastructure, or names from the table, comma-separated")] = "",
+    free_ports: Annotated[bool, typer.Option("--free-ports", help="choose free ports and keep them")] = False,
+) -> None:
+    """Start everything and wait until it is ready."""
+    began = time.monotonic()
+    stack = open_stack(dir, free_ports=free_ports)
+    parts = lifecycle.choose(stack, tuple(filter(None, only.split(","))))
+    _fetch(stack)
+    fetched = time.monotonic()
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console
+    ) as progress:
+        task = progress.add_task("starting", total=len(parts))
+
+        def report(name: str, seconds: float) -> None:
+            progress.console.print(f"  {name:<18}{seconds:6.1f} s")
+            progress.advance(task)
+
+        lifecycle.up(stack, parts, report)
+    processes = survivors.processes_of(stack.folder)
+    memory = sum(survivors.resident_megabytes(process) for process in processes)
+    console.print(
+        f"up in {time.monotonic() - fetched:.1f} s (with downloads {time.monotonic() - began:.1f} s), "
+        f"{memory:.0f} MB in {len(processes)} processes; settings for clients in {stack.env_file}"
+    )
+
+
+@app.command()
+def down(dir: Folder = DEFAULT) -> None:  # noqa: A002
+    """Stop everything. State stays."""
+    _down(dir)
+    console.print("down")
+
+
+@app.command()
+def clean(dir: Folder = DEFAULT) -> None:  # noqa: A002
+    """Stop everything and drop its state. Downloads stay in the cache."""
+    _down(dir)
+    if dir.exists():
+        lifecycle.clean(dir.absolute())
+    console.print(f"{dir} is gone")
+
+
+@app.command()
+def status(dir: Folder = DEFAULT) -> None:  # noqa: A002
+    """What runs, where it listens, what it uses."""
+    stack = _existing(dir)
+    if stack is None or not (supervisor := Supervisor(stack)).alive():
+        console.print("down")
+        raise typer.Exit(1)
+    states = supervisor.states()
+    rows = Table("process", "state", "ready", "pid", "port", "MB")
+    for process in table(stack):
+        state = states[process.name]
+        ready = "yes" if state.alive and process.ready() else "no"
+        ports = ", ".join(str(stack.ports[port]) for port in process.ports)
+        rows.add_row(process.name, state.state.lower(), ready, str(state.pid or ""), ports, _megabytes(state.pid))
+    console.print(rows)
+
+
+@app.command()
+def logs(
+    name: Annotated[str, typer.Argument(help="a process of the table; all without")] = "",
+    dir: Folder = DEFAULT,  # noqa: A002
+    follow: Annotated[bool, typer.Option("--follow", "-f")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n")] = 50,
+) -> None:
+    """Show the end of the logs."""
+    files = sorted((dir / "logs").glob(f"{name or '*'}.log"))
+    if not files:
+        raise StackError(f"no log of {name or 'any process'} in {dir / 'logs'}")
+    os.execvp("tail", ["tail", f"-n{lines}", *(["-F"] if follow else []), *map(str, files)])  # noqa: S606, S607
+
+
+@app.command()
+def demo(dir: Folder = DEFAULT) -> None:  # noqa: A002
+    """Start everything, load the sample corpus, ask, and print the cited answer."""
+    importlib.import_module("deploy.local.demo").run(dir)
+
+
+def _down(folder: Path) -> None:
+    if folder.exists():
+        lifecycle.down(folder.absolute(), _existing(folder))
+
+
+def _existing(folder: Path) -> Stack | None:
+    """Not made by asking."""
+    return open_stack(folder) if (folder / "env").exists() else None
+
+
+def _fetch(stack: Stack) -> None:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("Kafka and schema registry", total=0, visible=False)
+
+        def started(_: str, size: int) -> jars.Advance:
+            total = progress.tasks[task].total or 0
+            progress.update(task, total=total + size, visible=True)
+            return lambda count: progress.advance(task, count)
+
+        jars.fetch(stack.cache, started)
+
+
+def _megabytes(pid: int) -> str:
+    if not pid:
+        return ""
+    import psutil
+
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return f"{sum(survivors.resident_megabytes(process) for process in family):.0f}"
+
+
+def main() -> None:
+    try:
+        app()
+    except StackError as error:
+        Console(stderr=True, highlight=False).print(f"[red]{error}", markup=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

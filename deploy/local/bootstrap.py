@@ -1,0 +1,138 @@
+"""What the servers must hold before anybody works with them. Every step may run again at any time and then changes nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from deploy.local.errors import StackError
+from deploy.local.stack import DOCUMENTS, INTERNAL, ROOT, Stack, environment
+from deploy.local.supervision import inherited
+
+DATABASES = ("tidemark", "dagster")
+STEP_SECONDS = 60
+LONG_POLL_SECONDS = "20"
+VISIBILITY_SECONDS = "60"  # an unacknowledged notification comes again after this
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    name: str
+    run: Callable[[Stack], None]
+    needs: tuple[str, ...]
+
+
+def steps() -> tuple[Step, ...]:
+    return (
+        Step("databases", create_databases, ("postgres",)),
+        Step("ledger", migrate_ledger, ("databases",)),
+        Step("compatibility", require_backward_compatibility, ("registry",)),
+        Step("topics", create_topics, ("kafka", "compatibility")),
+        Step("buckets", create_buckets, ("s3",)),
+        Step("tables", create_warehouse, ("warehouse",)),
+    )
+
+
+def create_databases(stack: Stack) -> None:
+    import psycopg
+    from psycopg import sql
+
+    with psycopg.connect(stack.postgres_url("postgres"), autocommit=True) as connection:
+        present = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
+        for name in DATABASES:
+            if name not in present:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+
+def migrate_ledger(stack: Stack) -> None:
+    _run(stack, "rag.adapters.ledger")
+
+
+def create_topics(stack: Stack) -> None:
+    _run(stack, "schemas", "register")
+
+
+def require_backward_compatibility(stack: Stack) -> None:
+    """The registry's own default accepts any change."""
+    request = urllib.request.Request(  # noqa: S310
+        f"{environment(stack)['SCHEMA_REGISTRY_URL']}/config",
+        data=json.dumps({"compatibility": "BACKWARD"}).encode(),
+        headers={"Content-Type": "application/json"},
+        method="PUT",
+    )
+    with urllib.request.urlopen(request, timeout=STEP_SECONDS) as response:  # noqa: S310
+        if json.load(response).get("compatibility") != "BACKWARD":
+            raise StackError("the schema registry did not take BACKWARD as its compatibility rule")
+
+
+def create_buckets(stack: Stack) -> None:
+    """Buckets, the queue, and who is told of what changes in the bucket of documents."""
+    s3, sqs = _client(stack, "s3"), _client(stack, "sqs")
+    env = environment(stack)
+    present = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
+    for bucket in (DOCUMENTS, INTERNAL):
+        if bucket not in present:
+            s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": env["AWS_REGION"]})
+    s3.put_bucket_versioning(Bucket=DOCUMENTS, VersioningConfiguration={"Status": "Enabled"})
+    attributes = {"ReceiveMessageWaitTimeSeconds": LONG_POLL_SECONDS, "VisibilityTimeout": VISIBILITY_SECONDS}
+    url = sqs.create_queue(QueueName=DOCUMENTS, Attributes=attributes)["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    if url != env["S3_QUEUE_URL"]:
+        raise StackError(f"the queue's address is {url}, the env file says {env['S3_QUEUE_URL']}")
+    queue = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}
+    s3.put_bucket_notification_configuration(
+        Bucket=DOCUMENTS, NotificationConfiguration={"QueueConfigurations": [queue]}
+    )
+
+
+def create_warehouse(stack: Stack) -> None:
+    import snowflake.connector
+
+    env = environment(stack)
+    connection = snowflake.connector.connect(
+        host=env["SNOWFLAKE_HOST"], port=int(env["SNOWFLAKE_PORT"]), protocol=env["SNOWFLAKE_PROTOCOL"],
+        account=env["SNOWFLAKE_ACCOUNT"], user=env["SNOWFLAKE_USER"], password=env["SNOWFLAKE_PASSWORD"],
+        session_parameters={"CLIENT_OUT_OF_BAND_TELEMETRY_ENABLED": False},
+    )  # fmt: skip
+    with connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE IF NOT EXISTS {env['SNOWFLAKE_DATABASE']}")
+        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {env['SNOWFLAKE_DATABASE']}.{env['SNOWFLAKE_SCHEMA']}")
+
+
+def _client(stack: Stack, service: str) -> Any:
+    import boto3
+
+    env = environment(stack)
+    return boto3.client(
+        service,
+        endpoint_url=env["S3_ENDPOINT_URL"],
+        region_name=env["AWS_REGION"],
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+def _run(stack: Stack, module: str, *arguments: str) -> None:
+    if not _runnable(module):
+        return
+    command = (sys.executable, "-m", module, *arguments)
+    done = subprocess.run(  # noqa: S603
+        command, env=inherited(stack), cwd=ROOT, capture_output=True, text=True, check=False, timeout=STEP_SECONDS
+    )  # fmt: skip
+    if done.returncode:
+        raise StackError(
+            f"python -m {module} {' '.join(arguments)} failed: {(done.stderr or done.stdout).strip()[-2000:]}"
+        )
+
+
+def _runnable(module: str) -> bool:
+    spec = importlib.util.find_spec(module)
+    if spec is None:
+        return False
+    return spec.submodule_search_locations is None or importlib.util.find_spec(f"{module}.__main__") is not None

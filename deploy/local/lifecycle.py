@@ -1,0 +1,164 @@
+"""Up and down: everything in the order of its needs, as parallel as that order allows."""
+
+from __future__ import annotations
+
+import fcntl
+import graphlib
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy.local import survivors
+from deploy.local.bootstrap import Step, steps
+from deploy.local.errors import StackError
+from deploy.local.processes import Process, table
+from deploy.local.stack import Stack, is_free, setting_of
+from deploy.local.supervision import Supervisor, tail
+
+READY_SECONDS = 90.0
+LOOK_SECONDS = 0.1
+CRASHES = 3  # of a process that is not ready yet, before it is given up
+
+Part = Process | Step
+Report = Callable[[str, float], None]  # name, seconds from its start until it was ready
+
+
+def choose(stack: Stack, only: Collection[str] = ()) -> dict[str, Part]:
+    """The parts to start, by name: all, or the named ones (`infrastructure` names a group) with what they need."""
+    parts: dict[str, Part] = {part.name: part for part in (*table(stack), *steps())}
+    if not only:
+        return parts
+    groups = {"infrastructure": {name for name, part in parts.items() if isinstance(part, Step) or part.infrastructure}}
+    if unknown := set(only) - set(parts) - set(groups):
+        raise StackError(
+            f"--only {', '.join(sorted(unknown))}: not in the table; there are {', '.join((*groups, *parts))}"
+        )
+    wanted: set[str] = set()
+    waiting = [name for given in only for name in groups.get(given, {given})]
+    while waiting:
+        name = waiting.pop()
+        if name not in wanted:
+            wanted.add(name)
+            waiting.extend(parts[name].needs)
+    return {name: part for name, part in parts.items() if name in wanted}
+
+
+def up(stack: Stack, parts: Mapping[str, Part], report: Report) -> None:
+    """Everything in `parts` runs and is ready when this returns. What runs already is left alone.
+
+    Raises StackError; what was started then stays, for a look at its log and the next `up` or `down`.
+    """
+    supervisor = Supervisor(stack)
+    with exclusive(stack.folder):
+        if not supervisor.alive():
+            survivors.end(stack.folder)
+        for folder in ("logs", "inbox", "artifacts"):
+            (stack.folder / folder).mkdir(exist_ok=True)
+        supervisor.launch(table(stack))
+        running = {name for name, state in supervisor.states().items() if state.alive}
+        _refuse_taken_ports(
+            stack, [part for part in parts.values() if isinstance(part, Process) and part.name not in running]
+        )
+        _walk(
+            {name: part.needs for name, part in parts.items()},
+            lambda name: _bring_up(stack, supervisor, parts[name], report),
+        )
+
+
+def down(stack_folder: Path, stack: Stack | None) -> int:
+    """No process of the stack is left when this returns. Returns how many had to be ended without the supervisor's help."""
+    with exclusive(stack_folder):
+        if stack is not None and (supervisor := Supervisor(stack)).alive():
+            needed_by: dict[str, set[str]] = {process.name: set() for process in table(stack)}
+            for process in table(stack):
+                for need in process.needs:
+                    needed_by.get(need, set()).add(process.name)
+            _walk(needed_by, supervisor.stop)
+            supervisor.shutdown()
+            _wait(lambda: not supervisor.alive())
+        return survivors.end(stack_folder)
+
+
+def clean(folder: Path) -> None:
+    """Drops all state. The caller has called `down`."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    folder.rmdir()
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """One `up` or `down` at a time; the kernel drops the lock with its holder."""
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StackError(f"another up or down is at work in {folder}; wait for it or end it") from None
+        yield
+
+
+def _walk(needs: Mapping[str, Collection[str]], act: Callable[[str], None]) -> None:
+    """Calls `act` for each name after those it needs, several at a time. The first failure stops new ones and is raised."""
+    order = graphlib.TopologicalSorter({name: set(before) & set(needs) for name, before in needs.items()})
+    order.prepare()
+    with ThreadPoolExecutor(max_workers=len(needs) or 1) as pool:
+        pending: dict[Future[None], str] = {}
+        while order.is_active():
+            pending |= {pool.submit(act, name): name for name in order.get_ready()}
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+                order.done(pending.pop(future))
+
+
+def _bring_up(stack: Stack, supervisor: Supervisor, part: Part, report: Report) -> None:
+    began = time.monotonic()
+    if isinstance(part, Step):
+        part.run(stack)
+    else:
+        if not supervisor.states()[part.name].alive and part.prepare:
+            part.prepare()
+        supervisor.start(part.name)
+        _await_ready(stack, supervisor, part)
+    report(part.name, time.monotonic() - began)
+
+
+def _await_ready(stack: Stack, supervisor: Supervisor, process: Process) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    lives: set[int] = set()
+    log = stack.logs / f"{process.name}.log"
+    while not process.ready():
+        state = supervisor.states()[process.name]
+        lives |= {state.pid} - {0}
+        if not state.alive or len(lives) > CRASHES:
+            raise StackError(
+                f"{process.name} does not start ({state.state}: {state.reason}). The end of {log}:\n{tail(log, 15)}"
+            )
+        if time.monotonic() > deadline:
+            raise StackError(
+                f"{process.name} is not ready after {READY_SECONDS:.0f} s. The end of {log}:\n{tail(log, 15)}"
+            )
+        time.sleep(LOOK_SECONDS)
+
+
+def _refuse_taken_ports(stack: Stack, processes: Collection[Process]) -> None:
+    taken = [port for process in processes for port in process.ports if not is_free(stack.ports[port])]
+    if taken:
+        lines = (
+            f"port {stack.ports[port]} ({port}) is taken by {survivors.holder_of(stack.ports[port])}: "
+            f"stop it, or set {setting_of(port)} to another port, or use --free-ports"
+            for port in taken
+        )
+        raise StackError("\n".join(lines))
+
+
+def _wait(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)

@@ -1,0 +1,124 @@
+"""Ready means: does what its clients will ask of it. Each probe answers at once, and says no as long as it cannot say yes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Callable
+
+from deploy.local.stack import HOST, Stack
+
+Probe = Callable[[], bool]
+
+SECONDS = 2.0
+
+
+def answers(port: int, path: str, status: int = 200) -> Probe:
+    def probe() -> bool:
+        connection = http.client.HTTPConnection(HOST, port, timeout=SECONDS)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == status
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    return probe
+
+
+def kafka(port: int) -> Probe:
+    """The broker has registered with its controller: an open port comes seconds earlier."""
+
+    def probe() -> bool:
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        client = AdminClient({
+            "bootstrap.servers": f"{HOST}:{port}",
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 100,
+            "log_level": 0,
+        })  # fmt: skip
+        try:
+            return bool(client.list_topics(timeout=SECONDS).brokers)
+        except KafkaException:
+            return False
+
+    return probe
+
+
+def redis(stack: Stack) -> Probe:
+    def probe() -> bool:
+        from redis import Redis, RedisError
+
+        client = Redis(
+            host=HOST, port=stack.ports["redis"], password=stack.secrets["REDIS_PASSWORD"], socket_timeout=SECONDS
+        )
+        try:
+            return bool(client.ping())
+        except RedisError:
+            return False
+        finally:
+            client.close()
+
+    return probe
+
+
+def postgres(stack: Stack) -> Probe:
+    return sql(stack.postgres_url("postgres"), "SELECT 1")
+
+
+def dagster_daemon(stack: Stack) -> Probe:
+    """Its loops have beaten within the minute; a restarted daemon's old heartbeats are younger than that only when it was just alive."""
+    return sql(
+        stack.postgres_url("dagster"),
+        "SELECT 1 FROM daemon_heartbeats WHERE daemon_type = 'SENSOR' AND timestamp > (now() AT TIME ZONE 'UTC') - interval '1 minute'",
+    )
+
+
+def dagster_webserver(port: int, locations: int) -> Probe:
+    """It has loaded every code location."""
+    query = "{workspaceOrError{... on Workspace{locationEntries{loadStatus locationOrLoadError{__typename}}}}}"
+
+    def probe() -> bool:
+        connection = http.client.HTTPConnection(HOST, port, timeout=SECONDS * 5)
+        try:
+            body = json.dumps({"query": query})
+            connection.request("POST", "/graphql", body, {"Content-Type": "application/json"})
+            answer = json.load(connection.getresponse())
+            entries = answer["data"]["workspaceOrError"]["locationEntries"]
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+            return False
+        finally:
+            connection.close()
+        return [entry["loadStatus"] for entry in entries] == ["LOADED"] * locations
+
+    return probe
+
+
+def sql(url: str, query: str) -> Probe:
+    def probe() -> bool:
+        import psycopg
+
+        try:
+            with psycopg.connect(url, connect_timeout=int(SECONDS)) as connection:
+                return connection.execute(query).fetchone() is not None
+        except psycopg.Error:
+            return False
+
+    return probe
+
+
+def grpc(port: int) -> Probe:
+    """A Dagster code location has loaded its definitions: its server opens the port only afterwards."""
+
+    def probe() -> bool:
+        try:
+            socket.create_connection((HOST, port), SECONDS).close()
+        except OSError:
+            return False
+        return True
+
+    return probe

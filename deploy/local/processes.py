@@ -1,0 +1,104 @@
+"""The table: every process of the local stack, what starts it, when it is ready, what it needs first."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from deploy.local import dagster, kafka, postgres, probes, redis, registry
+from deploy.local.probes import Probe
+from deploy.local.stack import HOST, Stack
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """`needs` names processes and bootstrap steps that must be done before this one is started."""
+
+    name: str
+    command: tuple[str, ...]
+    ready: Probe
+    ports: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
+    stop_signal: str = "TERM"
+    prepare: Callable[[], None] | None = None
+    infrastructure: bool = True
+
+
+def table(stack: Stack) -> tuple[Process, ...]:
+    return (*infrastructure(stack), *application(stack))
+
+
+def infrastructure(stack: Stack) -> tuple[Process, ...]:
+    port = stack.ports
+    return (
+        Process(
+            "kafka", kafka.command(stack), probes.kafka(port["kafka"]),
+            ports=("kafka", "kafka_controller"), prepare=lambda: kafka.prepare(stack),
+        ),
+        Process(
+            "registry", registry.command(stack), probes.answers(port["registry"], "/apis/ccompat/v7/subjects"),
+            ports=("registry", "registry_management"), env=registry.env(stack),
+        ),
+        Process(
+            "postgres", postgres.command(stack), probes.postgres(stack),
+            ports=("postgres",), user=postgres.system_user(), stop_signal="INT", prepare=lambda: postgres.prepare(stack),
+        ),
+        Process(
+            "redis", redis.command(stack), probes.redis(stack),
+            ports=("redis",), prepare=lambda: redis.prepare(stack),
+        ),
+        Process("s3", _server(stack, "s3"), probes.answers(port["s3"], "/_health"), ports=("s3",)),
+        Process(
+            "issuer", (*_server(stack, "issuer"), "--issuer", stack.url("issuer"), "--audience", "tidemark"),
+            probes.answers(port["issuer"], "/.well-known/openid-configuration"), ports=("issuer",),
+        ),
+        Process("warehouse", _server(stack, "warehouse"), probes.answers(port["warehouse"], "/_health"), ports=("warehouse",)),
+        Process("qdrant", _server(stack, "qdrant", "vectors"), probes.answers(port["qdrant"], "/healthz"), ports=("qdrant",)),
+    )  # fmt: skip
+
+
+def application(stack: Stack) -> tuple[Process, ...]:
+    port = stack.ports
+    return (
+        *(
+            Process(
+                location, dagster.code_location(stack, location, module), probes.grpc(port[location]),
+                ports=(location,), needs=("databases", "ledger"), infrastructure=False,
+            )
+            for location, module in dagster.LOCATIONS.items()
+        ),
+        Process(
+            "dagster", dagster.webserver(stack), probes.dagster_webserver(port["dagster"], len(dagster.LOCATIONS)),
+            ports=("dagster",), needs=("databases", *dagster.LOCATIONS), infrastructure=False,
+        ),
+        Process(
+            "daemon", dagster.daemon(stack), probes.dagster_daemon(stack),
+            needs=("databases", "topics", *dagster.LOCATIONS), infrastructure=False,
+        ),
+        Process(
+            "consumers", (sys.executable, "-m", "consumers"), probes.answers(port["consumers"], "/healthz"),
+            ports=("consumers",), needs=("topics", "buckets", "ledger", "warehouse", "redis"), infrastructure=False,
+        ),
+        Process(
+            "gateway", (sys.executable, "-m", "gateway"), probes.answers(port["gateway"], "/readyz"),
+            ports=("gateway",), needs=("topics", "buckets", "ledger", "qdrant", "redis", "issuer"), infrastructure=False,
+        ),
+    )  # fmt: skip
+
+
+def _server(stack: Stack, name: str, module: str | None = None) -> tuple[str, ...]:
+    data = str(stack.folder / name)
+    return (
+        sys.executable,
+        "-m",
+        f"deploy.local.{module or name}",
+        "--host",
+        HOST,
+        "--port",
+        str(stack.ports[name]),
+        "--data",
+        data,
+    )

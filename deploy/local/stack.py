@@ -1,0 +1,214 @@
+"""Where one local stack lives: its folder, its ports, its secrets, and the `env` file that tells clients all of it."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.local.errors import StackError
+
+ROOT = Path(__file__).resolve().parents[2]
+HOST = "127.0.0.1"
+
+# Below the kernel's range for outgoing connections (32768 and up), so that no client can sit on one by accident.
+PORTS = {
+    "gateway": 18000,
+    "consumers": 18010,
+    "issuer": 18020,
+    "dagster": 18030,
+    "assets": 18031,
+    "snowflake_assets": 18032,
+    "s3": 18050,
+    "warehouse": 18060,
+    "registry": 18081,
+    "registry_management": 18082,
+    "postgres": 15432,
+    "redis": 16379,
+    "qdrant": 16333,
+    "kafka": 19092,
+    "kafka_controller": 19093,
+}
+FREE_PORTS = range(20_000, 32_000)
+
+DOCUMENTS = "tidemark-documents"
+INTERNAL = "tidemark-internal"
+AUDIENCE = "tidemark"
+CLIENT = "demo"
+
+SECRETS = (
+    "OIDC_CLIENT_SECRET",
+    "POSTGRES_PASSWORD",
+    "REDIS_PASSWORD",
+    "QDRANT_API_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "SNOWFLAKE_PASSWORD",
+    "IDENTITY_SECRET",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """All that is decided before the first process starts. `folder` and `cache` are absolute."""
+
+    folder: Path
+    cache: Path
+    ports: Mapping[str, int]
+    secrets: Mapping[str, str]
+
+    @property
+    def env_file(self) -> Path:
+        return self.folder / "env"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    def url(self, port: str) -> str:
+        return f"http://{HOST}:{self.ports[port]}"
+
+    def postgres_url(self, database: str) -> str:
+        return f"postgresql://tidemark:{self.secrets['POSTGRES_PASSWORD']}@{HOST}:{self.ports['postgres']}/{database}"
+
+
+def open_stack(folder: Path, *, free_ports: bool = False, environ: Mapping[str, str] = os.environ) -> Stack:
+    """The stack of this folder: ports and secrets as they were decided at its first start, or decided now and kept."""
+    folder = folder.expanduser().absolute()
+    _refuse_unquotable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    cache = Path(environ.get("TIDEMARK_CACHE", ROOT / ".cache")).expanduser().absolute()
+    stack = Stack(folder, cache, _ports(folder, free_ports, environ), _secrets(folder / "env"))
+    write_private(folder / "ports", "".join(f"{name}={port}\n" for name, port in stack.ports.items()))
+    write_private(stack.env_file, render(environment(stack)))
+    return stack
+
+
+def environment(stack: Stack) -> dict[str, str]:
+    """What a client of the stack needs to know, as the settings of the project name it."""
+    kept = stack.secrets
+    return {
+        "TIDEMARK_ENVIRONMENT": "development",
+        "GATEWAY_URL": stack.url("gateway"),
+        "GATEWAY_PORT": str(stack.ports["gateway"]),
+        "METRICS_PORT": str(stack.ports["consumers"]),
+        "DAGSTER_URL": stack.url("dagster"),
+        "OIDC_ISSUER": stack.url("issuer"),
+        "OIDC_AUDIENCE": AUDIENCE,
+        "OIDC_CLIENT_ID": CLIENT,
+        "OIDC_CLIENT_SECRET": kept["OIDC_CLIENT_SECRET"],
+        "KAFKA_BOOTSTRAP": f"{HOST}:{stack.ports['kafka']}",
+        "SCHEMA_REGISTRY_URL": f"{stack.url('registry')}/apis/ccompat/v7",
+        "DATABASE_URL": stack.postgres_url("tidemark"),
+        "POSTGRES_PASSWORD": kept["POSTGRES_PASSWORD"],
+        "REDIS_URL": f"redis://:{kept['REDIS_PASSWORD']}@{HOST}:{stack.ports['redis']}/0",
+        "REDIS_PASSWORD": kept["REDIS_PASSWORD"],
+        "QDRANT_URL": stack.url("qdrant"),
+        "QDRANT_API_KEY": kept["QDRANT_API_KEY"],
+        "S3_ENDPOINT_URL": stack.url("s3"),
+        "S3_BUCKET": DOCUMENTS,
+        "S3_QUEUE_URL": f"{stack.url('s3')}/123456789012/{DOCUMENTS}",
+        "INTERNAL_BUCKET": INTERNAL,
+        "AWS_ACCESS_KEY_ID": kept["AWS_ACCESS_KEY_ID"],
+        "AWS_SECRET_ACCESS_KEY": kept["AWS_SECRET_ACCESS_KEY"],
+        "AWS_REGION": "eu-central-1",
+        "SNOWFLAKE_HOST": HOST,
+        "SNOWFLAKE_PORT": str(stack.ports["warehouse"]),
+        "SNOWFLAKE_PROTOCOL": "http",
+        "SNOWFLAKE_ACCOUNT": "local",
+        "SNOWFLAKE_USER": "tidemark",
+        "SNOWFLAKE_PASSWORD": kept["SNOWFLAKE_PASSWORD"],
+        "SNOWFLAKE_DATABASE": "TIDEMARK",
+        "SNOWFLAKE_SCHEMA": "PUBLIC",
+        "INBOX_DIR": str(stack.folder / "inbox"),
+        "ARTIFACTS_URL": (stack.folder / "artifacts").as_uri(),
+        "MODELS_DIR": str(stack.cache / "models"),
+        "DAGSTER_HOME": str(stack.folder / "dagster"),
+        "DAGSTER_DATABASE_URL": stack.postgres_url("dagster"),
+        "IDENTITY_SECRET": kept["IDENTITY_SECRET"],
+    }
+
+
+def render(values: Mapping[str, str]) -> str:
+    """Plain KEY=value lines, fit for `set -a; . .stack/env` as well as for anything that reads dotenv files."""
+    for key, value in values.items():
+        if any(character in value for character in "\n\"'$`\\ #"):
+            raise StackError(
+                f"{key}={value!r} cannot be written to the env file; choose a --dir and a cache without such characters"
+            )
+    return "".join(f"{key}={value}\n" for key, value in values.items())
+
+
+def parse(text: str) -> dict[str, str]:
+    pairs = (line.partition("=") for line in text.splitlines() if line and not line.startswith("#"))
+    return {key: value for key, _, value in pairs}
+
+
+def write_private(path: Path, text: str) -> None:
+    """Whole or not at all, readable by the owner only."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: TIME_WAIT is not taken
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def setting_of(port: str) -> str:
+    return f"TIDEMARK_PORT_{port.upper()}"
+
+
+def _ports(folder: Path, free: bool, environ: Mapping[str, str]) -> dict[str, int]:
+    path = folder / "ports"
+    kept = {name: int(port) for name, port in parse(path.read_text()).items()} if path.exists() else {}
+    ports = {**PORTS, **{name: port for name, port in kept.items() if name in PORTS}}
+    if free:
+        chosen = _choose_free(set(kept.values()))
+        ports = {name: kept.get(name) or next(chosen) for name in PORTS}
+    for name in PORTS:
+        if asked := environ.get(setting_of(name)):
+            ports[name] = _port_number(setting_of(name), asked)
+    if len(set(ports.values())) < len(ports):
+        twice = sorted(name for name, port in ports.items() if list(ports.values()).count(port) > 1)
+        raise StackError(f"{', '.join(twice)} were given the same port; set {setting_of(twice[0])} to another one")
+    return ports
+
+
+def _port_number(setting: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65_536:
+        raise StackError(f"{setting}={text!r} is not a port; give a number from 1 to 65535")
+    return int(text)
+
+
+def _choose_free(taken: Iterable[int]) -> Iterable[int]:
+    used = set(taken) | set(PORTS.values())
+    candidates = list(FREE_PORTS)
+    random.SystemRandom().shuffle(candidates)
+    return (port for port in candidates if port not in used and is_free(port))
+
+
+def _secrets(env_file: Path) -> dict[str, str]:
+    kept = parse(env_file.read_text()) if env_file.exists() else {}
+    return {name: kept.get(name) or secrets.token_urlsafe(24) for name in SECRETS}
+
+
+def _refuse_unquotable(folder: Path) -> None:
+    if any(character in str(folder) for character in "\n\"'$`\\ #;%"):
+        raise StackError(
+            f"--dir {folder}: blanks, quotes and $ ` \\ # ; % do not pass through every tool; choose another folder"
+        )
