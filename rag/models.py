@@ -185,6 +185,7 @@ class Cause:
     offset: int
     run_id: str = ""
     traceparent: str = ""
+    changed_at: float = 0.0  # seconds since 1970 by the source's clock; 0 for a backfill
 
     @property
     def trace_id(self) -> str:
@@ -261,9 +262,10 @@ class Work:
     principals: tuple[str, ...] = ()
     subjects: tuple[str, ...] = ()
     reason: str = ""
-    parsed: str = ""
+    parsed: str = ""  # artifact keys, filled in step by step
     chunked: str = ""
     embedded: str = ""
+    fresh: int = 0  # chunks that cost an embedding
 
 
 @dataclass(frozen=True, slots=True)

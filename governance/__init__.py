@@ -1,0 +1,1 @@
+"""The gates: what may come in (admission), who may see it (access)."""

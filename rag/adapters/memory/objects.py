@@ -1,0 +1,59 @@
+"""Objects in memory, for fast tests. ``deny`` makes containers refuse, as a lost right would."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+
+from rag.errors import Rejected, Unavailable
+from rag.ids import object_key
+from rag.models import ObjectState, SourceObject
+
+
+class MemoryObjects:
+    def __init__(self, *containers: str) -> None:
+        self._containers = set(containers)
+        self._objects: dict[str, SourceObject] = {}
+        self._version = 0
+        self.denied: set[str] = set()
+
+    async def head(self, uri: str) -> ObjectState | None:
+        self._locate(uri)
+        found = self._objects.get(uri)
+        return found.state if found else None
+
+    async def get(self, uri: str, *, limit: int | None = None) -> SourceObject | None:
+        self._locate(uri)
+        found = self._objects.get(uri)
+        if found and limit is not None and found.state.size > limit:
+            raise Rejected(f"object of {found.state.size} bytes, at most {limit}: split it", reason="too_large")
+        return found
+
+    async def put(
+        self, uri: str, content: bytes, *, media_type: str = "", labels: Mapping[str, str] | None = None
+    ) -> ObjectState:
+        self._locate(uri)
+        self._version += 1
+        state = ObjectState(
+            uri, f"v{self._version}", len(content), datetime.now(UTC), media_type or None, dict(labels or {})
+        )
+        self._objects[uri] = SourceObject(state, content)
+        return state
+
+    async def delete(self, uris: Sequence[str]) -> None:
+        for uri in uris:
+            self._locate(uri)
+            self._objects.pop(uri, None)
+
+    async def list(self, prefix_uri: str) -> AsyncIterator[ObjectState]:
+        self._locate(prefix_uri)
+        for uri in sorted(self._objects):
+            if uri.startswith(prefix_uri.rstrip("/") + "/"):
+                yield self._objects[uri].state
+
+    def _locate(self, uri: str) -> None:
+        container, _ = object_key(uri if uri.count("/") > 2 else uri + "/")
+        if container not in self._containers:
+            raise Rejected(f"{container} is none of the configured containers", reason="foreign_uri")
+        if container in self.denied:
+            raise Unavailable(f"object store refuses {container}")
