@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,8 +16,8 @@ from rich.table import Table
 
 from deploy.local import jars, lifecycle, survivors
 from deploy.local.errors import StackError
-from deploy.local.processes import Process, table
-from deploy.local.stack import ROOT, Stack, is_free, open_stack
+from deploy.local.processes import table
+from deploy.local.stack import ROOT, Stack, open_stack
 from deploy.local.supervision import Supervisor
 
 app = typer.Typer(
@@ -32,7 +31,7 @@ DEFAULT = ROOT / ".stack"
 
 @app.command()
 def up(
-    dir: Folder = DEFAULT,  # noqa: A002
+    dir: Folder = DEFAULT,
     only: Annotated[str, typer.Option(help="infrastructure, or names from the table, comma-separated")] = "",
     free_ports: Annotated[bool, typer.Option("--free-ports", help="choose free ports and keep them")] = False,
 ) -> None:
@@ -61,14 +60,14 @@ def up(
 
 
 @app.command()
-def down(dir: Folder = DEFAULT) -> None:  # noqa: A002
+def down(dir: Folder = DEFAULT) -> None:
     """Stop everything. State stays."""
     _down(dir)
     console.print("down")
 
 
 @app.command()
-def clean(dir: Folder = DEFAULT) -> None:  # noqa: A002
+def clean(dir: Folder = DEFAULT) -> None:
     """Stop everything and drop its state. Downloads stay in the cache."""
     _down(dir)
     if dir.exists():
@@ -77,7 +76,7 @@ def clean(dir: Folder = DEFAULT) -> None:  # noqa: A002
 
 
 @app.command()
-def status(dir: Folder = DEFAULT) -> None:  # noqa: A002
+def status(dir: Folder = DEFAULT) -> None:
     """What runs, where it listens, what it uses."""
     stack = _existing(dir)
     if stack is None or not (supervisor := Supervisor(stack)).alive():
@@ -96,7 +95,7 @@ def status(dir: Folder = DEFAULT) -> None:  # noqa: A002
 @app.command()
 def logs(
     name: Annotated[str, typer.Argument(help="a process of the table; all without")] = "",
-    dir: Folder = DEFAULT,  # noqa: A002
+    dir: Folder = DEFAULT,
     follow: Annotated[bool, typer.Option("--follow", "-f")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n")] = 50,
 ) -> None:
@@ -108,7 +107,7 @@ def logs(
 
 
 @app.command()
-def demo(dir: Folder = DEFAULT) -> None:  # noqa: A002
+def demo(dir: Folder = DEFAULT) -> None:
     """Start everything, load the sample corpus, ask, and print the cited answer."""
     importlib.import_module("deploy.local.demo").run(dir)
 

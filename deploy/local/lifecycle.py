@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import graphlib
 import shutil
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -28,7 +29,8 @@ Report = Callable[[str, float], None]  # name, seconds from its start until it w
 
 def choose(stack: Stack, only: Collection[str] = ()) -> dict[str, Part]:
     """The parts to start, by name: all, or the named ones (`infrastructure` names a group) with what they need."""
-    parts: dict[str, Part] = {part.name: part for part in (*table(stack), *steps())}
+    every: tuple[Part, ...] = (*table(stack), *steps())
+    parts = {part.name: part for part in every}
     if not only:
         return parts
     groups = {"infrastructure": {name for name, part in parts.items() if isinstance(part, Step) or part.infrastructure}}
@@ -64,7 +66,7 @@ def up(stack: Stack, parts: Mapping[str, Part], report: Report) -> None:
         )
         _walk(
             {name: part.needs for name, part in parts.items()},
-            lambda name: _bring_up(stack, supervisor, parts[name], report),
+            lambda name, given_up: _bring_up(stack, supervisor, parts[name], report, given_up),
         )
 
 
@@ -76,7 +78,7 @@ def down(stack_folder: Path, stack: Stack | None) -> int:
             for process in table(stack):
                 for need in process.needs:
                     needed_by.get(need, set()).add(process.name)
-            _walk(needed_by, supervisor.stop)
+            _walk(needed_by, lambda name, _: supervisor.stop(name))
             supervisor.shutdown()
             _wait(lambda: not supervisor.alive())
         return survivors.end(stack_folder)
@@ -103,21 +105,38 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
-def _walk(needs: Mapping[str, Collection[str]], act: Callable[[str], None]) -> None:
-    """Calls `act` for each name after those it needs, several at a time. The first failure stops new ones and is raised."""
+def _walk(needs: Mapping[str, Collection[str]], act: Callable[[str, threading.Event], None]) -> None:
+    """Calls `act` for each name after those it needs, several at a time.
+
+    What does not need a failed one goes on; all failures are raised together at the end. The event is set when the caller
+    gives up (Ctrl-C): `act` should then return soon.
+    """
     order = graphlib.TopologicalSorter({name: set(before) & set(needs) for name, before in needs.items()})
     order.prepare()
+    given_up = threading.Event()
+    failures: list[str] = []
+    pending: dict[Future[None], str] = {}
     with ThreadPoolExecutor(max_workers=len(needs) or 1) as pool:
-        pending: dict[Future[None], str] = {}
-        while order.is_active():
-            pending |= {pool.submit(act, name): name for name in order.get_ready()}
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-                order.done(pending.pop(future))
+        try:
+            while True:
+                pending |= {pool.submit(act, name, given_up): name for name in order.get_ready()}
+                if not pending:
+                    break
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    name = pending.pop(future)
+                    if error := future.exception():
+                        failures.append(str(error) if isinstance(error, StackError) else f"{name}: {error!r}")
+                    else:
+                        order.done(name)
+        except BaseException:
+            given_up.set()
+            raise
+    if failures:
+        raise StackError("\n".join(failures))
 
 
-def _bring_up(stack: Stack, supervisor: Supervisor, part: Part, report: Report) -> None:
+def _bring_up(stack: Stack, supervisor: Supervisor, part: Part, report: Report, given_up: threading.Event) -> None:
     began = time.monotonic()
     if isinstance(part, Step):
         part.run(stack)
@@ -125,15 +144,15 @@ def _bring_up(stack: Stack, supervisor: Supervisor, part: Part, report: Report) 
         if not supervisor.states()[part.name].alive and part.prepare:
             part.prepare()
         supervisor.start(part.name)
-        _await_ready(stack, supervisor, part)
+        _await_ready(stack, supervisor, part, given_up)
     report(part.name, time.monotonic() - began)
 
 
-def _await_ready(stack: Stack, supervisor: Supervisor, process: Process) -> None:
+def _await_ready(stack: Stack, supervisor: Supervisor, process: Process, given_up: threading.Event) -> None:
     deadline = time.monotonic() + READY_SECONDS
     lives: set[int] = set()
     log = stack.logs / f"{process.name}.log"
-    while not process.ready():
+    while not given_up.is_set() and not process.ready():
         state = supervisor.states()[process.name]
         lives |= {state.pid} - {0}
         if not state.alive or len(lives) > CRASHES:
@@ -144,7 +163,7 @@ def _await_ready(stack: Stack, supervisor: Supervisor, process: Process) -> None
             raise StackError(
                 f"{process.name} is not ready after {READY_SECONDS:.0f} s. The end of {log}:\n{tail(log, 15)}"
             )
-        time.sleep(LOOK_SECONDS)
+        given_up.wait(LOOK_SECONDS)
 
 
 def _refuse_taken_ports(stack: Stack, processes: Collection[Process]) -> None:

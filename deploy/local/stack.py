@@ -6,7 +6,7 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,7 +195,7 @@ def _port_number(setting: str, text: str) -> int:
     return int(text)
 
 
-def _choose_free(taken: Iterable[int]) -> Iterable[int]:
+def _choose_free(taken: Iterable[int]) -> Iterator[int]:
     used = set(taken) | set(PORTS.values())
     candidates = list(FREE_PORTS)
     random.SystemRandom().shuffle(candidates)

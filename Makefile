@@ -1,0 +1,65 @@
+# Needs make and Python 3.11 or 3.12, nothing else: uv is installed into .cache, everything else into .venv.
+SHELL := /bin/sh
+.SUFFIXES:
+.DEFAULT_GOAL := help
+
+PYTHON := .venv/bin/python
+LOCK_STAMP := .venv/.requirements.lock.sha256
+SETUP := $(LOCK_STAMP)
+
+# The first of these that runs; PYTHON_BASE=/path/to/python decides otherwise.
+PYTHON_BASE ?= $(shell for python in python3.12 python3.11 python3 python; do \
+	$$python -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$python && break; done)
+
+UV_VENV := .cache/uv
+UV := $(UV_VENV)/bin/uv
+
+export UV_LINK_MODE := copy
+
+.PHONY: help setup up down clean status check test demo bench lock FORCE
+
+help:  ## Say what there is
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(SETUP)  ## Install the locked dependencies into .venv
+
+up: $(SETUP)  ## Start the local stack
+	@$(PYTHON) -m deploy.local up
+
+down: $(SETUP)  ## Stop it; state stays
+	@$(PYTHON) -m deploy.local down
+
+clean: $(SETUP)  ## Stop it and drop its state
+	@$(PYTHON) -m deploy.local clean
+
+status: $(SETUP)  ## Show what runs
+	@$(PYTHON) -m deploy.local status
+
+demo: $(SETUP)  ## Start everything, load the sample corpus, ask, print the cited answer
+	@$(PYTHON) -m deploy.local demo
+
+test: $(SETUP)  ## Run all tests
+	$(PYTHON) -m pytest
+
+check: $(SETUP)  ## Formatting, types, layers, contracts
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -m schemas check
+	$(PYTHON) -m rag.settings --check
+
+bench: $(SETUP)  ## Measure speed and quality
+	@$(PYTHON) -m evals bench
+
+lock: $(UV)  ## Resolve the dependencies anew
+	$(UV) pip compile pyproject.toml --group local --group dev --universal --generate-hashes --no-annotate --no-header -o requirements.lock
+	$(PYTHON) -m deploy.local.jars
+
+# By content, not by time: a fresh clone's files are all equally new.
+$(LOCK_STAMP): FORCE
+	@./deploy/local/setup.sh "$(PYTHON_BASE)" $(UV_VENV) $@
+
+$(UV):
+	@./deploy/local/setup.sh "$(PYTHON_BASE)" $(UV_VENV)
+
+FORCE:

@@ -1,0 +1,31 @@
+#!/bin/sh
+# setup.sh PYTHON UV_VENV [STAMP]: uv into UV_VENV, and with a STAMP the locked dependencies into .venv, unless STAMP says they are there.
+set -eu
+python=$1 uv_venv=$2 stamp=${3:-}
+uv_version=0.13.8
+[ -t 2 ] && quiet= || quiet=--quiet  # progress is for people
+
+if [ -z "$python" ]; then
+    echo "No Python 3.11 or 3.12 (with its venv module) on PATH. Install one, or name it: make PYTHON_BASE=/path/to/python3.12" >&2
+    exit 1
+fi
+
+if [ -n "$stamp" ]; then
+    wanted=$("$python" -c 'import hashlib, sys; print(hashlib.sha256(b"".join(open(f, "rb").read() for f in sys.argv[1:])).hexdigest())' \
+        requirements.lock pyproject.toml)
+    [ -x .venv/bin/python ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && exit 0
+fi
+
+if ! "$uv_venv/bin/uv" --version 2>/dev/null | grep -qF " $uv_version"; then
+    echo "installing uv $uv_version into $uv_venv"
+    mkdir -p "$(dirname "$uv_venv")"
+    "$python" -m venv --clear "$uv_venv"
+    "$uv_venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
+fi
+[ -n "$stamp" ] || exit 0
+
+[ -x .venv/bin/python ] || "$uv_venv/bin/uv" venv --quiet --allow-existing --no-python-downloads --python "$python" .venv
+echo "installing the locked dependencies into .venv"
+"$uv_venv/bin/uv" pip sync $quiet --python .venv/bin/python --require-hashes --compile-bytecode requirements.lock
+"$uv_venv/bin/uv" pip install --quiet --python .venv/bin/python --no-deps --editable .
+printf '%s\n' "$wanted" >"$stamp"
