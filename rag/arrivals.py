@@ -59,10 +59,16 @@ async def collect(
     return Arrived(Batch(index_id, done.partition, tuple(works.values()), done), tuple(unusable))
 
 
-async def announce(report: Report, batch: Batch, unusable: Sequence[DocumentDead], events: EventLog) -> None:
+async def refuse(unusable: Sequence[DocumentDead], events: EventLog) -> None:
+    """Send the records that no work can be made of to the dead letters. No document is touched by them."""
+    if unusable:
+        await events.publish(DEAD, [(event.document_id, event) for event in unusable])
+
+
+async def announce(report: Report, batch: Batch, events: EventLog) -> None:
     """Tell what became of the batch. Before the position moves: a crash repeats the news rather than losing them."""
     now = datetime.now(UTC)
-    indexed, died = [], [(event.document_id, event) for event in unusable]
+    indexed, died = [], []
     for work, chunks, revision in report.works:
         indexed.append((work.document_id, _indexed(work, chunks, revision, batch.index_id, now)))
         if work.status is DocumentStatus.DEAD:

@@ -190,16 +190,31 @@ class Settings(BaseSettings):
         return Sources({settings.name: settings.source() for settings in self.configured_sources})
 
 
+class Partitions(BaseSettings):
+    """The one setting that the shape of the asset graph depends on; readable without any secret."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
+    kafka_partitions: int = Field(8, ge=1, le=1024)
+
+
+def _files(stack: Path | None) -> tuple[Path, ...]:
+    import os
+
+    folder = stack or (Path(os.environ["TIDEMARK_STACK"]) if "TIDEMARK_STACK" in os.environ else None)
+    return (folder / "env", Path(".env")) if folder else (Path(".env"),)
+
+
+def kafka_partitions() -> int:
+    """Partitions of ``documents.changed.v1``, hence of the assets."""
+    return Partitions(_env_file=_files(None)).kafka_partitions
+
+
 def load(stack: Path | None = None) -> Settings:
     """Settings of the environment, with the env file of a local stack below it when ``stack`` or TIDEMARK_STACK names one.
 
     Raises pydantic's ValidationError, which names each missing or wrong variable.
     """
-    import os
-
-    folder = stack or (Path(os.environ["TIDEMARK_STACK"]) if "TIDEMARK_STACK" in os.environ else None)
-    files = (folder / "env", Path(".env")) if folder else (Path(".env"),)
-    return Settings(_env_file=files)
+    return Settings(_env_file=_files(stack))
 
 
 def example() -> str:

@@ -16,7 +16,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -35,6 +35,7 @@ TOKENS_EMBEDDED = Counter("tidemark_tokens_embedded", "Tokens of the chunks whos
 APPLY_CONFLICTS = Counter(
     "tidemark_apply_conflicts", "Deltas that lost the compare-and-swap and were planned again", []
 )
+EVENTS_LOST = Counter("tidemark_events_lost", "Offsets that the log no longer held when they were due", [])
 # From the change in the source to its visibility in the index.
 FRESHNESS_SECONDS = Histogram("tidemark_freshness_seconds", "Source change to visible", [], buckets=_SECONDS)
 STEP_SECONDS = Histogram("tidemark_step_seconds", "One step over one batch", ["step"], buckets=_SECONDS)
@@ -120,6 +121,17 @@ def flush(timeout: float = 5.0) -> None:
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider):
         provider.force_flush(int(timeout * 1000))
+
+
+def counted() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every sample of this process's declared counters and histograms: (name, sorted labels) → value."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in REGISTRY.collect()
+        if family.name.startswith("tidemark_") and family.type in {"counter", "histogram"}
+        for sample in family.samples
+        if not sample.name.endswith("_created") and sample.value
+    }
 
 
 def logger(name: str) -> Any:

@@ -1,0 +1,47 @@
+"""What must hold of a partition after every materialization. Plain functions: the stream lane calls them too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rag.models import IndexSpec
+from rag.ports import Catalog, VectorIndex
+
+SAMPLE = 32  # points whose vectors are read back
+SHOWN = 10  # ids named in a failed check
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    name: str
+    passed: bool
+    details: Mapping[str, Any]
+
+
+async def partition_findings(spec: IndexSpec, partition: int, catalog: Catalog, vectors: VectorIndex) -> list[Finding]:
+    """Ledger against vector index: every chunk has a vector, vectors have the right shape, nothing is there that should not be."""
+    wanted = await catalog.chunks(spec.index_id, partition)
+    held = {chunk_id: payload async for chunk_id, payload in vectors.scroll(spec.index_id, partition=partition)}
+    missing = sorted(wanted.keys() - held.keys())
+    orphans = sorted(held.keys() - wanted.keys())
+    stale = sorted(chunk_id for chunk_id in wanted.keys() & held.keys() if wanted[chunk_id] != held[chunk_id])
+    sample = await vectors.retrieve(spec.index_id, sorted(wanted.keys() & held.keys())[:SAMPLE])
+    misshapen = [
+        point.chunk_id
+        for point in sample
+        if point.embedding.dense.shape != (spec.dimensions,)
+        or not np.isclose(float(np.linalg.norm(point.embedding.dense)), 1.0, atol=1e-3)
+    ]
+    return [
+        Finding("every_chunk_has_a_vector", not missing, {"chunks": len(wanted), "missing": missing[:SHOWN]}),
+        Finding("vectors_are_well_formed", not misshapen, {"sampled": len(sample), "misshapen": misshapen[:SHOWN]}),
+        Finding("no_orphans", not orphans, {"points": len(held), "orphans": orphans[:SHOWN]}),
+        Finding("payloads_are_current", not stale, {"stale": stale[:SHOWN]}),
+    ]
+
+
+CHECKS = ("every_chunk_has_a_vector", "vectors_are_well_formed", "no_orphans", "payloads_are_current")

@@ -1,0 +1,38 @@
+"""Housekeeping: garbage that a crash left in Qdrant, and the bound of the embedding cache."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from assets.resources import Open
+from rag.indexing import sweep
+
+APPLY_SECONDS = 900.0  # longer than any apply may take: its own notes must not be swept under it
+
+
+@dg.op
+async def sweep_garbage(context: dg.OpExecutionContext, tidemark: dg.ResourceParam[Open]) -> None:
+    """Delete points that no document vouches for."""
+    async with tidemark() as services:
+        swept = await sweep(
+            services.spec.index_id, ledger=services.ledger, vectors=services.vectors, older_than=APPLY_SECONDS
+        )
+    context.log.info(f"swept {swept} points")
+
+
+@dg.op
+async def prune_embedding_cache(context: dg.OpExecutionContext, tidemark: dg.ResourceParam[Open]) -> None:
+    """Drop the oldest vectors over the configured size and age."""
+    async with tidemark() as services:
+        settings = services.settings
+        pruned = await services.ledger.prune(
+            max_rows=settings.embedding_cache_rows, max_age_days=settings.embedding_cache_days
+        )
+    context.log.info(f"pruned {pruned} cached vectors")
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def maintenance() -> None:
+    """Runs hourly; safe at any time."""
+    sweep_garbage()
+    prune_embedding_cache()

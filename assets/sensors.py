@@ -1,0 +1,151 @@
+"""The Dagster lane: one run per partition and offset range, never a second one while the first is in flight.
+
+Where the index stands is in the ledger, not in a cursor: a lost cursor, a redeployed sensor or a hand-over from the stream lane
+changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunsFilter
+
+from assets.resources import Open
+from rag.arrivals import CHANGED
+from rag.ports import TopicState
+from rag.telemetry import EVENTS_LOST, logger
+from rag.wiring import Services
+
+_log = logger(__name__)
+
+RANGE_TAG, START_TAG = "tidemark/partition", "tidemark/start"
+MOST_EVENTS = 2000  # of one run: bounds what a retry repeats
+FIRST_BACKOFF, LONGEST_BACKOFF = 10.0, 600.0  # seconds between attempts at one range
+_IN_FLIGHT = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+
+index_job = dg.define_asset_job(
+    "index_documents",
+    selection=dg.AssetSelection.groups("index"),
+    executor_def=dg.in_process_executor,
+    description="One offset range of documents.changed.v1 into the index.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Runs that failed at one start offset: how many, and when the last one ended (seconds since 1970)."""
+
+    failed: int = 0
+    last: float = 0.0
+
+    def wait(self, now: float) -> float:
+        """Seconds to wait before the next attempt."""
+        if not self.failed:
+            return 0.0
+        return max(0.0, self.last + min(FIRST_BACKOFF * 2 ** (self.failed - 1), LONGEST_BACKOFF) - now)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Offsets of one partition that wait to be processed. ``lost`` counts those the log no longer holds."""
+
+    partition: int
+    start: int
+    end: int
+    lost: int = 0
+
+
+def due_ranges(state: TopicState, positions: Mapping[int, int]) -> list[Due]:
+    """What waits, by partition. A position before the log's first offset means lost events: start at the first one held."""
+    due = []
+    for partition, (low, end) in sorted(state.bounds.items()):
+        position = positions.get(partition)
+        start = low if position is None else max(position, low)
+        lost = 0 if position is None else start - position
+        if start < end:
+            due.append(Due(partition, start, min(end, start + MOST_EVENTS), lost))
+    return due
+
+
+def request(due: Due, epoch: str, attempts: Attempts) -> dg.RunRequest:
+    """The run for a range. Its key has epoch and attempt in it: Dagster never runs one key twice, not even a failed one."""
+    config = {"epoch": epoch, "start": due.start, "end": due.end}
+    return dg.RunRequest(
+        run_key=f"{epoch}:{due.partition}:{due.start}-{due.end}:{attempts.failed}",
+        partition_key=str(due.partition),
+        run_config={"ops": {"parsed_documents": {"config": config}}},
+        tags={RANGE_TAG: str(due.partition), START_TAG: f"{epoch}:{due.start}"},
+    )
+
+
+@dg.sensor(job=index_job, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
+def changed_documents(context: dg.SensorEvaluationContext, tidemark: dg.ResourceParam[Open]) -> dg.SensorResult:
+    """Asks for a run for every partition that has events beyond the ledger's position."""
+    state, positions, members = asyncio.run(_look(tidemark))
+    if members:
+        return dg.SensorResult(skip_reason=f"the stream lane works: its consumer group has {members} members")
+    return decide(context.instance, state, positions, time.time())
+
+
+def decide(
+    instance: dg.DagsterInstance, state: TopicState, positions: Mapping[int, int], now: float
+) -> dg.SensorResult:
+    """Requests, or the reasons why there are none."""
+    due = due_ranges(state, positions)
+    busy = _busy(instance) if due else set()
+    requests, reasons = [], []
+    for each in due:
+        if each.lost:
+            EVENTS_LOST.inc(each.lost)
+            _log.error(
+                "events.lost", partition=each.partition, lost=each.lost, remedy="run the reconcile of every source"
+            )
+        if each.partition in busy:
+            reasons.append(f"partition {each.partition}: a run is in flight")
+            continue
+        attempts = _attempts(instance, state.epoch, each)
+        if attempts.wait(now) > 0:
+            reasons.append(f"partition {each.partition}: attempt {attempts.failed + 1} in {attempts.wait(now):.0f} s")
+            continue
+        requests.append(request(each, state.epoch, attempts))
+    if requests:
+        return dg.SensorResult(run_requests=requests)
+    return dg.SensorResult(skip_reason="; ".join(reasons) or "every partition is up to date")
+
+
+async def _look(tidemark: Open) -> tuple[TopicState, dict[int, int], int]:
+    async with tidemark() as services:
+        state = await services.events.describe(CHANGED)
+        positions = await _positions(services, state)
+        return state, positions, await services.events.members(f"tidemark-{services.spec.index_id}")
+
+
+async def _positions(services: Services, state: TopicState) -> dict[int, int]:
+    index_id = services.spec.index_id
+    positions = await services.ledger.positions(index_id, CHANGED, state.epoch)
+    if not positions and await services.ledger.epochs(index_id, CHANGED):
+        # Another cluster, topic or partition count: offsets of the old epoch mean nothing here.
+        _log.warning("events.new_epoch", epoch=state.epoch, remedy="run the reconcile of every source")
+    return positions
+
+
+def _busy(instance: dg.DagsterInstance) -> set[int]:
+    runs: Sequence[dg.DagsterRun] = instance.get_runs(RunsFilter(job_name=index_job.name, statuses=_IN_FLIGHT))
+    return {int(run.tags[RANGE_TAG]) for run in runs if RANGE_TAG in run.tags}
+
+
+def _attempts(instance: dg.DagsterInstance, epoch: str, due: Due) -> Attempts:
+    tags = {RANGE_TAG: str(due.partition), START_TAG: f"{epoch}:{due.start}"}
+    ended = [DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
+    records = instance.get_run_records(RunsFilter(tags=tags, statuses=ended), limit=50)
+    return Attempts(len(records), max((record.end_time or 0.0 for record in records), default=0.0))

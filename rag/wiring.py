@@ -1,0 +1,245 @@
+"""The composition root: the only place that knows adapters. No client is made at import."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from rag import chunking, indexing, parsing
+from rag.adapters.kafka import KafkaEventLog
+from rag.adapters.ledger import PostgresLedger, open_ledger
+from rag.adapters.objects import Objects, Store, folder_store, s3_store
+from rag.adapters.qdrant import QdrantIndex
+from rag.adapters.redis import RedisAnswerCache
+from rag.artifacts import CONTAINER, Artifacts
+from rag.ids import Ids, fingerprint
+from rag.models import IndexSpec
+from rag.pipeline import Pipeline
+from rag.ports import AnswerCache, Embedder, EventLog, Generator, Reranker, SparseEncoder, Tokenizer, VectorIndex
+from rag.settings import Settings
+from rag.sources import Sources
+
+
+@dataclass(frozen=True)
+class Services:
+    """What doors work with. Made per event loop; the models inside are shared by the process."""
+
+    settings: Settings
+    spec: IndexSpec
+    ids: Ids
+    sources: Sources
+    objects: Objects
+    events: EventLog
+    ledger: PostgresLedger
+    vectors: VectorIndex
+    embedder: Embedder
+    sparse: SparseEncoder
+    reranker: Reranker
+    generator: Generator
+    cache: AnswerCache
+    pipeline: Pipeline
+
+
+@asynccontextmanager
+async def services(settings: Settings) -> AsyncIterator[Services]:
+    """Open what the settings name; connections are made when first used, so a dead dependency is told by who needs it."""
+    models = _models(settings)
+    embedder, tokenizer, sparse = models
+    ids = Ids(settings.identity_secret.get_secret_value().encode())
+    sources = settings.source_registry()
+    objects = _objects(settings)
+    limits = chunking.ChunkSettings()
+    spec = index_spec(embedder, sparse, limits)
+    async with AsyncExitStack() as stack:
+        ledger = await stack.enter_async_context(
+            open_ledger(settings.database_url.get_secret_value(), pool_size=settings.database_pool)
+        )
+        vectors = await stack.enter_async_context(
+            QdrantIndex.open(settings.qdrant_url, _plain(settings.qdrant_api_key))
+        )
+        events = await stack.enter_async_context(
+            KafkaEventLog.open(settings.kafka_bootstrap, settings.schema_registry_url)
+        )
+        answers = await stack.enter_async_context(RedisAnswerCache.open(settings.redis_url.get_secret_value()))
+        pipeline = Pipeline(
+            spec=spec,
+            ids=ids,
+            sources=sources,
+            objects=objects,
+            artifacts=Artifacts(objects),
+            ledger=ledger,
+            catalog=ledger,
+            cache=ledger,
+            vectors=vectors,
+            parser=_parser(settings),
+            tokenizer=tokenizer,
+            embedder=embedder,
+            sparse=sparse,
+            chunking=limits,
+            max_bytes=settings.parse_input_bytes,
+        )
+        yield Services(
+            settings=settings,
+            spec=spec,
+            ids=ids,
+            sources=sources,
+            objects=objects,
+            events=events,
+            ledger=ledger,
+            vectors=vectors,
+            embedder=embedder,
+            sparse=sparse,
+            reranker=_reranker(settings),
+            generator=_generator(settings, embedder),
+            cache=answers,
+            pipeline=pipeline,
+        )
+
+
+def index_spec(embedder: Embedder, sparse: SparseEncoder, limits: chunking.ChunkSettings) -> IndexSpec:
+    """An index belongs to all that shapes its points: change one of these and a new index is built beside the old one."""
+    parts: dict[str, object] = {
+        "parsing": parsing.VERSION,
+        "unstructured": version("unstructured"),
+        "pypdfium2": version("pypdfium2"),
+        "chunking": limits.fingerprint(),
+        "embedder": embedder.fingerprint,
+        "sparse": sparse.fingerprint,
+        "payload": indexing.VERSION,
+    }
+    return IndexSpec(fingerprint(parts), embedder.dimensions)
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
+
+
+def _objects(settings: Settings) -> Objects:
+    def bucket(name: str) -> Store:
+        return s3_store(
+            name,
+            region=settings.aws_region,
+            endpoint=settings.s3_endpoint_url,
+            key_id=_plain(settings.aws_access_key_id),
+            secret=_plain(settings.aws_secret_access_key),
+        )
+
+    containers: dict[str, Store] = {
+        f"s3://{name}": bucket(name) for name in (settings.s3_bucket, settings.internal_bucket)
+    }
+    if settings.inbox_dir:
+        containers["folder://inbox"] = folder_store(str(settings.inbox_dir.absolute()))
+    url = urlsplit(settings.artifacts_url)
+    if url.scheme == "file":
+        containers[CONTAINER] = folder_store(url.path)
+    else:
+        containers[CONTAINER] = bucket(url.netloc)
+    return Objects(containers)
+
+
+@cache
+def _load_models(
+    kind: str,
+    directory: Path | None,
+    models_dir: Path,
+    threads: int,
+    pooling: str,
+    prefixes: tuple[str, str],
+    dimensions: int,
+) -> tuple[Embedder, Tokenizer, SparseEncoder]:
+    from rag.adapters.embedders.bm25 import Bm25Encoder
+    from rag.adapters.embedders.minilm import Minilm
+    from rag.adapters.embedders.onnx import OnnxEmbedder
+
+    if kind == "onnx":
+        if directory is None:
+            raise ValueError("EMBEDDER=onnx needs EMBEDDER_DIR: a folder with model.onnx and tokenizer.json")
+        model = OnnxEmbedder.load(
+            directory,
+            pooling=pooling,
+            query_prefix=prefixes[0],
+            document_prefix=prefixes[1],
+            dimensions=dimensions,
+            threads=threads,
+        )
+    else:
+        model = Minilm.load(models_dir, threads=threads)
+    return model, model, Bm25Encoder()
+
+
+def _models(settings: Settings) -> tuple[Embedder, Tokenizer, SparseEncoder]:
+    local = _load_models(
+        "minilm" if settings.embedder == "openai" else settings.embedder,
+        settings.embedder_dir,
+        settings.models_dir.absolute(),
+        settings.embedder_threads,
+        settings.embedder_pooling,
+        (settings.embedder_query_prefix, settings.embedder_document_prefix),
+        settings.embedder_dimensions,
+    )
+    if settings.embedder != "openai":
+        return local
+    from llama_index.embeddings.openai import OpenAIEmbedding
+
+    from rag.adapters.embedders.hosted import HostedEmbedder
+
+    hosted = OpenAIEmbedding(
+        model_name=settings.embedder_model,
+        api_base=settings.openai_base_url,
+        api_key=_plain(settings.openai_api_key),
+        dimensions=settings.embedder_dimensions,
+        max_retries=0,
+    )
+    return HostedEmbedder(hosted, dimensions=settings.embedder_dimensions), local[1], local[2]
+
+
+@cache
+def _sandbox(limits: parsing.ParseLimits, workers: int) -> parsing.SandboxedParser:
+    return parsing.SandboxedParser(limits, workers=workers)
+
+
+def _parser(settings: Settings) -> parsing.SandboxedParser:
+    limits = parsing.ParseLimits(
+        seconds=settings.parse_seconds,
+        memory_bytes=settings.parse_memory_bytes,
+        input_bytes=settings.parse_input_bytes,
+        pages=settings.parse_pages,
+    )
+    return _sandbox(limits, settings.parse_workers)
+
+
+def _reranker(settings: Settings) -> Reranker:
+    key = _plain(settings.cohere_api_key)
+    if key is None:
+        from rag.reranking import FusedOrder
+
+        return FusedOrder()
+    from rag.adapters.rerankers.cohere import CohereReranker
+
+    return CohereReranker(key, base_url=settings.cohere_base_url, model=settings.cohere_model)
+
+
+def _generator(settings: Settings, embedder: Embedder) -> Generator:
+    if settings.llm_model is None:
+        from rag.adapters.llms.extractive import ExtractiveGenerator
+
+        return ExtractiveGenerator(embedder)
+    from llama_index.llms.openai_like import OpenAILike
+
+    from rag.adapters.llms.hosted import HostedGenerator
+
+    llm = OpenAILike(
+        model=settings.llm_model,
+        api_base=settings.openai_base_url,
+        api_key=_plain(settings.openai_api_key),
+        is_chat_model=True,
+        max_retries=0,
+    )
+    return HostedGenerator(llm)
