@@ -15,6 +15,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class Application:
         return self._run(environ)
 
     def _run(self, environ: Environ) -> Response:
-        application = self.moto.get_application(environ)
+        application: Any = self.moto.get_application(environ)
         changes = s3_state.begin()
         with self.memory if application.service in S3_SERVICES else ExitStack():
             response = Response.from_app(application, environ, buffered=True)
@@ -113,7 +114,7 @@ class Application:
         for record in self.mirror.buckets():
             backend, bucket = s3_state.restore_bucket(record)
             for key in self.mirror.keys(bucket.name):
-                s3_state.restore_key(backend, bucket, key, lambda body, name=bucket.name: self.mirror.body(name, body))
+                s3_state.restore_key(backend, bucket, key, partial(self.mirror.body, bucket.name))
 
 
 def _foreign(origin: str | None) -> bool:

@@ -9,9 +9,9 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
-from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3 import models, notifications
 from moto.s3.models import FakeBucket, FakeDeleteMarker, FakeKey, S3Backend
 from moto.sqs.models import Message
@@ -40,8 +40,8 @@ _request = threading.local()
 
 
 def begin() -> Changes:
-    _request.changes = Changes()
-    return _request.changes
+    changes = _request.changes = Changes()
+    return changes
 
 
 def _changes() -> Changes:
@@ -118,16 +118,15 @@ class MirroredKey(FakeKey):
 
     def keep_in(self, path: Path) -> None:
         self._value_buffer.close()
-        self._value_buffer = _FileBuffer(path)
+        self._value_buffer: Any = _FileBuffer(path)
         self.body = path
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> FakeKey:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """moto copies every key to list versions; without this each listing would read every body."""
+        duplicate: Any = object.__new__(type(self))
         if self.body is None:
-            duplicate = models.FakeKey.__new__(type(self))
             duplicate.__setstate__(self.__getstate__())
             return duplicate
-        duplicate = object.__new__(type(self))
         duplicate.__dict__.update(self.__dict__, multipart=None, disposed=True)
         return duplicate
 
@@ -162,13 +161,13 @@ class _Untracked(list[Any]):
 def install() -> MirroredBackend:
     """Make moto use the classes above and hold notifications back until the request is durable."""
     models.s3_backends.backend = MirroredBackend
-    models.FakeKey = MirroredKey
+    vars(models)["FakeKey"] = MirroredKey
+    tracked: Any
     for tracked in (MirroredKey, FakeDeleteMarker, models.FakeMultipart, Message):
         tracked.instances_tracked = _Untracked()
     send = notifications.send_event
     notifications.send_event = lambda *args, **kwargs: _changes().events.append(partial(send, *args, **kwargs))
-    backend: MirroredBackend = models.s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
-    return backend
+    return cast(MirroredBackend, models.s3_backends[DEFAULT_ACCOUNT_ID]["aws"])
 
 
 def describe_bucket(backend: S3Backend, bucket: FakeBucket) -> Record:
@@ -183,7 +182,7 @@ def describe_bucket(backend: S3Backend, bucket: FakeBucket) -> Record:
 
 
 def restore_bucket(record: Record) -> tuple[S3Backend, FakeBucket]:
-    bucket = FakeBucket(record["name"], record["account_id"], record["region_name"])
+    bucket = FakeBucket(record["name"], record["account_id"], record["region_name"])  # type: ignore[abstract]
     bucket.creation_date = datetime.fromisoformat(record["creation_date"])
     bucket.versioning_status = record["versioning_status"]
     backend = models.s3_backends[bucket.account_id][bucket.partition]
@@ -241,7 +240,8 @@ def _restore_grant(grantees: list[dict[str, str]], permissions: list[str]) -> mo
 
 
 def _restore_marker(previous: FakeKey | FakeDeleteMarker | None, name: str, record: Record) -> FakeDeleteMarker:
-    marker = FakeDeleteMarker(previous or MirroredKey(name, b"", DEFAULT_ACCOUNT_ID, "aws"))
+    before: Any = previous or MirroredKey(name, b"", DEFAULT_ACCOUNT_ID, "aws")
+    marker = FakeDeleteMarker(before)
     marker.last_modified = datetime.fromisoformat(record["last_modified"])
     marker._version_id = record["version_id"]
     return marker
