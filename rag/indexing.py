@@ -78,6 +78,7 @@ def plan(wanted: Desired, recorded: Recorded, *, force: bool = False) -> Delta:
         uri=work.uri,
         partition=wanted.partition,
         version=work.version,
+        stamp=work.stamp,
         content_hash=work.content_hash,
         principals=work.principals,
         subjects=work.subjects,

@@ -54,6 +54,7 @@ class ObjectState:
     version: str
     size: int
     modified: datetime
+    stamp: str = ""  # changes with the content, and is the same in a listing as in a read
     media_type: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -204,6 +205,7 @@ class Recorded:
     uri: str = ""
     partition: int = -1
     version: str = ""
+    stamp: str = ""
     content_hash: str = ""
     principals: tuple[str, ...] = ()
     subjects: tuple[str, ...] = ()
@@ -256,6 +258,7 @@ class Work:
     cause: Cause
     status: DocumentStatus = DocumentStatus.LIVE
     version: str = ""
+    stamp: str = ""
     content_hash: str = ""
     media_type: str = ""
     title: str = ""  # a label; the parsed title stands when empty

@@ -200,13 +200,14 @@ class Pipeline:
         except Rejected as error:
             return dead(work, error.reason), None
         if found is None:
-            return replace(work, status=DocumentStatus.DELETED, version="", content_hash=""), None
+            return replace(work, status=DocumentStatus.DELETED, version="", stamp="", content_hash=""), None
         labels = found.state.labels
         subjects = {self.ids.subject_id(work.tenant, each) for each in split_label(labels.get(SUBJECTS_LABEL, ""))}
         return replace(
             work,
             status=DocumentStatus.LIVE,
             version=found.state.version,
+            stamp=found.state.stamp,
             content_hash=self.ids.content_hash(work.tenant, found.content),
             media_type=found.state.media_type or "",
             title=labels.get(TITLE_LABEL, ""),
@@ -377,6 +378,7 @@ def _backfill(recorded: Recorded, run_id: str) -> Work:
         cause=Cause("", "", recorded.partition, -1, run_id),
         status=recorded.status,
         version=recorded.version,
+        stamp=recorded.stamp,
         content_hash=recorded.content_hash,
         media_type=recorded.media_type,
         title=recorded.title,

@@ -250,7 +250,7 @@ class Catalog(Protocol):
         """One of them, with its provenance and chunk ids (its lineage)."""
 
     async def inventory(self, index_id: str, source: str) -> dict[str, tuple[str, str]]:
-        """uri → (document id, version) of all documents of a source that are not deleted: what a reconciling listing compares with."""
+        """uri → (document id, stamp) of all documents of a source that are not deleted: what a reconciling listing compares with."""
 
 
 class EmbeddingCache(Protocol):
@@ -276,6 +276,20 @@ class Batches(Protocol):
     async def save(self, run_id: str, step: str, batch: Batch) -> None: ...
 
     async def load(self, run_id: str, step: str, partition: int) -> Batch | None: ...
+
+
+class Cursors(Protocol):
+    """How far a polled source has been read."""
+
+    async def cursor(self, name: str) -> dict[str, Any]:
+        """Empty when never set."""
+
+    async def set_cursor(self, name: str, value: Mapping[str, Any]) -> None: ...
+
+    async def row_hashes(self, source: str, table: str, keys: Sequence[str] | None = None) -> dict[str, str]:
+        """key → hash of the rows last announced; of ``keys`` only when given."""
+
+    async def set_row_hashes(self, source: str, table: str, hashes: Mapping[str, str], gone: Sequence[str] = ()) -> None: ...
 
 
 class Measurements(Protocol):

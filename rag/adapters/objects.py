@@ -133,10 +133,12 @@ async def _delete_one(store: Store, key: str) -> None:
 def _state(uri: str, meta: Any, attributes: Mapping[str, str] | None = None) -> ObjectState:
     named = {name.lower(): value for name, value in (attributes or {}).items()}
     media_type = named.pop("content-type", None)
-    stamp = meta["last_modified"].timestamp()
+    etag = (meta.get("e_tag") or "").strip('"')
+    stamp = f"{etag}@{int(meta['last_modified'].timestamp())}"
     return ObjectState(
         uri=uri,
-        version=meta.get("version") or f"{(meta.get('e_tag') or '').strip(chr(34))}@{stamp:.6f}",
+        version=meta.get("version") or stamp,
+        stamp=stamp,
         size=meta["size"],
         modified=meta["last_modified"],
         media_type=None if media_type in {"binary/octet-stream", "application/octet-stream"} else media_type,

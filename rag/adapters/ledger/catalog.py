@@ -69,12 +69,12 @@ class CatalogPart(Connected):
         async with self.connection() as db:
             rows = await db.execute(
                 """
-                select uri, document_id::text, version from documents
+                select uri, document_id::text, stamp from documents
                 where index_id = %s and source = %s and status <> 'deleted'
                 """,
                 (index_id, source),
             )
-            return {uri: (document_id, version) for uri, document_id, version in await rows.fetchall()}
+            return {uri: (document_id, stamp) for uri, document_id, stamp in await rows.fetchall()}
 
     async def counts(self, index_id: str, source: str, prefix: str = "") -> dict[str, int]:
         """status → number of documents of a source whose uri starts with ``prefix``."""

@@ -207,7 +207,7 @@ async def _record(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -
         await cursor.executemany(
             """
             update documents set revision = revision + 1, status = %s, tenant = %s, source = %s, uri = %s, partition = %s,
-                version = %s, content_hash = %s, principals = %s, subjects = %s, title = %s, media_type = %s,
+                version = %s, stamp = %s, content_hash = %s, principals = %s, subjects = %s, title = %s, media_type = %s,
                 language = %s, reason = %s, artifacts = %s, cause = %s, updated_at = now()
             where index_id = %s and document_id = %s
             """,
@@ -254,7 +254,7 @@ async def _record(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -
 def _row(index_id: str, delta: Delta) -> tuple[Any, ...]:
     record = delta.record
     return (
-        record.status.value, record.tenant, record.source, record.uri, record.partition, record.version,
+        record.status.value, record.tenant, record.source, record.uri, record.partition, record.version, record.stamp,
         record.content_hash, list(record.principals), list(record.subjects), record.title, record.media_type,
         record.language, record.reason, list(record.artifacts), Jsonb(cause_json(delta.cause)),
         index_id, record.document_id,

@@ -19,7 +19,7 @@ class Connected(Protocol):
 
 
 DOCUMENT_COLUMNS = (
-    "document_id::text, revision, status, tenant, source, uri, partition, version, content_hash, principals, subjects, "
+    "document_id::text, revision, status, tenant, source, uri, partition, version, stamp, content_hash, principals, subjects, "
     "title, media_type, language, reason, artifacts"
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from psycopg.types.json import Jsonb
@@ -119,3 +120,47 @@ class StoresPart(Connected):
         async with self.connection() as db:
             rows = await db.execute("select name, labels, value from measurements")
             return {(name, tuple(sorted(labels.items()))): value for name, labels, value in await rows.fetchall()}
+
+    async def cursor(self, name: str) -> dict[str, Any]:
+        async with self.connection() as db:
+            rows = await db.execute("select value from cursors where name = %s", (name,))
+            row = await rows.fetchone()
+        return row[0] if row else {}
+
+    async def set_cursor(self, name: str, value: Mapping[str, Any]) -> None:
+        async with self.connection() as db:
+            await db.execute(
+                """
+                insert into cursors (name, value) values (%s, %s)
+                on conflict (name) do update set value = excluded.value, updated_at = now()
+                """,
+                (name, Jsonb(dict(value))),
+            )
+
+    async def row_hashes(self, source: str, table: str, keys: Sequence[str] | None = None) -> dict[str, str]:
+        wanted = None if keys is None else list(keys)
+        async with self.connection() as db:
+            rows = await db.execute(
+                """
+                select key, hash from row_hashes
+                where source = %s and table_name = %s and (%s::text[] is null or key = any(%s::text[]))
+                """,
+                (source, table, wanted, wanted),
+            )
+            return dict(await rows.fetchall())
+
+    async def set_row_hashes(
+        self, source: str, table: str, hashes: Mapping[str, str], gone: Sequence[str] = ()
+    ) -> None:
+        async with self.connection() as db:
+            await db.execute(
+                """
+                insert into row_hashes (source, table_name, key, hash) select %s, %s, * from unnest(%s::text[], %s::text[])
+                on conflict (source, table_name, key) do update set hash = excluded.hash
+                """,
+                (source, table, list(hashes.keys()), list(hashes.values())),
+            )
+            await db.execute(
+                "delete from row_hashes where source = %s and table_name = %s and key = any(%s::text[])",
+                (source, table, list(gone)),
+            )

@@ -39,6 +39,8 @@ class MemoryLedger:
         self._vectors: dict[tuple[str, str, bytes], tuple[str, Vector]] = {}
         self._suppressed: set[tuple[str, str]] = set()
         self._batches: dict[tuple[str, str, int], Batch] = {}
+        self._cursors: dict[str, dict[str, Any]] = {}
+        self._row_hashes: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
         self._totals: dict[tuple[str, Label], float] = defaultdict(float)
 
     # -- documents
@@ -129,7 +131,7 @@ class MemoryLedger:
 
     async def inventory(self, index_id: str, source: str) -> dict[str, tuple[str, str]]:
         return {
-            r.uri: (r.document_id, r.version)
+            r.uri: (r.document_id, r.stamp)
             for r in self._of(index_id)
             if r.source == source and r.status is not DocumentStatus.DELETED
         }
@@ -181,6 +183,24 @@ class MemoryLedger:
 
     async def totals(self) -> dict[tuple[str, Label], float]:
         return dict(self._totals)
+
+    async def cursor(self, name: str) -> dict[str, Any]:
+        return dict(self._cursors.get(name, {}))
+
+    async def set_cursor(self, name: str, value: Mapping[str, Any]) -> None:
+        self._cursors[name] = dict(value)
+
+    async def row_hashes(self, source: str, table: str, keys: Sequence[str] | None = None) -> dict[str, str]:
+        held = self._row_hashes[source, table]
+        return dict(held) if keys is None else {key: held[key] for key in keys if key in held}
+
+    async def set_row_hashes(
+        self, source: str, table: str, hashes: Mapping[str, str], gone: Sequence[str] = ()
+    ) -> None:
+        held = self._row_hashes[source, table]
+        held.update(hashes)
+        for key in gone:
+            held.pop(key, None)
 
     # -- within
 

@@ -35,7 +35,13 @@ class MemoryObjects:
         self._locate(uri)
         self._version += 1
         state = ObjectState(
-            uri, f"v{self._version}", len(content), datetime.now(UTC), media_type or None, dict(labels or {})
+            uri,
+            f"v{self._version}",
+            len(content),
+            datetime.now(UTC),
+            f"s{self._version}",
+            media_type or None,
+            dict(labels or {}),
         )
         self._objects[uri] = SourceObject(state, content)
         return state

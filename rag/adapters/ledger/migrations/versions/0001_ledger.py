@@ -23,6 +23,7 @@ create table documents (
     uri text not null default '',
     partition integer not null default -1,
     version text not null default '',
+    stamp text not null default '',
     content_hash text not null default '',
     principals text[] not null default '{}',
     subjects text[] not null default '{}',
@@ -103,6 +104,22 @@ create table batches (
     body jsonb not null,
     saved_at timestamptz not null default now(),
     primary key (run_id, step, partition)
+);
+
+-- How far a polled source has been read.
+create table cursors (
+    name text primary key,
+    value jsonb not null,
+    updated_at timestamptz not null default now()
+);
+
+-- Hash of every warehouse row that was announced, so that late commits and deleted rows show.
+create table row_hashes (
+    source text not null,
+    table_name text not null,
+    key text not null,
+    hash text not null,
+    primary key (source, table_name, key)
 );
 
 create table measurements (
