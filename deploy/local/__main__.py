@@ -17,7 +17,7 @@ from rich.table import Table
 from deploy.local import jars, lifecycle, survivors
 from deploy.local.errors import StackError
 from deploy.local.processes import table
-from deploy.local.stack import ROOT, Stack, open_stack
+from deploy.local.stack import ROOT, Stack, open_stack, read_stack
 from deploy.local.supervision import Supervisor
 
 app = typer.Typer(
@@ -55,7 +55,8 @@ def up(
     memory = sum(survivors.resident_megabytes(process) for process in processes)
     console.print(
         f"up in {time.monotonic() - fetched:.1f} s (with downloads {time.monotonic() - began:.1f} s), "
-        f"{memory:.0f} MB in {len(processes)} processes; settings for clients in {stack.env_file}"
+        f"{memory:.0f} MB in {len(processes)} processes; settings for clients in {stack.env_file}",
+        soft_wrap=True,
     )
 
 
@@ -67,18 +68,23 @@ def down(dir: Folder = DEFAULT) -> None:
 
 
 @app.command()
-def clean(dir: Folder = DEFAULT) -> None:
+def clean(
+    dir: Folder = DEFAULT,
+    after_pid: Annotated[int | None, typer.Option(hidden=True, help="wait for this process to end first")] = None,
+) -> None:
     """Stop everything and drop its state. Downloads stay in the cache."""
+    if after_pid:
+        lifecycle.await_end(after_pid)
     _down(dir)
     if dir.exists():
-        lifecycle.clean(dir.absolute())
+        lifecycle.clean(dir.resolve())
     console.print(f"{dir} is gone")
 
 
 @app.command()
 def status(dir: Folder = DEFAULT) -> None:
     """What runs, where it listens, what it uses."""
-    stack = _existing(dir)
+    stack = read_stack(dir)
     if stack is None or not (supervisor := Supervisor(stack)).alive():
         console.print("down")
         raise typer.Exit(1)
@@ -114,12 +120,7 @@ def demo(dir: Folder = DEFAULT) -> None:
 
 def _down(folder: Path) -> None:
     if folder.exists():
-        lifecycle.down(folder.absolute(), _existing(folder))
-
-
-def _existing(folder: Path) -> Stack | None:
-    """Not made by asking."""
-    return open_stack(folder) if (folder / "env").exists() else None
+        lifecycle.down(folder.resolve(), read_stack(folder))
 
 
 def _fetch(stack: Stack) -> None:
@@ -148,7 +149,7 @@ def main() -> None:
     try:
         app()
     except StackError as error:
-        Console(stderr=True, highlight=False).print(f"[red]{error}", markup=True)
+        Console(stderr=True, highlight=False).print(str(error), style="red", markup=False, soft_wrap=True)
         sys.exit(1)
 
 

@@ -76,13 +76,16 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verify(path: Path, sha256: str) -> None:
-    """Raises StackError, and moves the file out of the way, unless its content is the expected one."""
-    found = sha256_of(path)
+def verify(path: Path, sha256: str, aside: Path | None = None) -> None:
+    """Raises StackError, and renames the file (or the folder `aside`) out of the way, unless its content is the expected one."""
+    found = sha256_of(path) if path.exists() else "(it is missing)"
     if found != sha256:
-        path.rename(path.with_name(path.name + ".refused"))
+        aside = aside or path
+        refused = aside.with_name(aside.name + ".refused")
+        shutil.rmtree(refused, ignore_errors=True)
+        aside.rename(refused)
         raise StackError(
-            f"{path.name} has sha256 {found}, {LOCK.name} says {sha256}; it was put aside as {path.name}.refused. "
+            f"{path.name} has sha256 {found}, expected {sha256}; it was put aside as {refused}. "
             f"Run again to fetch it anew; if that gives the same, the place it comes from is not to be trusted."
         )
 
@@ -113,8 +116,9 @@ def fetch(cache: Path, started: Callable[[str, int], Advance]) -> None:
             path.rename(jars / path.name)
         if archive:
             _unpack(archive.result(), unpacked, folder)
-        wanted = [*((jars / file.filename, file.sha256) for file in kafka), *_contents(unpacked)]
-        list(pool.map(lambda pair: verify(*pair), wanted))
+        list(pool.map(lambda file: verify(jars / file.filename, file.sha256), kafka))
+        for path, sha256 in _contents(unpacked):
+            verify(path, sha256, aside=unpacked)
 
 
 def _split(files: tuple[Locked, ...]) -> tuple[list[Locked], Locked]:
@@ -131,15 +135,19 @@ def _temporary(cache: Path) -> Iterator[Path]:
 
 
 def _download(file: Locked, folder: Path, started: Callable[[str, int], Advance]) -> Path:
+    path = _obtain(file, folder, started)
+    verify(path, file.sha256)
+    return path
+
+
+def _obtain(file: Locked, folder: Path, started: Callable[[str, int], Advance]) -> Path:
     @contextlib.contextmanager
     def progress(filename: str, size: int) -> Iterator[Advance]:
         yield started(filename, size)
 
     context = _maven(folder, PythonResolver(progress_callback=progress))
     component = context.project(file.group, file.artifact).at_version(file.version)
-    path = _resolve(component.artifact(file.classifier, file.extension))
-    verify(path, file.sha256)
-    return path
+    return _resolve(component.artifact(file.classifier, file.extension))
 
 
 def _resolve(artifact: Artifact) -> Path:

@@ -9,8 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from deploy.local import survivors
 from deploy.local.bootstrap import Step, steps
@@ -92,6 +94,11 @@ def clean(folder: Path) -> None:
         else:
             path.unlink()
     folder.rmdir()
+
+
+def await_end(pid: int) -> None:
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait()
 
 
 @contextmanager

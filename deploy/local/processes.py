@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from deploy.local import dagster, kafka, postgres, probes, redis, registry
 from deploy.local.probes import Probe
-from deploy.local.stack import HOST, Stack
+from deploy.local.stack import AUDIENCE, HOST, Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,10 @@ def infrastructure(stack: Stack) -> tuple[Process, ...]:
         ),
         Process("s3", _server(stack, "s3"), probes.answers(port["s3"], "/_health"), ports=("s3",)),
         Process(
-            "issuer", (*_server(stack, "issuer"), "--issuer", stack.url("issuer"), "--audience", "tidemark"),
+            "issuer", (*_server(stack, "issuer"), "--audience", AUDIENCE),
             probes.answers(port["issuer"], "/.well-known/openid-configuration"), ports=("issuer",),
         ),
-        Process("warehouse", _server(stack, "warehouse"), probes.answers(port["warehouse"], "/_health"), ports=("warehouse",)),
+        Process("warehouse", _server(stack, "warehouse"), probes.answers(port["warehouse"], "/healthz"), ports=("warehouse",)),
         Process("qdrant", _server(stack, "qdrant", "vectors"), probes.answers(port["qdrant"], "/healthz"), ports=("qdrant",)),
     )  # fmt: skip
 

@@ -77,15 +77,22 @@ class Stack:
 
 
 def open_stack(folder: Path, *, free_ports: bool = False, environ: Mapping[str, str] = os.environ) -> Stack:
-    """The stack of this folder: ports and secrets as they were decided at its first start, or decided now and kept."""
-    folder = folder.expanduser().absolute()
+    """The stack of this folder for an `up`: secrets and free ports as decided at an earlier start, or decided now and kept."""
+    folder = folder.expanduser().resolve()
     _refuse_unquotable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    cache = Path(environ.get("TIDEMARK_CACHE", ROOT / ".cache")).expanduser().absolute()
-    stack = Stack(folder, cache, _ports(folder, free_ports, environ), _secrets(folder / "env"))
-    write_private(folder / "ports", "".join(f"{name}={port}\n" for name, port in stack.ports.items()))
+    stack = Stack(folder, _cache(environ), _decide_ports(folder, free_ports, environ), _secrets(folder / "env"))
+    write_private(folder / "ports", render({name: str(port) for name, port in stack.ports.items()}))
     write_private(stack.env_file, render(environment(stack)))
     return stack
+
+
+def read_stack(folder: Path, *, environ: Mapping[str, str] = os.environ) -> Stack | None:
+    """The stack of this folder as its last `up` left it; None if there was none."""
+    folder = folder.expanduser().resolve()
+    if not (folder / "env").exists():
+        return None
+    return Stack(folder, _cache(environ), {**PORTS, **_read_ports(folder / "ports")}, _secrets(folder / "env"))
 
 
 def environment(stack: Stack) -> dict[str, str]:
@@ -173,13 +180,23 @@ def setting_of(port: str) -> str:
     return f"TIDEMARK_PORT_{port.upper()}"
 
 
-def _ports(folder: Path, free: bool, environ: Mapping[str, str]) -> dict[str, int]:
-    path = folder / "ports"
-    kept = {name: int(port) for name, port in parse(path.read_text()).items()} if path.exists() else {}
-    ports = {**PORTS, **{name: port for name, port in kept.items() if name in PORTS}}
+def _cache(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("TIDEMARK_CACHE", ROOT / ".cache")).expanduser().absolute()
+
+
+def _read_ports(path: Path) -> dict[str, int]:
+    kept = parse(path.read_text()) if path.exists() else {}
+    return {name: int(port) for name, port in kept.items() if name in PORTS}
+
+
+def _decide_ports(folder: Path, free: bool, environ: Mapping[str, str]) -> dict[str, int]:
+    """Settings win over ports that were chosen free, now or at an earlier start, and those over the defaults."""
+    kept = _read_ports(folder / "free-ports")
     if free:
-        chosen = _choose_free(set(kept.values()))
-        ports = {name: kept.get(name) or next(chosen) for name in PORTS}
+        chosen = _choose_free(kept.values())
+        kept |= {name: next(chosen) for name in PORTS if name not in kept}
+        write_private(folder / "free-ports", render({name: str(port) for name, port in kept.items()}))
+    ports = {**PORTS, **kept}
     for name in PORTS:
         if asked := environ.get(setting_of(name)):
             ports[name] = _port_number(setting_of(name), asked)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from deploy.local import lifecycle
+from deploy.local.errors import StackError
+from deploy.local.lifecycle import exclusive
+from deploy.local.processes import Process
+from deploy.local.stack import open_stack
+
+
+def test_each_part_comes_after_what_it_needs() -> None:
+    done: list[str] = []
+    lifecycle._walk(
+        {"gateway": ("topics", "redis"), "topics": ("kafka",), "kafka": (), "redis": ()},
+        lambda name, _: done.append(name),
+    )
+    assert sorted(done) == ["gateway", "kafka", "redis", "topics"]
+    assert done.index("kafka") < done.index("topics") < done.index("gateway")
+    assert done.index("redis") < done.index("gateway")
+
+
+def test_what_needs_nothing_of_each_other_is_started_at_once() -> None:
+    together = threading.Barrier(3, timeout=5)
+    lifecycle._walk({"a": (), "b": (), "c": ()}, lambda name, _: together.wait() and None)
+
+
+def test_a_failure_stops_what_needs_it_and_nothing_else() -> None:
+    done: list[str] = []
+
+    def act(name: str, _: threading.Event) -> None:
+        if name in ("kafka", "s3"):
+            raise StackError(f"{name} is broken")
+        done.append(name)
+
+    with pytest.raises(StackError, match=r"(?s)kafka is broken.*s3 is broken|s3 is broken.*kafka is broken"):
+        lifecycle._walk({"kafka": (), "topics": ("kafka",), "s3": (), "redis": (), "databases": ("redis",)}, act)
+    assert sorted(done) == ["databases", "redis"]
+
+
+def test_a_taken_port_is_named_with_its_setting_and_its_holder(tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        stack = open_stack(tmp_path, environ={"TIDEMARK_PORT_KAFKA": str(port)})
+        kafka = Process("kafka", (), lambda: True, ports=("kafka", "kafka_controller"))
+        with pytest.raises(StackError, match=rf"port {port} \(kafka\) is taken by .*TIDEMARK_PORT_KAFKA.*--free-ports"):
+            lifecycle._refuse_taken_ports(stack, [kafka])
+
+
+def test_two_ups_of_one_folder_exclude_each_other(tmp_path: Path) -> None:
+    with exclusive(tmp_path), pytest.raises(StackError, match="another up or down"), exclusive(tmp_path):
+        pass
+    with exclusive(tmp_path):
+        pass
