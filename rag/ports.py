@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from rag.models import (
@@ -289,7 +290,33 @@ class Cursors(Protocol):
     async def row_hashes(self, source: str, table: str, keys: Sequence[str] | None = None) -> dict[str, str]:
         """key → hash of the rows last announced; of ``keys`` only when given."""
 
-    async def set_row_hashes(self, source: str, table: str, hashes: Mapping[str, str], gone: Sequence[str] = ()) -> None: ...
+    async def set_row_hashes(
+        self, source: str, table: str, hashes: Mapping[str, str], gone: Sequence[str] = ()
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a warehouse table. ``body`` is a JSON object of all its columns that are not null."""
+
+    key: str
+    changed: datetime
+    body: str
+
+
+class Warehouse(Protocol):
+    """Tables that are polled. ``table``, ``key`` and ``changed`` are identifiers from the settings, never from data."""
+
+    async def changed(
+        self, table: str, key: str, changed: str, *, since: datetime | None, after: Row | None, limit: int
+    ) -> list[Row]:
+        """Rows in order of (changed, key), from ``since`` on, or strictly after the row ``after``."""
+
+    async def hashes(self, table: str, key: str) -> dict[str, str]:
+        """key → hash of the row's body (MD5, hex), computed where the rows are."""
+
+    async def rows(self, table: str, key: str, changed: str, keys: Sequence[str]) -> list[Row]:
+        """The rows of ``keys`` that exist."""
 
 
 class Measurements(Protocol):

@@ -49,7 +49,7 @@ ANSWERS = Counter(
 RERANK_FALLBACKS = Counter(
     "tidemark_rerank_fallbacks", "Questions answered in fused order: the reranker did not answer", []
 )
-CONSUMER_UP = Gauge("tidemark_source_up", "1 while the source's loop runs without error", ["source"])
+SOURCE_UP = Gauge("tidemark_source_up", "1 while the source's loop runs without error", ["source"])
 
 # -- spans --------------------------------------------------------------------------------------------------------------
 

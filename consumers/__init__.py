@@ -1,0 +1,1 @@
+"""Sources: what changes there becomes events. One file each, all on the loop of ``consumers.runner``."""

@@ -1,0 +1,44 @@
+"""A watched folder: listed again and again, every difference to the last listing is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from consumers.announcements import Notice
+from consumers.listing import compare, is_document
+from rag.ports import Catalog, ObjectStore
+from rag.sources import Source
+
+
+class FolderStream:
+    """Starts from what the ledger knows, so that changes made while nobody watched are found as well."""
+
+    def __init__(self, source: Source, objects: ObjectStore, catalog: Catalog, index_id: str, *, every: float) -> None:
+        self.source = source
+        self._objects = objects
+        self._catalog = catalog
+        self._index_id = index_id
+        self._every = every
+        self._known: dict[str, str] | None = None
+        self._listed: dict[str, str] = {}
+
+    async def receive(self) -> Sequence[Notice]:
+        if self._known is None:
+            inventory = await self._catalog.inventory(self._index_id, self.source.name)
+            self._known = {uri: stamp for uri, (_, stamp) in inventory.items()}
+        else:
+            await asyncio.sleep(self._every)
+        listed = {state.uri: state async for state in self._objects.list(self.source.base_uri) if is_document(state)}
+        self._listed = {uri: state.stamp for uri, state in listed.items()}
+        changed, gone = compare(listed, self._known)
+        return changed + gone
+
+    def decode(self, message: Notice) -> Sequence[Notice]:
+        return (message,)
+
+    async def handle(self, notices: Sequence[Notice]) -> Sequence[Notice]:
+        return notices
+
+    async def commit(self, messages: Sequence[Notice]) -> None:
+        self._known = self._listed

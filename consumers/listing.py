@@ -1,0 +1,59 @@
+"""Compare what a source lists with what the ledger knows, and tell of every difference: finds what notifications missed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from consumers.announcements import Notice
+from rag.errors import Conflict
+from rag.models import ObjectState
+from rag.ports import Catalog, ObjectStore
+from rag.sources import Source
+
+MASS = 20  # deletions that are always believed
+MASS_SHARE = 0.5  # of all documents: more needs a confirmation
+
+
+async def differences(
+    source: Source, index_id: str, objects: ObjectStore, catalog: Catalog, *, confirmed: bool = False
+) -> list[Notice]:
+    """What to announce so that the index follows the source again.
+
+    Raises Conflict when over half of the source's documents would go and ``confirmed`` is False: an emptied folder or a wrong
+    prefix looks just like a deletion. What was found to have changed is in the error's ``notices``.
+    """
+    known = await catalog.inventory(index_id, source.name)
+    listed = {state.uri: state async for state in objects.list(source.base_uri) if is_document(state)}
+    changed, gone = compare(listed, {uri: stamp for uri, (_, stamp) in known.items()})
+    if len(gone) > MASS and len(gone) > MASS_SHARE * len(known) and not confirmed:
+        raise MassDeletion(
+            f"{len(gone)} of {len(known)} documents of source {source.name!r} are not listed at {source.base_uri}: "
+            "restore the objects, or confirm with `python -m consumers reconcile --confirm`",
+            changed,
+        )
+    return changed + gone
+
+
+class MassDeletion(Conflict):
+    """``notices``: what else differs, and may be announced."""
+
+    def __init__(self, message: str, notices: list[Notice]) -> None:
+        super().__init__(message)
+        self.notices = notices
+
+
+def compare(listed: Mapping[str, ObjectState], known: Mapping[str, str]) -> tuple[list[Notice], list[Notice]]:
+    """(changed or new, gone). ``known``: uri → stamp."""
+    now = datetime.now(UTC)
+    changed = [
+        Notice(uri, state.modified, "listing") for uri, state in sorted(listed.items()) if known.get(uri) != state.stamp
+    ]
+    gone = [Notice(uri, now, "listing", is_deletion=True) for uri in sorted(known.keys() - listed.keys())]
+    return changed, gone
+
+
+def is_document(state: ObjectState) -> bool:
+    """Not a folder marker, an editor's backup or a file that is still being written under a temporary name."""
+    name = state.uri.rsplit("/", 1)[-1]
+    return bool(name) and not name.startswith((".", "~$")) and not name.endswith((".part", ".tmp", "~"))

@@ -1,0 +1,180 @@
+"""Snowflake by polling: a watermark with an overlap for the fast path, a diff of row hashes for late commits and deletes.
+
+A changed row is first written to the object store, one object per row, and then announced like any file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import md5
+from typing import Any
+
+from consumers.announcements import Notice
+from rag.ids import object_uri
+from rag.ports import Cursors, ObjectStore, Row, Warehouse
+from rag.sources import SUBJECTS_LABEL, TITLE_LABEL, Source
+
+MEDIA_TYPE = "application/vnd.tidemark.row+json"
+PAGE = 500  # rows of one turn: bounds memory and what a crash repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A mapped table; names are identifiers from the settings."""
+
+    name: str
+    key: str
+    changed: str
+    title: str | None = None
+    subjects: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """A row to write and announce, or (``row`` None) one that is gone."""
+
+    table: Table
+    key: str
+    row: Row | None
+    origin: str = "poll"
+
+
+class SnowflakeStream:
+    """Tables take turns; the watermark of each is in ``cursors`` and moves when its rows were announced."""
+
+    def __init__(
+        self,
+        source: Source,
+        tables: Sequence[Table],
+        warehouse: Warehouse,
+        objects: ObjectStore,
+        cursors: Cursors,
+        *,
+        every: float,
+        diff_every: float,
+        overlap: float,
+    ) -> None:
+        self.source = source
+        self._tables = tables
+        self._warehouse = warehouse
+        self._objects = objects
+        self._cursors = cursors
+        self._every = every
+        self._diff_every = diff_every
+        self._overlap = timedelta(seconds=overlap)
+        self._after: dict[str, Row | None] = {}
+        self._diffed: dict[str, float] = {}
+        self._changes: dict[str, RowChange] = {}
+        self._read: dict[str, datetime] = {}
+
+    async def receive(self) -> Sequence[RowChange]:
+        """Changes of all tables since the last turn; waits when the last turn had found all there was."""
+        if self._diffed and not any(self._after.values()):
+            await asyncio.sleep(self._every)
+        changes: list[RowChange] = []
+        for table in self._tables:
+            changes += await self._poll(table)
+            if (
+                time.monotonic() - self._diffed.get(table.name, float("-inf")) >= self._diff_every
+                and not self._after[table.name]
+            ):
+                changes += await diff(table, self.source, self._warehouse, self._cursors)
+                self._diffed[table.name] = time.monotonic()
+        latest = {self._uri(change): change for change in changes}
+        self._changes = latest
+        return list(latest.values())
+
+    def decode(self, message: RowChange) -> Sequence[Notice]:
+        occurred = message.row.changed if message.row else datetime.now(UTC)
+        return (Notice(self._uri(message), occurred, message.origin, is_deletion=message.row is None),)
+
+    async def handle(self, notices: Sequence[Notice]) -> Sequence[Notice]:
+        """Row objects first: whoever reads the event finds the row."""
+        changes = [self._changes[notice.uri] for notice in notices]
+        await write_rows(self.source, changes, self._objects)
+        return notices
+
+    async def commit(self, messages: Sequence[RowChange]) -> None:
+        await remember(self.source, messages, self._cursors)
+        for name, read in self._read.items():
+            await self._cursors.set_cursor(self._cursor(name), {"read": read.isoformat()})
+
+    async def _poll(self, table: Table) -> list[RowChange]:
+        after = self._after.get(table.name)
+        since = None if after else await self._since(table)
+        rows = await self._warehouse.changed(table.name, table.key, table.changed, since=since, after=after, limit=PAGE)
+        self._after[table.name] = rows[-1] if len(rows) == PAGE else None
+        if rows:
+            self._read[table.name] = rows[-1].changed
+        known = await self._cursors.row_hashes(self.source.name, table.name, [row.key for row in rows])
+        return [RowChange(table, row.key, row) for row in rows if known.get(row.key) != row_hash(row.body)]
+
+    async def _since(self, table: Table) -> datetime | None:
+        read = (await self._cursors.cursor(self._cursor(table.name))).get("read")
+        return datetime.fromisoformat(read) - self._overlap if read else None
+
+    def _cursor(self, table: str) -> str:
+        return f"{self.source.name}/{table}"
+
+    def _uri(self, change: RowChange) -> str:
+        return row_uri(self.source, change.table, change.key)
+
+
+async def diff(table: Table, source: Source, warehouse: Warehouse, cursors: Cursors) -> list[RowChange]:
+    """Rows whose hash is not the one last announced (late commits), and rows that are gone."""
+    known = await cursors.row_hashes(source.name, table.name)
+    current = await warehouse.hashes(table.name, table.key)
+    late = sorted(key for key, digest in current.items() if known.get(key) != digest)
+    changes = [RowChange(table, key, None, "listing") for key in sorted(known.keys() - current.keys())]
+    for start in range(0, len(late), PAGE):
+        rows = await warehouse.rows(table.name, table.key, table.changed, late[start : start + PAGE])
+        changes += [RowChange(table, row.key, row, "listing") for row in rows]
+    return changes
+
+
+async def write_rows(source: Source, changes: Sequence[RowChange], objects: ObjectStore) -> None:
+    """One object per row, deleted with the row."""
+
+    async def one(change: RowChange) -> None:
+        if change.row:
+            content, labels = row_object(change.table, change.row)
+            await objects.put(row_uri(source, change.table, change.key), content, media_type=MEDIA_TYPE, labels=labels)
+
+    for start in range(0, len(changes), 16):
+        await asyncio.gather(*(one(change) for change in changes[start : start + 16]))
+    await objects.delete([row_uri(source, change.table, change.key) for change in changes if change.row is None])
+
+
+async def remember(source: Source, changes: Sequence[RowChange], cursors: Cursors) -> None:
+    """The hashes of what was announced."""
+    for table in {change.table for change in changes}:
+        mine = [change for change in changes if change.table == table]
+        hashes = {change.key: row_hash(change.row.body) for change in mine if change.row}
+        await cursors.set_row_hashes(source.name, table.name, hashes, [change.key for change in mine if not change.row])
+
+
+def row_uri(source: Source, table: Table, key: str) -> str:
+    return object_uri(source.base_uri, f"{table.name.lower()}/{key}.json")
+
+
+def row_object(table: Table, row: Row) -> tuple[bytes, dict[str, str]]:
+    """The row as an object: its JSON, and the labels that its columns give."""
+    columns: Mapping[str, Any] = json.loads(row.body)
+    title = str(columns.get(table.title, "")) if table.title else ""
+    title = title or f"{table.name.rsplit('.', 1)[-1].title()} {row.key}"
+    body = {"table": table.name, "key": row.key, "title": title, "columns": columns}
+    labels = {TITLE_LABEL: title[:300]}
+    subjects = [str(columns[name]) for name in table.subjects if columns.get(name)]
+    if subjects:
+        labels[SUBJECTS_LABEL] = ",".join(subjects)
+    return json.dumps(body, ensure_ascii=False, sort_keys=True).encode(), labels
+
+
+def row_hash(body: str) -> str:
+    """As the warehouse computes it (``Warehouse.hashes``); finds changes, protects nothing."""
+    return md5(body.encode(), usedforsecurity=False).hexdigest()

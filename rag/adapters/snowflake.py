@@ -1,0 +1,66 @@
+"""Warehouse tables through Snowflake's own connector, one short-lived connection a call, off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from rag.errors import Unavailable
+from rag.ports import Row
+
+Result = TypeVar("Result")
+_SELECT = "select to_varchar({key}) as k, {changed} as c, to_json(object_construct(*)) as b from {table}"
+
+
+class SnowflakeWarehouse:
+    """``parameters`` are those of ``snowflake.connector.connect``."""
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        self._parameters = dict(parameters)
+
+    async def changed(
+        self, table: str, key: str, changed: str, *, since: datetime | None, after: Row | None, limit: int
+    ) -> list[Row]:
+        select = _SELECT.format(key=key, changed=changed, table=table)
+        order = f"order by {changed}, to_varchar({key}) limit {int(limit)}"
+        if after is not None:
+            where = f"where {changed} > %s or ({changed} = %s and to_varchar({key}) > %s)"
+            return await self._select(f"{select} {where} {order}", (after.changed, after.changed, after.key))
+        if since is not None:
+            return await self._select(f"{select} where {changed} >= %s {order}", (since,))
+        return await self._select(f"{select} {order}", ())
+
+    async def hashes(self, table: str, key: str) -> dict[str, str]:
+        query = f"select to_varchar({key}), md5(to_json(object_construct(*))) from {table}"  # noqa: S608
+        return dict(await self._run(lambda cursor: cursor.execute(query).fetchall()))
+
+    async def rows(self, table: str, key: str, changed: str, keys: Sequence[str]) -> list[Row]:
+        select = _SELECT.format(key=key, changed=changed, table=table)
+        marks = ", ".join(["%s"] * len(keys))
+        return await self._select(f"{select} where to_varchar({key}) in ({marks})", tuple(keys)) if keys else []
+
+    async def _select(self, query: str, values: tuple[Any, ...]) -> list[Row]:
+        found = await self._run(lambda cursor: cursor.execute(query, values).fetchall())
+        return [Row(key, _aware(changed), body) for key, changed, body in found]
+
+    async def _run(self, work: Callable[[Any], Result]) -> Result:
+        def connected() -> Result:
+            import snowflake.connector
+
+            try:
+                with closing(snowflake.connector.connect(**self._parameters)) as connection:
+                    return work(connection.cursor())
+            except snowflake.connector.errors.Error as error:
+                raise Unavailable(
+                    f"Snowflake refuses or fails ({type(error).__name__} {error.errno}): check SNOWFLAKE_* and the table's rights"
+                ) from error
+
+        return await asyncio.to_thread(connected)
+
+
+def _aware(moment: datetime) -> datetime:
+    """Timestamps without a zone are UTC: let the table say so."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
