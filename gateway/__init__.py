@@ -1,0 +1,1 @@
+"""The HTTP API: questions, search and documents under an OIDC token."""
