@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -151,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     keys = Keys(here.data / "keys.json")
     if options.rotate:
         keys.rotate()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn stops serving, then hands the signal on
     signal.signal(signal.SIGHUP, lambda *_: keys.rotate())
     issuer = Issuer(
         url=f"http://{here.host}:{here.port}",

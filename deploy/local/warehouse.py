@@ -9,9 +9,13 @@ as long as the process.
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import re
+import signal
+import sys
+import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +24,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa  # type: ignore[import-untyped]
 import uvicorn
 from fakesnow import info_schema
 from fakesnow.instance import GLOBAL_DATABASE_NAME, FakeSnow
@@ -35,6 +40,8 @@ from deploy.local.loopback import arguments, is_loopback_authority, place
 from deploy.local.warehouse_connection import DATABASE, SCHEMA
 
 server: Any = import_module("fakesnow.server")  # the package also has a function of that name
+arrow: Any = import_module("fakesnow.arrow")
+_fakesnow_timestamps = arrow.timestamp_to_sf_struct
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,254}")
 RESULTS_KEPT = 200
 
@@ -46,6 +53,14 @@ class _Results(OrderedDict[str, tuple[Any, ...]]):
         super().__setitem__(key, value)
         while len(self) > RESULTS_KEPT:
             self.popitem(last=False)
+
+
+def _timestamps(column: Any) -> pa.Array:
+    """fakesnow's conversion, with NULL kept: without the mask a NULL timestamp reaches clients as 1 January 1970."""
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    converted = _fakesnow_timestamps(column)
+    fields = [field.with_nullable(True) for field in converted.type]
+    return pa.StructArray.from_arrays(converted.flatten(), fields=fields, mask=column.is_null())
 
 
 def open_databases(data: Path) -> FakeSnow:
@@ -68,6 +83,7 @@ def open_databases(data: Path) -> FakeSnow:
 def create_app(data: Path) -> Starlette:
     snow = open_databases(data)
     server.shared_fs = snow
+    arrow.timestamp_to_sf_struct = _timestamps
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -93,15 +109,18 @@ async def _login(request: Request) -> Response:
         name = request.query_params.get(parameter)
         if name and not IDENTIFIER.fullmatch(name):
             return _refuse(f"{parameter} {name!r} is not a plain identifier")
-    if request.headers.get("content-encoding", "identity") == "identity":
-        try:
-            parameters = json.loads(await request.body())["data"]["SESSION_PARAMETERS"]
-        except (ValueError, KeyError, TypeError):
-            return _refuse("the login request is not one a Snowflake client sends")
+    try:
+        parameters = json.loads(_inflate(request, await request.body()))["data"]["SESSION_PARAMETERS"]
         if "FAKESNOW_DB_PATH" in parameters:
             return _refuse("FAKESNOW_DB_PATH is the server's to choose: use --data")
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error):
+        return _refuse("the login request is not one a Snowflake client sends")
     answer: Response = await server.login_request(request)
     return answer
+
+
+def _inflate(request: Request, body: bytes) -> bytes:
+    return gzip.decompress(body) if request.headers.get("content-encoding") == "gzip" else body
 
 
 def _refuse(reason: str) -> Response:
@@ -119,7 +138,9 @@ class _LoopbackOnly:
             headers = dict(scope["headers"])
             origin = headers.get(b"origin", b"http://localhost").decode("latin-1").partition("://")[2]
             if not all(map(is_loopback_authority, (headers.get(b"host", b"").decode("latin-1"), origin))):
-                await PlainTextResponse("this server answers programs on this machine only\n", 403)(scope, receive, send)
+                await PlainTextResponse("this server answers programs on this machine only\n", 403)(
+                    scope, receive, send
+                )
                 return
         await self.app(scope, receive, send)
 
@@ -131,6 +152,7 @@ def _quoted(path: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     here = place(arguments("warehouse", "fakesnow with databases that persist").parse_args(argv))
     app = create_app(here.data)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn stops serving, then hands the signal on
     server.logger.setLevel(logging.ERROR)  # at info it logs every failed statement with its values
     print(f"Warehouse on http://{here.host}:{here.port}, databases in {here.data}", flush=True)
     uvicorn.run(app, host=here.host, port=here.port, access_log=False, log_level="warning")

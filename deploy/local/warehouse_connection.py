@@ -9,10 +9,7 @@ DATABASE, SCHEMA = "TIDEMARK", "PUBLIC"
 
 
 def connection_parameters(env: Mapping[str, str]) -> dict[str, Any]:
-    """For `snowflake.connector.connect(**...)` or `SnowflakeResource(**...)`, from the names in `.stack/env`.
-
-    `SnowflakeResource` has no fields for host, port and protocol: it takes them in `additional_snowflake_connection_args`.
-    """
+    """For `snowflake.connector.connect(**...)`, from the names in `.stack/env`."""
     return {
         "account": env.get("SNOWFLAKE_ACCOUNT", "tidemark"),
         "user": env.get("SNOWFLAKE_USER") or "tidemark",
@@ -22,5 +19,16 @@ def connection_parameters(env: Mapping[str, str]) -> dict[str, Any]:
         "port": int(env["SNOWFLAKE_PORT"]),
         "database": env.get("SNOWFLAKE_DATABASE", DATABASE),
         "schema": env.get("SNOWFLAKE_SCHEMA", SCHEMA),
+        "platform_detection_timeout_seconds": 0.0,  # or each login asks three clouds' metadata services who it is
         "session_parameters": {"CLIENT_OUT_OF_BAND_TELEMETRY_ENABLED": False, "CLIENT_TELEMETRY_ENABLED": False},
     }
+
+
+def resource_parameters(env: Mapping[str, str]) -> dict[str, Any]:
+    """For `SnowflakeResource(**...)`, which has no fields for host, port, protocol and session parameters."""
+    parameters = connection_parameters(env)
+    additional = {
+        name: parameters.pop(name)
+        for name in ("protocol", "host", "port", "platform_detection_timeout_seconds", "session_parameters")
+    }
+    return parameters | {"additional_snowflake_connection_args": additional}

@@ -61,12 +61,13 @@ class Server:
         return self.start()
 
 
-@pytest.fixture
-def run_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+@pytest.fixture(scope="module")
+def run_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Start a server in a directory of its own; it is killed when the module's tests are over, if it still runs."""
     servers: list[Server] = []
 
     def run(module: str, health: str, *arguments: str, environment: dict[str, str] | None = None) -> Server:
-        servers.append(Server(module, tmp_path / module, health, environment))
+        servers.append(Server(module, tmp_path_factory.mktemp(module) / module, health, environment))
         return servers[-1].start(*arguments)
 
     yield run

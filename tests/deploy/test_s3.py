@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -41,8 +41,11 @@ def client(server: Any, service: str = "s3") -> Any:
 
 
 @pytest.fixture
-def server(run_server: Callable[..., Any]) -> Any:
-    return run_server("s3", "/_health")
+def server(run_server: Callable[..., Any]) -> Iterator[Any]:
+    server = run_server("s3", "/_health")
+    yield server
+    if server.process.poll() is None:
+        server.stop(signal.SIGKILL)
 
 
 @pytest.fixture
