@@ -94,6 +94,10 @@ class Ids:
         folded = unicodedata.normalize("NFKC", identifier).strip().casefold()
         return self._mac(tenant, "subject", folded).hex()[:32]
 
+    def caller_id(self, tenant: str, subject: str) -> str:
+        """Pseudonym of who calls: in the paths of their uploads and the keys of their rate limit."""
+        return self._mac(tenant, "caller", subject).hex()[:24]
+
     def query_id(self, tenant: str, *parts: str) -> str:
         """Key of a cached answer: says nothing about the question to who reads the cache's keys."""
         return self._mac(tenant, "query", *parts).hex()

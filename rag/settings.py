@@ -144,6 +144,7 @@ class Settings(BaseSettings):
     oidc_tenant_claim: str = "tenant"
     oidc_groups_claim: str = "groups"
     upload_bytes: int = Field(100 * 2**20, ge=1)
+    rate_limit: int = Field(120, ge=0, description="requests a minute of one caller; 0: no limit")
     answer_ttl_seconds: float = Field(3600, ge=0)
     dagster_url: str = "http://127.0.0.1:18030"
 

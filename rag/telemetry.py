@@ -46,6 +46,8 @@ HITS_DROPPED = Counter("tidemark_hits_dropped", "Hits the ledger refused: not cu
 ANSWERS = Counter(
     "tidemark_answers", "Answers by outcome", ["generator", "outcome"]
 )  # outcome: fresh | cached | abstained
+# Redis is a convenience: without it answers are made afresh and callers are not limited.
+DEGRADED = Counter("tidemark_degraded", "Requests served without a part that did not answer", ["part"])  # cache | limits
 RERANK_FALLBACKS = Counter(
     "tidemark_rerank_fallbacks", "Questions answered in fused order: the reranker did not answer", []
 )
@@ -58,6 +60,7 @@ SPANS = frozenset(
         "source.handle", "events.publish", "documents.run", "documents.read", "documents.admit", "documents.parse",
         "documents.chunk", "documents.embed", "documents.plan", "documents.apply",
         "answers.answer", "answers.retrieve", "answers.rerank", "answers.generate", "answers.search",
+        "gateway.request",
     }
 )  # fmt: skip
 
