@@ -1,0 +1,108 @@
+"""Chunks to vectors. Only inputs that were never embedded cost anything; the same vectors come out either way."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rag.errors import Unavailable
+from rag.ids import Ids
+from rag.models import Chunk, Embedding, SparseVector, Vector
+from rag.ports import Embedder, EmbeddingCache, Embeddings, SparseEncoder
+
+_FORMAT = np.array([1], np.uint32)  # first array of an artifact: its version
+_UNIT = 1e-3  # how far the length of a vector may be from one
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """``embeddings`` has every chunk; ``fresh`` (embedding key → vector) is what the cache does not have yet.
+
+    ``reused`` counts chunks that cost no embedding, ``tokens`` what the model was given.
+    """
+
+    embeddings: Embeddings
+    fresh: Mapping[bytes, Vector]
+    reused: int
+    tokens: int
+
+
+async def embed(
+    chunks: Sequence[Chunk], embedder: Embedder, sparse: SparseEncoder, cache: EmbeddingCache, ids: Ids, tenant: str
+) -> Embedded:
+    """Dense and sparse vectors of the chunks of any number of documents of one tenant: one look into the cache, one call of the embedder.
+
+    Raises Unavailable when the embedder is, or when it gives something else than unit vectors.
+    """
+    firsts = {chunk.input: chunk for chunk in reversed(chunks)}
+    keys = {text: ids.embedding_key(tenant, text) for text in firsts}
+    cached = await cache.lookup(embedder.fingerprint, tenant, keys.values()) if keys else {}
+    known = {key: vector for key, vector in cached.items() if vector.shape == (embedder.dimensions,)}
+    missing = [chunk for text, chunk in firsts.items() if keys[text] not in known]
+    fresh = {}
+    if missing:
+        vectors = await embedder.embed([chunk.input for chunk in missing])
+        _check(vectors, len(missing), embedder)
+        fresh = {keys[chunk.input]: vector for chunk, vector in zip(missing, vectors, strict=True)}
+    dense = {**known, **fresh}
+    weights = dict(zip(firsts, sparse.encode(list(firsts)), strict=True))
+    return Embedded(
+        {chunk.chunk_id: Embedding(dense[keys[chunk.input]], weights[chunk.input]) for chunk in chunks},
+        fresh,
+        reused=len(chunks) - len(missing),
+        tokens=sum(min(chunk.tokens, embedder.max_tokens) for chunk in missing),
+    )
+
+
+def dump(embeddings: Embeddings) -> bytes:
+    """Bytes of an artifact, exact to the bit, equal for equal embeddings in equal order."""
+    vectors = list(embeddings.values())
+    lengths = [len(vector.sparse.indices) for vector in vectors]
+    arrays = (
+        _FORMAT,
+        np.frombuffer("\n".join(embeddings).encode(), np.uint8),
+        np.stack([vector.dense for vector in vectors]) if vectors else np.empty((0, 0), np.float32),
+        np.array(lengths, np.int64),
+        np.concatenate([vector.sparse.indices for vector in vectors] or [np.empty(0, np.uint32)]),
+        np.concatenate([vector.sparse.values for vector in vectors] or [np.empty(0, np.float32)]),
+    )
+    buffer = io.BytesIO()
+    for array in arrays:
+        np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def load(artifact: bytes) -> dict[str, Embedding]:
+    """The embeddings of ``dump``. Raises Unavailable for bytes that are none: the artifact is to be made again."""
+    buffer = io.BytesIO(artifact)
+    try:
+        version, names, dense, lengths, indices, values = (np.load(buffer, allow_pickle=False) for _ in range(6))
+        if version.tolist() != _FORMAT.tolist() or (dense.dtype, values.dtype) != (np.float32, np.float32):
+            raise ValueError(f"format {version.tolist()}")
+        chunk_ids = names.tobytes().decode().split("\n") if len(names) else []
+        if not len(chunk_ids) == len(dense) == len(lengths) or not lengths.sum() == len(indices) == len(values):
+            raise ValueError("counts that differ")
+    except (ValueError, EOFError, OSError) as error:
+        raise Unavailable(f"an embeddings artifact of {len(artifact)} bytes is damaged: embed again") from error
+    ends = np.cumsum(lengths)
+    return {
+        chunk_id: Embedding(row, SparseVector(indices[end - length : end], values[end - length : end]))
+        for chunk_id, row, length, end in zip(chunk_ids, dense, lengths, ends, strict=True)
+    }
+
+
+def _check(vectors: Sequence[Vector], count: int, embedder: Embedder) -> None:
+    """A bad vector in the index is found by nobody and missed by everybody: refuse it at the door."""
+    if len(vectors) != count:
+        raise Unavailable(f"embedder {embedder.name} gave {len(vectors)} vectors for {count} texts: check the model")
+    shapes = {vector.shape for vector in vectors}
+    if shapes != {(embedder.dimensions,)}:
+        raise Unavailable(
+            f"embedder {embedder.name} gave vectors of {shapes}, {embedder.dimensions} dimensions are set"
+        )
+    lengths = np.linalg.norm(np.stack(vectors), axis=1)
+    if not (np.abs(lengths - 1) < _UNIT).all():  # also false for NaN
+        raise Unavailable(f"embedder {embedder.name} gave vectors that are not of unit length: normalise them")
