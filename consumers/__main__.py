@@ -17,14 +17,15 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from consumers.announcements import publish
 from consumers.folder import FolderStream
 from consumers.listing import MassDeletion, differences
 from consumers.runner import Stream, run
 from consumers.s3 import WAIT_SECONDS, S3Stream
-from consumers.snowflake import SnowflakeStream, Table
+from consumers.snowflake import SnowflakeStream
 from rag.adapters.snowflake import SnowflakeWarehouse
+from rag.announcements import publish
 from rag.errors import Unavailable
+from rag.rows import Table
 from rag.settings import Settings, SourceSettings, load, snowflake_parameters
 from rag.sources import Source
 from rag.telemetry import configure, flush, logger

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from consumers.announcements import Notice
 from consumers.listing import compare, is_document
+from rag.announcements import Notice
 from rag.ports import Catalog, ObjectStore
 from rag.sources import Source
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from consumers.announcements import Notice
+from rag.announcements import Notice
 from rag.errors import Conflict
 from rag.models import ObjectState
 from rag.ports import Catalog, ObjectStore

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from consumers.announcements import Notice, publish
+from rag.announcements import Notice, publish
 from rag.errors import Rejected, Unavailable
 from rag.ids import Ids
 from rag.ports import EventLog

@@ -11,7 +11,7 @@ from urllib.parse import unquote_plus
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from consumers.announcements import Notice
+from rag.announcements import Notice
 from rag.errors import Rejected, Unavailable
 from rag.ids import object_key, object_uri
 from rag.sources import Source

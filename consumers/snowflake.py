@@ -6,42 +6,17 @@ A changed row is first written to the object store, one object per row, and then
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from hashlib import md5
-from typing import Any
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
-from consumers.announcements import Notice
-from rag.ids import object_uri
+from rag.announcements import Notice
+from rag.ids import row_hash
 from rag.ports import Cursors, ObjectStore, Row, Warehouse
-from rag.sources import SUBJECTS_LABEL, TITLE_LABEL, Source
+from rag.rows import RowChange, Table, notice, remember, row_uri, write_rows
+from rag.sources import Source
 
-MEDIA_TYPE = "application/vnd.tidemark.row+json"
 PAGE = 500  # rows of one turn: bounds memory and what a crash repeats
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A mapped table; names are identifiers from the settings."""
-
-    name: str
-    key: str
-    changed: str
-    title: str | None = None
-    subjects: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class RowChange:
-    """A row to write and announce, or (``row`` None) one that is gone."""
-
-    table: Table
-    key: str
-    row: Row | None
-    origin: str = "poll"
 
 
 class SnowflakeStream:
@@ -85,13 +60,12 @@ class SnowflakeStream:
             ):
                 changes += await diff(table, self.source, self._warehouse, self._cursors)
                 self._diffed[table.name] = time.monotonic()
-        latest = {self._uri(change): change for change in changes}
+        latest = {row_uri(self.source, change.table, change.key): change for change in changes}
         self._changes = latest
         return list(latest.values())
 
     def decode(self, message: RowChange) -> Sequence[Notice]:
-        occurred = message.row.changed if message.row else datetime.now(UTC)
-        return (Notice(self._uri(message), occurred, message.origin, is_deletion=message.row is None),)
+        return (notice(self.source, message),)
 
     async def handle(self, notices: Sequence[Notice]) -> Sequence[Notice]:
         """Row objects first: whoever reads the event finds the row."""
@@ -121,9 +95,6 @@ class SnowflakeStream:
     def _cursor(self, table: str) -> str:
         return f"{self.source.name}/{table}"
 
-    def _uri(self, change: RowChange) -> str:
-        return row_uri(self.source, change.table, change.key)
-
 
 async def diff(table: Table, source: Source, warehouse: Warehouse, cursors: Cursors) -> list[RowChange]:
     """Rows whose hash is not the one last announced (late commits), and rows that are gone."""
@@ -135,46 +106,3 @@ async def diff(table: Table, source: Source, warehouse: Warehouse, cursors: Curs
         rows = await warehouse.rows(table.name, table.key, table.changed, late[start : start + PAGE])
         changes += [RowChange(table, row.key, row, "listing") for row in rows]
     return changes
-
-
-async def write_rows(source: Source, changes: Sequence[RowChange], objects: ObjectStore) -> None:
-    """One object per row, deleted with the row."""
-
-    async def one(change: RowChange) -> None:
-        if change.row:
-            content, labels = row_object(change.table, change.row)
-            await objects.put(row_uri(source, change.table, change.key), content, media_type=MEDIA_TYPE, labels=labels)
-
-    for start in range(0, len(changes), 16):
-        await asyncio.gather(*(one(change) for change in changes[start : start + 16]))
-    await objects.delete([row_uri(source, change.table, change.key) for change in changes if change.row is None])
-
-
-async def remember(source: Source, changes: Sequence[RowChange], cursors: Cursors) -> None:
-    """The hashes of what was announced."""
-    for table in {change.table for change in changes}:
-        mine = [change for change in changes if change.table == table]
-        hashes = {change.key: row_hash(change.row.body) for change in mine if change.row}
-        await cursors.set_row_hashes(source.name, table.name, hashes, [change.key for change in mine if not change.row])
-
-
-def row_uri(source: Source, table: Table, key: str) -> str:
-    return object_uri(source.base_uri, f"{table.name.lower()}/{key}.json")
-
-
-def row_object(table: Table, row: Row) -> tuple[bytes, dict[str, str]]:
-    """The row as an object: its JSON, and the labels that its columns give."""
-    columns: Mapping[str, Any] = json.loads(row.body)
-    title = str(columns.get(table.title, "")) if table.title else ""
-    title = title or f"{table.name.rsplit('.', 1)[-1].title()} {row.key}"
-    body = {"table": table.name, "key": row.key, "title": title, "columns": columns}
-    labels = {TITLE_LABEL: title[:300]}
-    subjects = [str(columns[name]) for name in table.subjects if columns.get(name)]
-    if subjects:
-        labels[SUBJECTS_LABEL] = ",".join(subjects)
-    return json.dumps(body, ensure_ascii=False, sort_keys=True).encode(), labels
-
-
-def row_hash(body: str) -> str:
-    """As the warehouse computes it (``Warehouse.hashes``); finds changes, protects nothing."""
-    return md5(body.encode(), usedforsecurity=False).hexdigest()

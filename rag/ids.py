@@ -120,3 +120,8 @@ def _canonical(value: object) -> str:
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
         return "[" + ",".join(_canonical(item) for item in value) + "]"
     return repr(value)
+
+
+def row_hash(body: str) -> str:
+    """As a warehouse computes it (``Warehouse.hashes``); finds changes, protects nothing."""
+    return hashlib.md5(body.encode(), usedforsecurity=False).hexdigest()
