@@ -35,7 +35,6 @@ def steps() -> tuple[Step, ...]:
         Step("compatibility", require_backward_compatibility, ("registry",)),
         Step("topics", create_topics, ("kafka", "compatibility")),
         Step("buckets", create_buckets, ("s3",)),
-        Step("tables", create_warehouse, ("warehouse",)),
     )
 
 
@@ -89,20 +88,6 @@ def create_buckets(stack: Stack) -> None:
     s3.put_bucket_notification_configuration(
         Bucket=DOCUMENTS, NotificationConfiguration={"QueueConfigurations": [queue]}
     )
-
-
-def create_warehouse(stack: Stack) -> None:
-    import snowflake.connector
-
-    env = environment(stack)
-    connection = snowflake.connector.connect(
-        host=env["SNOWFLAKE_HOST"], port=int(env["SNOWFLAKE_PORT"]), protocol=env["SNOWFLAKE_PROTOCOL"],
-        account=env["SNOWFLAKE_ACCOUNT"], user=env["SNOWFLAKE_USER"], password=env["SNOWFLAKE_PASSWORD"],
-        session_parameters={"CLIENT_OUT_OF_BAND_TELEMETRY_ENABLED": False},
-    )  # fmt: skip
-    with connection, connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE IF NOT EXISTS {env['SNOWFLAKE_DATABASE']}")
-        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {env['SNOWFLAKE_DATABASE']}.{env['SNOWFLAKE_SCHEMA']}")
 
 
 def _client(stack: Stack, service: str) -> Any:

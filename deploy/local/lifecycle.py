@@ -162,7 +162,7 @@ def _await_ready(stack: Stack, supervisor: Supervisor, process: Process, given_u
     while not given_up.is_set() and not process.ready():
         state = supervisor.states()[process.name]
         lives |= {state.pid} - {0}
-        if not state.alive or len(lives) > CRASHES:
+        if state.given_up or len(lives) > CRASHES:
             raise StackError(
                 f"{process.name} does not start ({state.state}: {state.reason}). The end of {log}:\n{tail(log, 15)}"
             )

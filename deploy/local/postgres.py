@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 from deploy.local.errors import StackError
 from deploy.local.stack import HOST, Stack
@@ -65,7 +66,8 @@ def _initdb(data: Path, password: Path, user: str | None) -> None:
         str(PROGRAMS / "initdb"), "-D", str(data), "-U", "tidemark", "--auth=scram-sha-256", f"--pwfile={password}",
         "--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions",
     )  # fmt: skip
-    done = subprocess.run(command, user=user, cwd=data.parent, capture_output=True, text=True, check=False)  # noqa: S603
+    identity: dict[str, Any] = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
+    done = subprocess.run(command, cwd=data.parent, capture_output=True, text=True, check=False, **identity)  # noqa: S603
     if done.returncode:
         raise StackError(f"initdb failed as {user or 'this user'}: {(done.stderr or done.stdout).strip()[-2000:]}")
 

@@ -28,7 +28,7 @@ from deploy.local.survivors import MARKER
 SOCKET_PATH_BYTES = 90  # of 107 (Linux) or 103 (macOS); supervisord adds its pid while it binds
 START_SECONDS = 15.0
 
-RUNNING = ("STARTING", "RUNNING", "BACKOFF")
+ALIVE = ("STARTING", "RUNNING")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,11 @@ class State:
 
     @property
     def alive(self) -> bool:
-        return self.state in RUNNING
+        return self.state in ALIVE
+
+    @property
+    def given_up(self) -> bool:
+        return not self.alive and self.state != "BACKOFF"
 
 
 class Supervisor:
@@ -77,6 +81,9 @@ class Supervisor:
             time.sleep(0.05)
 
     def start(self, name: str) -> None:
+        """At once, also when it is between two attempts."""
+        if self.states()[name].state == "BACKOFF":
+            self.stop(name)
         with self._call() as rpc:
             try:
                 rpc.startProcess(name, False)
