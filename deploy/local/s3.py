@@ -12,9 +12,11 @@ from __future__ import annotations
 import io
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from email.header import Header
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,7 @@ class Application:
             self._mirror_key(bucket, key)
         for send in changes.events:
             send()
+        _encode_metadata(response)
         return response
 
     def _mirror_bucket(self, name: str) -> None:
@@ -91,23 +94,31 @@ class Application:
             elif self.mirror.has_bucket(name):
                 self.mirror.drop_bucket(name)
 
-    def _mirror_key(self, bucket_name: str, key_name: str) -> None:
-        """Bring the disk to what memory holds now, which may be newer than the caller's change."""
+    def _mirror_key(self, bucket: str, key: str) -> None:
+        while not self._try_mirror_key(bucket, key):
+            self._mirror_bucket(bucket)
+
+    def _try_mirror_key(self, bucket_name: str, key_name: str) -> bool:
+        """Bring the disk to what memory holds now, which may be newer than the caller's change.
+
+        False when the bucket itself is not on the disk yet, which takes all locks to change.
+        """
         with self.disk[hash((bucket_name, key_name)) % STRIPES]:
             with self.memory:
                 bucket = self.backend.buckets.get(bucket_name)
                 versions = list(bucket.keys.getlist(key_name, [])) if bucket else []
                 fresh = [(key, key.value) for key in versions if isinstance(key, s3_state.MirroredKey) and not key.body]
             if bucket is None:
-                return
+                return True  # deleting a bucket takes its keys along
             if not self.mirror.has_bucket(bucket_name):
-                self._mirror_bucket(bucket_name)
+                return False
             paths = [(key, self.mirror.save_body(bucket_name, content)) for key, content in fresh]
             with self.memory:
                 for key, path in paths:
                     key.keep_in(path)
                 records = [s3_state.describe_version(self.backend, version) for version in versions]
             self.mirror.save_key(bucket_name, key_name, records)
+            return True
 
     def _restore(self) -> None:
         s3_state.begin()
@@ -120,6 +131,14 @@ class Application:
 def _foreign(origin: str | None) -> bool:
     """Browsers name the page that sent a request; nothing here is meant for pages of other machines."""
     return origin is not None and not is_loopback_authority(origin.partition("://")[2])
+
+
+def _encode_metadata(response: Response) -> None:
+    """As S3, answer metadata beyond ASCII in RFC 2047's form: sent raw, it makes an object unreadable to strict clients."""
+    for name, value in list(response.headers):
+        if name.lower().startswith("x-amz-meta-") and not value.isascii():
+            text = value.encode("latin-1", "replace").decode("utf-8", "replace")
+            response.headers[name] = Header(text, "utf-8", maxlinelen=sys.maxsize).encode()
 
 
 def _buffer_body(environ: Environ) -> None:

@@ -7,6 +7,8 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from email.header import decode_header, make_header
 from typing import Any
 
 import boto3
@@ -14,6 +16,7 @@ import httpx
 import obstore
 import pytest
 from botocore.exceptions import ClientError
+from obstore.exceptions import AlreadyExistsError
 from obstore.store import S3Store
 
 from deploy.local.s3_mirror import Mirror
@@ -37,6 +40,18 @@ HOSTILE_KEYS = [
 def client(server: Any, service: str = "s3") -> Any:
     return boto3.client(
         service, endpoint_url=server.url, region_name=REGION, aws_access_key_id="local", aws_secret_access_key="local"
+    )
+
+
+def open_store(server: Any) -> S3Store:
+    return S3Store(
+        BUCKET,
+        endpoint=server.url,
+        access_key_id="local",
+        secret_access_key="local",
+        region=REGION,
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": True},
     )
 
 
@@ -245,15 +260,7 @@ def test_whoever_hears_of_an_object_can_read_its_metadata(server: Any, s3: Any) 
 
 
 def test_obstore_puts_reads_lists_and_deletes_across_a_restart(server: Any, s3: Any) -> None:
-    store = S3Store(
-        BUCKET,
-        endpoint=server.url,
-        access_key_id="local",
-        secret_access_key="local",
-        region=REGION,
-        virtual_hosted_style_request=False,
-        client_options={"allow_http": True},
-    )
+    store = open_store(server)
     attributes = {"Content-Type": "text/markdown", "groups": "staff"}
     store.put("docs/a b.md", b"# A", attributes=attributes)
     store.put("docs/large.bin", os.urandom(6 * 1024 * 1024), use_multipart=True)
@@ -271,6 +278,36 @@ def test_obstore_puts_reads_lists_and_deletes_across_a_restart(server: Any, s3: 
     assert store.head("docs/large.bin")["size"] == 6 * 1024 * 1024
     with pytest.raises(FileNotFoundError):
         store.get("docs/gone.md")
+
+
+def test_metadata_beyond_ascii_comes_back_as_s3_encodes_it(server: Any, s3: Any) -> None:
+    store = open_store(server)
+    store.put("a", b"1", attributes={"title": "Müller & Söhne, " + "x" * 100})
+    server.kill_and_restart()
+    title = store.get("a").attributes["title"]
+    assert title.isascii()
+    assert str(make_header(decode_header(title))) == "Müller & Söhne, " + "x" * 100
+
+
+def test_conditional_writes_of_obstore_are_honoured(server: Any, s3: Any) -> None:
+    store = open_store(server)
+    store.put("a", b"1", mode="create")
+    server.kill_and_restart()
+    with pytest.raises(AlreadyExistsError):
+        store.put("a", b"2", mode="create")
+    assert contents(s3) == {"a": b"1"}
+
+
+def test_many_writers_of_a_bucket_that_is_being_made_all_succeed(server: Any, s3: Any) -> None:
+    def write(number: int) -> None:
+        with suppress(s3.exceptions.BucketAlreadyOwnedByYou):
+            s3.create_bucket(Bucket="fresh", CreateBucketConfiguration={"LocationConstraint": REGION})
+        s3.put_object(Bucket="fresh", Key=f"k{number}", Body=b"x")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(24)))
+    server.kill_and_restart()
+    assert s3.list_objects_v2(Bucket="fresh")["KeyCount"] == 24
 
 
 def test_a_bucket_that_was_deleted_stays_deleted(server: Any, s3: Any) -> None:
