@@ -1,0 +1,40 @@
+"""Which language a text is in."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lingua import LanguageDetector
+
+_LANGUAGES = (
+    "ARABIC BOKMAL CHINESE CZECH DANISH DUTCH ENGLISH FINNISH FRENCH GERMAN GREEK HEBREW HINDI HUNGARIAN ITALIAN JAPANESE KOREAN"
+    " POLISH PORTUGUESE ROMANIAN RUSSIAN SPANISH SWEDISH TURKISH UKRAINIAN VIETNAMESE"
+).split()
+_SHORTEST = 40  # characters; below, the detector guesses
+_SAMPLE = 2_000  # characters, from the middle: boilerplate stands at the ends
+
+
+@lru_cache(maxsize=1)
+def detector() -> LanguageDetector:
+    """Low accuracy mode: trigrams only, 45 MB and half a millisecond instead of a gigabyte."""
+    from lingua import Language, LanguageDetectorBuilder  # loaded by who parses, not by who imports
+
+    chosen = [getattr(Language, name) for name in _LANGUAGES]
+    return (
+        LanguageDetectorBuilder.from_languages(*chosen)
+        .with_low_accuracy_mode()
+        .with_preloaded_language_models()
+        .build()
+    )
+
+
+def language_of(text: str) -> str | None:
+    """ISO 639-1 code, None when the text is too short to tell."""
+    middle = max(0, (len(text) - _SAMPLE) // 2)
+    sample = text[middle : middle + _SAMPLE]
+    if sum(character.isalpha() for character in sample) < _SHORTEST:
+        return None
+    found = detector().detect_language_of(sample)
+    return found.iso_code_639_1.name.lower() if found else None

@@ -1,0 +1,24 @@
+"""Markdown, through unstructured. Front matter gives the title and is no content."""
+
+from __future__ import annotations
+
+import re
+
+from rag.models import ParsedDocument
+from rag.parsing.decoding import decode
+from rag.parsing.partitioned import partition_md, pieces_of
+from rag.parsing.pieces import assemble, clean
+from rag.parsing.sniffing import MARKDOWN
+
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.{0,20000}?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_TITLE = re.compile(r"^title:[ \t]*(.{1,300})$", re.MULTILINE | re.IGNORECASE)
+
+
+def parse(content: bytes, name: str) -> ParsedDocument:
+    text = clean(decode(content))
+    title = ""
+    if (matter := _FRONT_MATTER.match(text)) and re.search(r"^[\w-]+:", matter[1], re.MULTILINE):
+        text = text[matter.end() :]
+        found = _TITLE.search(matter[1])
+        title = found[1].strip().strip("\"'") if found else ""
+    return assemble(pieces_of(partition_md(text)), name=name, media_type=MARKDOWN, title=title)
