@@ -78,7 +78,7 @@ def _compacted(retention_days: int | None, retention_reason: str) -> dict[str, S
         ),
         "max.compaction.lag.ms": Setting(
             str(DAY),
-            "what a tombstone or newer record supersedes is purged within a day, however little else is written",
+            "while records keep arriving, what a tombstone or a newer record supersedes is purged within about a day",
         ),
         "delete.retention.ms": Setting(
             str(DAY), "a tombstone outlives what it deletes, for readers up to a day behind"
