@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -65,6 +66,8 @@ class Application:
             return Response("ok\n")
         if environ["PATH_INFO"].startswith("/moto-api"):
             return Response("moto's own API resets state behind the mirror: not offered here\n", 403)
+        if _unlistable(environ["PATH_INFO"]):
+            return Response("the key is not UTF-8 or has characters that no XML listing can carry\n", 400)
         _buffer_body(environ)
         return self._run(environ)
 
@@ -131,6 +134,15 @@ class Application:
 def _foreign(origin: str | None) -> bool:
     """Browsers name the page that sent a request; nothing here is meant for pages of other machines."""
     return origin is not None and not is_loopback_authority(origin.partition("://")[2])
+
+
+def _unlistable(path: str) -> bool:
+    """moto would take such a key and then fail every listing of its versions (XML 1.0, section 2.2)."""
+    try:
+        text = path.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return re.search(r"[\x00-\x08\x0b-\x1f\ufffe\uffff]", text) is not None
 
 
 def _encode_metadata(response: Response) -> None:

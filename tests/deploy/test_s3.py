@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,7 +28,7 @@ HOSTILE_KEYS = [
     "../../etc/passwd",
     "a//b",
     "/absolute",
-    "nul\0",
+    "tab\t",
     "é/文書 ünïcode +&%41.md",
     "x" * 1024,
     ".",
@@ -55,19 +56,27 @@ def open_store(server: Any) -> S3Store:
     )
 
 
-@pytest.fixture
-def server(run_server: Callable[..., Any]) -> Iterator[Any]:
-    server = run_server("s3", "/_health")
-    yield server
-    if server.process.poll() is None:
-        server.stop(signal.SIGKILL)
+@pytest.fixture(scope="module")
+def running(run_server: Callable[..., Any]) -> Any:
+    return run_server("s3", "/_health")
 
 
 @pytest.fixture
-def s3(server: Any) -> Any:
+def server(running: Any) -> Any:
+    """The one server of this module, alive again after whatever the last test did to it."""
+    return running if running.process.poll() is None else running.start()
+
+
+@pytest.fixture
+def s3(server: Any) -> Iterator[Any]:
     s3 = client(server)
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
-    return s3
+    yield s3
+    for bucket in s3.list_buckets()["Buckets"]:
+        found = s3.list_object_versions(Bucket=bucket["Name"])
+        for version in found.get("Versions", []) + found.get("DeleteMarkers", []):
+            s3.delete_object(Bucket=bucket["Name"], Key=version["Key"], VersionId=version["VersionId"])
+        s3.delete_bucket(Bucket=bucket["Name"])
 
 
 def contents(s3: Any) -> dict[str, bytes]:
@@ -175,6 +184,13 @@ def test_hostile_keys_stay_in_the_data_directory_and_survive(server: Any, s3: An
     assert all(name.replace(".json", "").isalnum() for name in names if name not in {"s3.log"})
 
 
+@pytest.mark.parametrize("key", ["nul\0", "bell\x07", "a\r\nb", "not-a-character\uffff"])
+def test_a_key_that_no_listing_could_show_is_refused(s3: Any, key: str) -> None:
+    with pytest.raises(ClientError, match="400"):
+        s3.put_object(Bucket=BUCKET, Key=key, Body=b"x")
+    assert "Versions" not in s3.list_object_versions(Bucket=BUCKET)
+
+
 def test_every_write_acknowledged_before_a_kill_in_full_flight_is_there(server: Any, s3: Any) -> None:
     acknowledged: list[str] = []
 
@@ -199,7 +215,7 @@ def test_every_write_acknowledged_before_a_kill_in_full_flight_is_there(server: 
 
 def listen(server: Any, s3: Any) -> Callable[[int], list[tuple[str, str]]]:
     sqs = client(server, "sqs")
-    queue = sqs.create_queue(QueueName="changes")["QueueUrl"]
+    queue = sqs.create_queue(QueueName=f"changes-{uuid.uuid4()}")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     s3.put_bucket_notification_configuration(
         Bucket=BUCKET,
@@ -339,8 +355,8 @@ def test_it_refuses_other_interfaces_and_a_directory_in_use(server: Any) -> None
     taken = subprocess.run(server.command(), capture_output=True, text=True, check=False)
     assert taken.returncode == 1
     assert f"cannot listen on 127.0.0.1:{server.port}" in taken.stderr
-    server.port += 1
-    second = subprocess.run(server.command(), capture_output=True, text=True, check=False)
+    elsewhere = [argument.replace(str(server.port), "0") for argument in server.command()]
+    second = subprocess.run(elsewhere, capture_output=True, text=True, check=False)
     assert second.returncode == 1
     assert "is in use by process" in second.stderr
 
