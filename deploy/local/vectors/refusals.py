@@ -1,0 +1,53 @@
+"""What is refused, and how request bodies are read so that nothing in them goes unnoticed."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+
+SHOWN = 3  # a union reports every alternative that did not fit
+
+
+class Refused(Exception):
+    """The request is not served; the message reaches the client in Qdrant's own error body."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def not_found(name: str) -> Refused:
+    return Refused(f"Not found: Collection `{name}` doesn't exist!", 404)
+
+
+def decode(body: bytes) -> Any:
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise Refused(f"Format error in JSON body: {error}") from None
+
+
+def parse(kind: Any, raw: Any) -> Any:
+    """`raw` as one of qdrant_client's request models. They forbid unknown fields; strict, so that no value is bent to fit."""
+    try:
+        return _adapter(kind).validate_json(to_json(raw), strict=True)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        found.sort(key=lambda one: one["type"] != "extra_forbidden")
+        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:SHOWN])
+        raise Refused(f"Format error in JSON body: {told}") from None
+
+
+def only(model: BaseModel, *known: str) -> None:
+    """Refuse a request that sets any other field of its model: it asks for something this server does not do."""
+    for name in sorted(model.model_fields_set):
+        if name not in known and getattr(model, name) is not None:
+            raise Refused(f"{type(model).__name__}.{name} is not supported by this local server: leave it out")
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
