@@ -36,6 +36,7 @@ class IssuerKeys:
         self.issuer = issuer
         self._client, self._allow_http, self._clock = client, allow_http, clock
         self._keys: tuple[Key, ...] = ()
+        self._discovery: dict[str, Any] = {}
         self._read_at = self._tried_at = float("-inf")
         self._lock = asyncio.Lock()
 
@@ -53,6 +54,12 @@ class IssuerKeys:
             )
         return self._matching(kid, alg)
 
+    async def discovery(self) -> dict[str, Any]:
+        """The discovery document as last read; empty when it could not be read yet."""
+        if not self._discovery:
+            await self._refresh(self._clock())
+        return self._discovery
+
     async def _refresh(self, asked_at: float) -> None:
         async with self._lock:  # whoever waited here finds the keys that were read meanwhile
             if self._tried_at >= asked_at or self._clock() - self._tried_at < COOLDOWN:
@@ -69,6 +76,7 @@ class IssuerKeys:
         if discovery["issuer"] != self.issuer:
             raise ValueError("the discovery document is another issuer's")
         published = (await self._get(discovery["jwks_uri"]))["keys"]
+        self._discovery = discovery
         return tuple(key for key in map(_verification_key, published) if key)
 
     async def _get(self, url: str) -> dict[str, Any]:

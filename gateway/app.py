@@ -1,0 +1,61 @@
+"""The application: routes, what surrounds them, and nothing that decides."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from gateway import answers, docs, documents, health, problems, search
+from gateway.identity import Verifier
+from gateway.limits import RateLimit
+from gateway.messages import ProblemMessage
+from gateway.middleware import FORM_OVERHEAD, BoundedBody, Observed
+from rag.errors import Unavailable
+from rag.telemetry import logger
+
+if TYPE_CHECKING:
+    from rag.wiring import Services
+
+_PROBLEM = {"model": ProblemMessage, "content": {problems.MEDIA_TYPE: {}}}
+
+
+def create_app(services: Services, verifier: Verifier, limits: RateLimit | None = None) -> FastAPI:
+    """``limits`` counts in this process when none is given."""
+    settings = services.settings
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await _prepare(services)
+        yield
+
+    app = FastAPI(
+        title="Tidemark",
+        version="1",
+        summary="Answers with evidence from the documents that the caller may see.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        responses={"4XX": _PROBLEM, "5XX": _PROBLEM},
+    )
+    app.state.services, app.state.verifier = services, verifier
+    app.state.limits = limits or RateLimit(settings.rate_limit)
+    problems.install(app)
+    for router in (search.router, answers.router, documents.router, health.router):
+        app.include_router(router)
+    docs.install(app, issuer=verifier.keys, client_id=settings.oidc_docs_client_id)
+    app.add_middleware(BoundedBody, bounds={documents.PATH: settings.upload_bytes + FORM_OVERHEAD})
+    app.add_middleware(Observed, https=settings.gateway_url.startswith("https://"))
+    return app
+
+
+async def _prepare(services: Services) -> None:
+    """An index of this image's pipeline, so that the first question is answered from an empty one rather than refused."""
+    try:
+        await services.vectors.create(services.spec)
+        await services.ledger.open_index(services.spec)
+    except Unavailable as error:
+        logger(__name__).warning("not_prepared", why=str(error))

@@ -1,0 +1,95 @@
+"""The API page: the OpenAPI description with the issuer's addresses in it, and Swagger UI that can log in, served from here."""
+
+from __future__ import annotations
+
+import secrets
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html, get_swagger_ui_oauth2_redirect_html
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from gateway.issuer import IssuerKeys
+
+_ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
+_REDIRECT = "/docs/oauth2-redirect"
+
+
+def install(app: FastAPI, *, issuer: IssuerKeys, client_id: str) -> None:
+    """``/openapi.json``, ``/docs`` and what they need. ``client_id`` is a public client of the issuer, with PKCE."""
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> JSONResponse:
+        return JSONResponse(described(app, await issuer.discovery(), issuer.issuer))
+
+    @app.get("/docs", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        discovery = await issuer.discovery()
+        return _page(app.title, client_id, [issuer.issuer, *_addresses(discovery)])
+
+    @app.get(_REDIRECT, include_in_schema=False)
+    async def redirected() -> HTMLResponse:
+        return _with_scripts(get_swagger_ui_oauth2_redirect_html().body, [])
+
+    @app.get("/docs/{asset}", include_in_schema=False)
+    async def asset(asset: str, request: Request) -> Response:
+        if asset not in _ASSETS:
+            return RedirectResponse(request.url_for("page"))
+        content = (files("fastapi_swagger") / "resources" / asset).read_bytes()
+        return Response(content, media_type=_ASSETS[asset], headers={"Cache-Control": "public, max-age=86400"})
+
+
+def described(app: FastAPI, discovery: dict[str, Any], issuer: str) -> dict[str, Any]:
+    """The description. Without a discovery document only the scheme that reads it itself is offered."""
+    document: dict[str, Any] = {**app.openapi()}
+    schemes = dict(document["components"]["securitySchemes"])
+    schemes["oidc"] = {
+        "type": "openIdConnect",
+        "openIdConnectUrl": f"{issuer.rstrip('/')}/.well-known/openid-configuration",
+    }
+    addresses = _addresses(discovery)
+    if addresses:
+        flow = schemes["oauth2"]["flows"]["authorizationCode"]
+        urls = {"authorizationUrl": addresses[0], "tokenUrl": addresses[1]}
+        schemes["oauth2"] = {"type": "oauth2", "flows": {"authorizationCode": {**flow, **urls}}}
+    document["components"] = {**document["components"], "securitySchemes": schemes}
+    return document
+
+
+def _addresses(discovery: dict[str, Any]) -> list[str]:
+    found = [discovery.get(name) for name in ("authorization_endpoint", "token_endpoint")]
+    return [each for each in found if isinstance(each, str)] if all(isinstance(each, str) for each in found) else []
+
+
+def _page(title: str, client_id: str, addresses: list[str]) -> HTMLResponse:
+    html = get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title=title,
+        swagger_js_url="/docs/swagger-ui-bundle.js",
+        swagger_css_url="/docs/swagger-ui.css",
+        swagger_favicon_url="data:,",
+        oauth2_redirect_url=_REDIRECT,
+        init_oauth={
+            "clientId": client_id,
+            "usePkceWithAuthorizationCodeGrant": True,
+            "scopes": "openid rag:query rag:ingest",
+        },
+        swagger_ui_parameters={"persistAuthorization": False},
+    )
+    return _with_scripts(html.body, addresses)
+
+
+def _with_scripts(html: bytes | memoryview, addresses: list[str]) -> HTMLResponse:
+    """The inline scripts of FastAPI's page run by a nonce; nothing is loaded from elsewhere."""
+    nonce = secrets.token_urlsafe(16)
+    origins = " ".join(sorted({f"{url.scheme}://{url.netloc}" for url in map(urlsplit, addresses)}))
+    policy = (
+        "default-src 'none'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; "
+        f"base-uri 'none'; script-src 'self' 'nonce-{nonce}'; connect-src 'self' {origins}"
+    )
+    text = bytes(html).decode().replace("<script>", f'<script nonce="{nonce}">')
+    # the login page opens in a window that must be able to hand the code back
+    headers = {"Content-Security-Policy": policy, "Cross-Origin-Opener-Policy": "unsafe-none"}
+    return HTMLResponse(text, headers=headers)

@@ -1,0 +1,190 @@
+"""The bodies of requests and answers. Everything is bounded, nothing unknown is accepted."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from rag.models import Citation, Hit
+
+MAX_QUESTION = 4000  # characters; an embedder reads a few hundred tokens of it anyway
+
+
+def _text(value: str) -> str:
+    """Tabs and line breaks belong to text; other control characters and lone surrogates do not."""
+    for character in value:
+        if unicodedata.category(character) in {"Cc", "Cs"} and character not in "\t\n\r":
+            raise ValueError(f"control character U+{ord(character):04X}: remove it")
+    return value
+
+
+Question = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_QUESTION), AfterValidator(_text)
+]
+Value = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_text)]
+Filters = Annotated[
+    dict[Annotated[str, StringConstraints(max_length=64)], Value | Annotated[list[Value], Field(max_length=100)]],
+    Field(
+        max_length=8,
+        description="document_id, language, media_type or source → accepted value or values; they can only narrow",
+        examples=[{"source": ["s3"]}],
+    ),
+]
+TopK = Annotated[int, Field(ge=1, le=50, description="how many hits to find or to answer from")]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class SearchRequest(_Request):
+    query: Question
+    top_k: TopK = 8
+    filters: Filters = {}
+
+
+class AnswerRequest(_Request):
+    question: Question
+    top_k: TopK = 8
+    filters: Filters = {}
+    session_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = Field(
+        None, description="reserved for conversations; recorded nowhere yet"
+    )
+    stream: bool = Field(False, description="answer as server-sent events: citations, delta (repeated), done")
+
+
+class CitationMessage(BaseModel):
+    """Where a claim comes from: chunk, page or span, object version, Kafka offset and Dagster run."""
+
+    marker: int = Field(description="the number in the answer's text: [1]")
+    document_id: str
+    chunk_id: str
+    title: str
+    uri: str
+    source_version: str
+    page: int | None
+    start: int = Field(description="first character of the quote in the parsed source")
+    end: int
+    quote: str = Field(description="verbatim in the parsed source at start..end")
+    score: float
+    topic: str
+    partition: int
+    offset: int = Field(description="-1: indexed by a backfill, not by an event")
+    run_id: str
+
+    @classmethod
+    def of(cls, citation: Citation) -> CitationMessage:
+        return cls(**{name: getattr(citation, name) for name in cls.model_fields})
+
+
+class HitMessage(CitationMessage):
+    text: str
+    section: list[str]
+    source: str
+    language: str
+    media_type: str
+
+    @classmethod
+    def of_hit(cls, marker: int, hit: Hit) -> HitMessage:
+        chunk, origin, cause = hit.chunk, hit.provenance, hit.provenance.cause
+        return cls(
+            marker=marker,
+            document_id=origin.document_id,
+            chunk_id=chunk.chunk_id,
+            title=origin.title,
+            uri=origin.uri,
+            source_version=origin.source_version,
+            page=chunk.page,
+            start=chunk.start,
+            end=chunk.end,
+            quote=chunk.text,
+            score=hit.score,
+            topic=cause.topic,
+            partition=cause.partition,
+            offset=cause.offset,
+            run_id=cause.run_id,
+            text=chunk.text,
+            section=list(chunk.section),
+            source=hit.source,
+            language=hit.language,
+            media_type=hit.media_type,
+        )
+
+
+class SearchResponse(BaseModel):
+    hits: list[HitMessage]
+    timings: dict[str, float] = Field(description="seconds")
+    trace_id: str
+    index_version: str
+
+
+class AnswerResponse(BaseModel):
+    answer: str
+    citations: list[CitationMessage]
+    generator: str = Field(description='"extractive": sentences of the sources; else the name of the model')
+    abstained: bool = Field(description="the documents found do not hold an answer")
+    cached: bool
+    usage: dict[str, int]
+    timings: dict[str, float] = Field(description="seconds")
+    trace_id: str
+    index_version: str
+
+
+class UploadResponse(BaseModel):
+    document_id: str
+    uri: str
+    status_url: str
+
+
+class DocumentMessage(BaseModel):
+    """A document as the catalog has it. ``pending``: accepted here, not yet indexed."""
+
+    document_id: str
+    status: str
+    source: str
+    uri: str
+    title: str = ""
+    media_type: str = ""
+    language: str = ""
+    reason: str = Field("", description="why a dead document could not be indexed")
+    source_version: str = ""
+    revision: int = 0
+    chunks: int = 0
+    updated_at: datetime | None = None
+
+
+class DocumentList(BaseModel):
+    documents: list[DocumentMessage]
+    next: str | None = Field(description="pass as ``after`` for the next page; null on the last one")
+
+
+class LineageMessage(DocumentMessage):
+    content_hash: str
+    chunk_ids: list[str]
+    cause: dict[str, Any] = Field(description="the event that made it: topic, epoch, partition, offset, run_id, trace")
+
+
+class DependencyMessage(BaseModel):
+    ok: bool
+    required: bool
+    seconds: float
+    why: str = ""
+
+
+class ReadyMessage(BaseModel):
+    ready: bool
+    dependencies: dict[str, DependencyMessage]
+
+
+class ProblemMessage(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = ""
+    reason: str = ""
+    trace_id: str = ""

@@ -1,0 +1,126 @@
+"""An uploaded file becomes an object of the tenant's ``uploads`` source, announced like any other."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import unicodedata
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from gateway.identity import Caller
+from governance.access import principals_of
+from rag.announcements import Notice, publish
+from rag.errors import Denied, Rejected
+from rag.ids import object_key, object_uri
+from rag.sources import PRINCIPALS_LABEL, TITLE_LABEL, Source, split_label
+
+if TYPE_CHECKING:
+    from rag.wiring import Services
+
+MAX_LABELS = 1900  # bytes, percent-encoded: S3 holds 2 KB of metadata for an object
+_UNSAFE = re.compile(r"[^\w.()+=@ -]")
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,60}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,60}")
+
+
+def source_of(caller: Caller, services: Services) -> Source:
+    """Raises Denied when the caller's tenant has no place for uploads."""
+    for configured in services.settings.configured_sources:
+        if configured.kind == "uploads" and configured.tenant == caller.tenant:
+            return services.sources.named(configured.name)
+    raise Denied("your tenant has no source of kind uploads: its operator must add one to SOURCES")
+
+
+async def store(
+    content: bytes,
+    *,
+    name: str,
+    media_type: str,
+    title: str,
+    principals: Sequence[str],
+    caller: Caller,
+    services: Services,
+) -> tuple[str, str]:
+    """(document id, uri). Stored before it is announced: an event never names an object that is not there."""
+    source = source_of(caller, services)
+    labels = {PRINCIPALS_LABEL: ",".join(_principals(principals, caller))}
+    if title.strip():
+        labels[TITLE_LABEL] = _title(title)
+    if sum(len(key) + len(quote(value)) for key, value in labels.items()) > MAX_LABELS:
+        raise Rejected(
+            f"title and principals together exceed {MAX_LABELS} bytes: shorten the title or name fewer principals",
+            reason="labels_too_long",
+        )
+    folder = f"{caller.tenant}/{owner_of(caller, services)}-{secrets.token_hex(8)}"
+    uri = object_uri(source.base_uri, f"{folder}/{safe_name(name)}")
+    kind = media_type.partition(";")[0].strip().lower()
+    state = await services.objects.put(
+        uri, content, media_type=kind if _MEDIA_TYPE.fullmatch(kind) else "", labels=labels
+    )
+    notice = Notice(uri, state.modified, "upload", version=state.version)
+    announced = await publish([notice], source, services.ids, services.events)
+    return announced[0].document_id, uri
+
+
+async def withdraw(document_id: str, uri: str, caller: Caller, services: Services) -> None:
+    """Delete an upload at its source and announce it. Raises Denied for other people's uploads without rag:admin."""
+    source = source_of(caller, services)
+    if not (owns(uri, caller, services) or "rag:admin" in caller.scopes):
+        raise Denied(f"document {document_id} was uploaded by somebody else: that needs the scope rag:admin")
+    await services.objects.delete([uri])
+    notice = Notice(uri, datetime.now(UTC), "upload", is_deletion=True)
+    await publish([notice], source, services.ids, services.events)
+
+
+def owner_of(caller: Caller, services: Services) -> str:
+    return services.ids.caller_id(caller.tenant, caller.subject)
+
+
+def owns(uri: str, caller: Caller, services: Services) -> bool:
+    """The path says who uploaded: only this module writes there, and the pseudonym names nobody to who reads it."""
+    source = source_of(caller, services)
+    mine = object_key(object_uri(source.base_uri, f"{caller.tenant}/{owner_of(caller, services)}-x"))[1].removesuffix(
+        "x"
+    )
+    return source.owns(uri) and object_key(uri)[1].startswith(mine)
+
+
+def safe_name(name: str) -> str:
+    """The last part of a file name, without what means something to a file system, a URI or a terminal; never empty."""
+    last = PurePosixPath(unicodedata.normalize("NFC", name).replace("\\", "/")).name
+    cleaned = _UNSAFE.sub("_", last).strip(" .")
+    stem, dot, suffix = cleaned.rpartition(".")
+    if not dot or len(suffix) > 12:
+        return _short(cleaned, 100) or "document"
+    return f"{_short(stem, 100 - len(suffix)) or 'document'}.{suffix}"
+
+
+def _short(text: str, limit: int) -> str:
+    """At most ``limit`` UTF-8 bytes: object keys are bounded in bytes."""
+    return text.encode()[:limit].decode(errors="ignore").strip(" .")
+
+
+def _principals(wanted: Sequence[str], caller: Caller) -> list[str]:
+    """Whom the uploader shares with: only those they are themselves; only the uploader when nobody is named."""
+    own = principals_of(caller.subject, caller.groups)
+    chosen = sorted({each for value in wanted for each in split_label(value)}) or [f"user:{caller.subject}"]
+    strange = [each for each in chosen if each not in own]
+    if strange:
+        raise Rejected(
+            f"principal {strange[0][:80]!r} is none of your own ({', '.join(own)[:300]}): share with your groups only",
+            reason="foreign_principal",
+            status=403,
+        )
+    if any("," in each for each in chosen):
+        raise Rejected("your subject has a comma and cannot be a label: name a group as principal", reason="bad_label")
+    return chosen
+
+
+def _title(title: str) -> str:
+    clean = " ".join(title.split())
+    if not clean.isprintable() or len(clean) > 300:
+        raise Rejected("title must be printable text of at most 300 characters", reason="bad_title")
+    return clean

@@ -1,0 +1,248 @@
+"""A gateway in memory: real routes, retrieval, ledger verdicts and tokens; no socket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+
+from gateway.app import create_app
+from gateway.identity import Verifier
+from gateway.issuer import IssuerKeys
+from rag import chunking, indexing
+from rag.adapters.memory.cache import MemoryAnswerCache
+from rag.adapters.memory.ledger import MemoryLedger
+from rag.adapters.memory.models import HashEmbedder, KeepOrder, WordBm25
+from rag.adapters.memory.objects import MemoryObjects
+from rag.errors import Unavailable
+from rag.ids import Ids
+from rag.models import (
+    AccessFilter,
+    Answer,
+    Block,
+    BlockKind,
+    Cause,
+    Citation,
+    DocumentStatus,
+    Embedding,
+    Hit,
+    HybridQuery,
+    IndexSpec,
+    ParsedDocument,
+    Payload,
+    Point,
+    ScoredPoint,
+    Work,
+)
+from rag.settings import Settings, SourceSettings
+
+ISSUER = "http://issuer.test"
+SECRET = "only-for-these-tests-1234567890"
+USERS: dict[str, dict[str, Any]] = {
+    "alice": {"tenant": "acme", "groups": ["staff", "engineering"]},
+    "bob": {"tenant": "acme", "groups": ["contractors"]},
+    "eve": {"tenant": "globex", "groups": ["staff", "engineering"]},
+    "nobody": {},
+}
+
+
+class Issuer:
+    """An OIDC provider as far as a resource server sees it. ``reads`` counts requests for its keys."""
+
+    def __init__(self) -> None:
+        self.keys: list[Key] = []
+        self.reads = 0
+        self.is_down = False
+        self.document = {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/jwks",
+                         "authorization_endpoint": f"{ISSUER}/authorize", "token_endpoint": f"{ISSUER}/token"}  # fmt: skip
+        self.rotate()
+
+    def rotate(self, kind: str = "RS256") -> None:
+        make: dict[str, Callable[[], Key]] = {
+            "RS256": lambda: RSAKey.generate_key(2048, auto_kid=True),
+            "ES256": lambda: ECKey.generate_key("P-256", auto_kid=True),
+            "EdDSA": lambda: OKPKey.generate_key("Ed25519", auto_kid=True),
+        }
+        self.algorithm = kind
+        self.keys = [make[kind]()]
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        if self.is_down:
+            raise httpx.ConnectError("refused")
+        if request.url.path == "/jwks":
+            self.reads += 1
+            return httpx.Response(200, json={"keys": [key.as_dict(private=False) for key in self.keys]})
+        return httpx.Response(200, json=self.document)
+
+    def claims(self, user: str, scope: str = "rag:query rag:ingest") -> dict[str, Any]:
+        now = int(time.time())
+        times = {"iat": now, "nbf": now, "exp": now + 300}
+        return {"iss": ISSUER, "aud": "tidemark", "sub": user, "scope": scope, **times, **USERS[user]}
+
+    def token(self, user: str, scope: str = "rag:query rag:ingest", **changes: Any) -> str:
+        """A signed token; a claim changed to None is left out."""
+        claims = {name: value for name, value in (self.claims(user, scope) | changes).items() if value is not None}
+        key = self.keys[0]
+        return jwt.encode({"alg": self.algorithm, "kid": key.kid}, claims, key, algorithms=[self.algorithm])
+
+
+class Vectors:
+    """The points under the filter, by cosine."""
+
+    def __init__(self) -> None:
+        self.points: dict[str, Point] = {}
+        self.limits: list[int] = []
+
+    async def create(self, spec: IndexSpec) -> None:
+        return None
+
+    async def count(self, index_id: str, *, partition: int | None = None) -> int:
+        return len(self.points)
+
+    async def upsert(self, index_id: str, points: Sequence[Point]) -> None:
+        self.points |= {point.chunk_id: point for point in points}
+
+    async def set_payloads(self, index_id: str, payloads: Mapping[str, Payload]) -> None:
+        for chunk_id, payload in payloads.items():
+            old = self.points[chunk_id]
+            self.points[chunk_id] = Point(chunk_id, old.embedding, payload)
+
+    async def delete(self, index_id: str, chunk_ids: Sequence[str]) -> None:
+        for chunk_id in chunk_ids:
+            self.points.pop(chunk_id, None)
+
+    async def search(self, index_id: str, query: HybridQuery, access: AccessFilter, *, limit: int) -> list[ScoredPoint]:
+        self.limits.append(limit)
+        scored = [
+            ScoredPoint(point.chunk_id, float(np.dot(query.dense, point.embedding.dense)), point.payload)
+            for point in self.points.values()
+            if point.payload["tenant"] == access.tenant
+            and set(point.payload["principals"]) & set(access.principals)
+            and all(point.payload[name] in values for name, values in access.narrow.items())
+        ]
+        return sorted(scored, key=lambda point: -point.score)[:limit]
+
+
+class Log:
+    def __init__(self) -> None:
+        self.published: list[tuple[str, str, Any]] = []
+
+    async def publish(
+        self, topic: str, events: Sequence[tuple[str, Any]], *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.published += [(topic, key, value) for key, value in events]
+
+    async def describe(self, topic: str) -> None:
+        raise Unavailable("kafka does not answer")
+
+
+class Quoting:
+    """Answers with the text of the best hit. ``asked`` counts; ``meanwhile`` runs while it writes."""
+
+    name = "quoting"
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.meanwhile: Callable[[], Any] | None = None
+
+    async def generate(self, question: str, hits: Sequence[Hit]) -> Answer:
+        self.asked += 1
+        if self.meanwhile:
+            await self.meanwhile()
+        if not hits:
+            return Answer("The documents hold no answer.", (), self.name, {}, abstained=True)
+        chunk, origin, cause = hits[0].chunk, hits[0].provenance, hits[0].provenance.cause
+        citation = Citation(1, origin.document_id, chunk.chunk_id, origin.title, origin.uri, origin.source_version,
+                            chunk.page, chunk.start, chunk.end, chunk.text, hits[0].score, cause.topic, cause.partition,
+                            cause.offset, cause.run_id)  # fmt: skip
+        return Answer(f"{chunk.text} [1]", (citation,), self.name, {"input_tokens": 7})
+
+
+@dataclass
+class World:
+    """What a test can touch. ``services`` has the fields of ``rag.wiring.Services`` that the gateway uses."""
+
+    settings: Settings
+    issuer: Issuer = field(default_factory=Issuer)
+    clock: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.spec = IndexSpec("0123456789abcdef", 64)
+        self.ids = Ids(SECRET.encode())
+        self.sources = self.settings.source_registry()
+        self.objects = MemoryObjects(f"s3://{self.settings.internal_bucket}", f"s3://{self.settings.s3_bucket}")
+        self.events, self.ledger, self.vectors = Log(), MemoryLedger(), Vectors()
+        self.embedder, self.sparse, self.reranker, self.generator = HashEmbedder(), WordBm25(), KeepOrder(), Quoting()
+        self.cache: Any = MemoryAnswerCache()
+        client = httpx.AsyncClient(transport=httpx.MockTransport(self.issuer.answer))
+        keys = IssuerKeys(ISSUER, client, allow_http=True, clock=lambda: self.clock)
+        self.verifier = Verifier(keys, audience="tidemark")
+        self.app = create_app(self, self.verifier)  # type: ignore[arg-type]
+        self.client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.app, raise_app_exceptions=False), base_url="http://gateway.test"
+        )
+
+    def bearer(self, user: str, scope: str = "rag:query rag:ingest", **changes: Any) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.issuer.token(user, scope, **changes)}"}
+
+    async def post(self, user: str, path: str, **body: Any) -> httpx.Response:
+        return await self.client.post(path, json=body, headers=self.bearer(user))
+
+    async def index(
+        self, text: str, *, name: str = "a.md", principals: Sequence[str] = ("group:staff",), tenant: str = "acme",
+        source: str = "s3", status: DocumentStatus = DocumentStatus.LIVE, uri: str = "",
+    ) -> str:  # fmt: skip
+        """Index a one-paragraph document through plan and apply; returns its id."""
+        uri = uri or f"s3://{self.settings.s3_bucket}/{name}"
+        document_id = self.ids.document_id(tenant, source, uri)
+        recorded = (await self.ledger.recorded(self.spec.index_id, [document_id]))[document_id]
+        cause = Cause("documents.changed.v1", "e1", 3, 41, "run-1")
+        work = Work(document_id, tenant, source, uri, recorded.revision, cause, status, "v1", "hash", "text/markdown",
+                    principals=tuple(principals))  # fmt: skip
+        block = Block(BlockKind.PARAGRAPH, 0, len(text))
+        parsed = ParsedDocument(text, (block,), name, "en", "text/markdown")
+        live = status is DocumentStatus.LIVE
+        chunks = chunking.chunk(
+            parsed, document_id=document_id, tenant=tenant, ids=self.ids, tokenizer=self.embedder,
+            settings=chunking.ChunkSettings(),
+        ) if live else ()  # fmt: skip
+        dense = await self.embedder.embed([chunk.input for chunk in chunks])
+        sparse = self.sparse.encode([chunk.input for chunk in chunks])
+        embeddings = {c.chunk_id: Embedding(d, s) for c, d, s in zip(chunks, dense, sparse, strict=True)}
+        delta = indexing.plan(indexing.desired(work, 3, parsed, chunks), recorded)
+        await indexing.apply(self.spec.index_id, [delta], embeddings, ledger=self.ledger, vectors=self.vectors)
+        return document_id
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _traced() -> None:
+    trace.set_tracer_provider(TracerProvider())
+
+
+@pytest.fixture
+def settings() -> Settings:
+    places = [
+        SourceSettings(name="s3", kind="s3", tenant="acme", base_uri="s3://tidemark-documents", principals=("group:staff",)),
+        SourceSettings(name="uploads", kind="uploads", tenant="acme", base_uri="s3://tidemark-internal/uploads",
+                       principals=("group:staff",)),
+    ]  # fmt: skip
+    return Settings(
+        _env_file=None, tidemark_environment="development", identity_secret=SECRET, database_url="postgresql://none",
+        oidc_issuer=ISSUER, sources=tuple(places), upload_bytes=4096, rate_limit=0,
+    )  # fmt: skip
+
+
+@pytest.fixture
+async def world(settings: Settings) -> AsyncIterator[World]:
+    made = World(settings)
+    yield made
+    await made.client.aclose()
