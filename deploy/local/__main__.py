@@ -92,7 +92,7 @@ def status(dir: Folder = DEFAULT) -> None:
     rows = Table("process", "state", "ready", "pid", "port", "MB")
     for process in table(stack):
         state = states[process.name]
-        ready = "yes" if state.alive and process.ready() else "no"
+        ready = "yes" if state.alive and process.ready(state.started) else "no"
         ports = ", ".join(str(stack.ports[port]) for port in process.ports)
         rows.add_row(process.name, state.state.lower(), ready, str(state.pid or ""), ports, _megabytes(state.pid))
     console.print(rows)

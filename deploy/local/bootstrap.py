@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from deploy.local import dagster
 from deploy.local.errors import StackError
 from deploy.local.stack import DOCUMENTS, INTERNAL, ROOT, Stack, environment
 from deploy.local.supervision import inherited
@@ -35,6 +36,7 @@ def steps() -> tuple[Step, ...]:
         Step("compatibility", require_backward_compatibility, ("registry",)),
         Step("topics", create_topics, ("kafka", "compatibility")),
         Step("buckets", create_buckets, ("s3",)),
+        Step("instance", dagster.configure, ()),
     )
 
 
@@ -54,7 +56,7 @@ def migrate_ledger(stack: Stack) -> None:
 
 
 def create_topics(stack: Stack) -> None:
-    _run(stack, "schemas", "register")
+    _run(stack, "schemas", "register", "--env-file", str(stack.env_file))
 
 
 def require_backward_compatibility(stack: Stack) -> None:

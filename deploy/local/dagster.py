@@ -30,7 +30,7 @@ run_monitoring:
 """
 
 
-def prepare(stack: Stack) -> None:
+def configure(stack: Stack) -> None:
     home = stack.folder / "dagster"
     home.mkdir(exist_ok=True)
     (home / "dagster.yaml").write_text(INSTANCE)

@@ -159,8 +159,10 @@ def _await_ready(stack: Stack, supervisor: Supervisor, process: Process, given_u
     deadline = time.monotonic() + READY_SECONDS
     lives: set[int] = set()
     log = stack.logs / f"{process.name}.log"
-    while not given_up.is_set() and not process.ready():
+    while not given_up.is_set():
         state = supervisor.states()[process.name]
+        if state.alive and process.ready(state.started):
+            return
         lives |= {state.pid} - {0}
         if state.given_up or len(lives) > CRASHES:
             raise StackError(

@@ -6,16 +6,17 @@ import http.client
 import json
 import socket
 from collections.abc import Callable
+from typing import LiteralString
 
 from deploy.local.stack import HOST, Stack
 
-Probe = Callable[[], bool]
+Probe = Callable[[float], bool]  # given when the process was started, in seconds since 1970
 
 SECONDS = 2.0
 
 
 def answers(port: int, path: str, status: int = 200) -> Probe:
-    def probe() -> bool:
+    def probe(_: float) -> bool:
         connection = http.client.HTTPConnection(HOST, port, timeout=SECONDS)
         try:
             connection.request("GET", path)
@@ -31,7 +32,7 @@ def answers(port: int, path: str, status: int = 200) -> Probe:
 def kafka(port: int) -> Probe:
     """The broker has registered with its controller: an open port comes seconds earlier."""
 
-    def probe() -> bool:
+    def probe(_: float) -> bool:
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
@@ -50,7 +51,7 @@ def kafka(port: int) -> Probe:
 
 
 def redis(stack: Stack) -> Probe:
-    def probe() -> bool:
+    def probe(_: float) -> bool:
         from redis import Redis, RedisError
 
         client = Redis(
@@ -67,22 +68,23 @@ def redis(stack: Stack) -> Probe:
 
 
 def postgres(stack: Stack) -> Probe:
-    return sql(stack.postgres_url("postgres"), "SELECT 1")
+    return lambda _: _finds(stack.postgres_url("postgres"), "SELECT 1")
 
 
 def dagster_daemon(stack: Stack) -> Probe:
-    """Its loops have beaten within the minute; a restarted daemon's old heartbeats are younger than that only when it was just alive."""
-    return sql(
-        stack.postgres_url("dagster"),
-        "SELECT 1 FROM daemon_heartbeats WHERE daemon_type = 'SENSOR' AND timestamp > (now() AT TIME ZONE 'UTC') - interval '1 minute'",
+    """Its sensor loop has beaten in this life: older heartbeats stay in the table."""
+    query = (
+        "SELECT 1 FROM daemon_heartbeats WHERE daemon_type = 'SENSOR'"
+        " AND timestamp >= to_timestamp(%s) AT TIME ZONE 'UTC'"
     )
+    return lambda started: _finds(stack.postgres_url("dagster"), query, started)
 
 
 def dagster_webserver(port: int, locations: int) -> Probe:
     """It has loaded every code location."""
     query = "{workspaceOrError{... on Workspace{locationEntries{loadStatus locationOrLoadError{__typename}}}}}"
 
-    def probe() -> bool:
+    def probe(_: float) -> bool:
         connection = http.client.HTTPConnection(HOST, port, timeout=SECONDS * 5)
         try:
             body = json.dumps({"query": query})
@@ -98,23 +100,20 @@ def dagster_webserver(port: int, locations: int) -> Probe:
     return probe
 
 
-def sql(url: str, query: str) -> Probe:
-    def probe() -> bool:
-        import psycopg
+def _finds(url: str, query: LiteralString, *values: object) -> bool:
+    import psycopg
 
-        try:
-            with psycopg.connect(url, connect_timeout=int(SECONDS)) as connection:
-                return connection.execute(query).fetchone() is not None
-        except psycopg.Error:
-            return False
-
-    return probe
+    try:
+        with psycopg.connect(url, connect_timeout=int(SECONDS)) as connection:
+            return connection.execute(query, values).fetchone() is not None
+    except psycopg.Error:
+        return False
 
 
 def grpc(port: int) -> Probe:
     """A Dagster code location has loaded its definitions: its server opens the port only afterwards."""
 
-    def probe() -> bool:
+    def probe(_: float) -> bool:
         try:
             socket.create_connection((HOST, port), SECONDS).close()
         except OSError:

@@ -66,7 +66,7 @@ def application(stack: Stack) -> tuple[Process, ...]:
         *(
             Process(
                 location, dagster.code_location(stack, location, module), probes.grpc(port[location]),
-                ports=(location,), needs=("databases", "ledger"), infrastructure=False,
+                ports=(location,), needs=("instance",), infrastructure=False,
             )
             for location, module in dagster.LOCATIONS.items()
         ),
@@ -76,7 +76,7 @@ def application(stack: Stack) -> tuple[Process, ...]:
         ),
         Process(
             "daemon", dagster.daemon(stack), probes.dagster_daemon(stack),
-            needs=("databases", "topics", *dagster.LOCATIONS), infrastructure=False,
+            needs=("databases", "topics", "ledger", "buckets", *dagster.LOCATIONS), infrastructure=False,
         ),
         Process(
             "consumers", (sys.executable, "-m", "consumers"), probes.answers(port["consumers"], "/healthz"),

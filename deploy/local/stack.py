@@ -135,7 +135,8 @@ def environment(stack: Stack) -> dict[str, str]:
         "ARTIFACTS_URL": (stack.folder / "artifacts").as_uri(),
         "MODELS_DIR": str(stack.cache / "models"),
         "DAGSTER_HOME": str(stack.folder / "dagster"),
-        "DAGSTER_DATABASE_URL": stack.postgres_url("dagster"),
+        # Dagster works with psycopg2 only, and SQLAlchemy takes psycopg 3 unless told.
+        "DAGSTER_DATABASE_URL": stack.postgres_url("dagster").replace("postgresql:", "postgresql+psycopg2:"),
         "IDENTITY_SECRET": kept["IDENTITY_SECRET"],
     }
 

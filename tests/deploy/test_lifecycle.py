@@ -48,7 +48,7 @@ def test_a_taken_port_is_named_with_its_setting_and_its_holder(tmp_path: Path) -
         listener.listen()
         port = listener.getsockname()[1]
         stack = open_stack(tmp_path, environ={"TIDEMARK_PORT_KAFKA": str(port)})
-        kafka = Process("kafka", (), lambda: True, ports=("kafka", "kafka_controller"))
+        kafka = Process("kafka", (), lambda _: True, ports=("kafka", "kafka_controller"))
         with pytest.raises(StackError, match=rf"port {port} \(kafka\) is taken by .*TIDEMARK_PORT_KAFKA.*--free-ports"):
             lifecycle._refuse_taken_ports(stack, [kafka])
 
