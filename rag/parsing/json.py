@@ -102,9 +102,9 @@ def _is_plain(value: Any) -> bool:
 
 
 def _scalar(value: Any) -> str:
-    return (
-        {None: "", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else str(value)
-    )  # type: ignore[return-value]
+    if value is None or isinstance(value, bool):
+        return "" if value is None else str(value).lower()
+    return str(value)
 
 
 def _record(lines: list[str], path: Path) -> Piece:

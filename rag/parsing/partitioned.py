@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -17,24 +18,20 @@ _DROPPED = {"Header", "Footer", "PageBreak", "PageNumber", "Image"}
 
 
 def partition_html(text: str) -> list[Any]:
-    _stay_offline()
-    from unstructured.partition.html import partition_html as partition
-
-    return list(partition(text=text, languages=[""]))  # "": no language detection, ours is faster
+    return list(_module("html").partition_html(text=text, languages=[""]))  # "": no language detection, ours is faster
 
 
 def partition_md(text: str) -> list[Any]:
-    _stay_offline()
-    from unstructured.partition.md import partition_md as partition
-
-    return list(partition(text=text, languages=[""]))
+    return list(_module("md").partition_md(text=text, languages=[""]))
 
 
 def partition_docx(file: Any) -> list[Any]:
-    _stay_offline()
-    from unstructured.partition.docx import partition_docx as partition
+    return list(_module("docx").partition_docx(file=file, languages=[""]))
 
-    return list(partition(file=file, languages=[""]))
+
+def _module(name: str) -> Any:
+    _stay_offline()
+    return import_module(f"unstructured.partition.{name}")
 
 
 def pieces_of(elements: list[Any]) -> Iterator[Piece]:
@@ -86,8 +83,6 @@ def _stay_offline() -> None:
         word_tokenize=lambda text: re.findall(r"\w+|[^\w\s]", text),
         pos_tag=lambda text: [],
     )
-    import unstructured.nlp
-
-    sys.modules[name] = unstructured.nlp.tokenize = rules
+    import_module("unstructured.nlp").__dict__["tokenize"] = sys.modules[name] = rules
     if (classify := sys.modules.get("unstructured.partition.text_type")) is not None:  # somebody imported it before us
         classify.__dict__.update({verb: rules.__dict__[verb] for verb in ("sent_tokenize", "word_tokenize", "pos_tag")})

@@ -114,7 +114,7 @@ def _is_text(content: bytes) -> bool:
     if marked(content) is not None:
         return True
     sample = content[:8192]
-    strange = sum(sample.count(byte) for byte in (*range(0, 8), *range(14, 27), 28, 29, 30, 31))
+    strange = sum(sample.count(byte) for byte in (*range(8), *range(14, 27), *range(28, 32)))
     return strange * 50 <= len(sample) and not _is_known_binary(content)
 
 

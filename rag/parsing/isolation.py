@@ -1,0 +1,106 @@
+"""What a process may still do once it is about to read hostile bytes: compute, and answer on the socket it was given.
+
+On Linux the kernel enforces it (a network namespace of its own where permitted, a seccomp filter always); elsewhere, and beside that,
+an audit hook stops what goes through Python. Nothing here keeps a process from reading files that its user may read.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+import signal
+import struct
+import sys
+
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
+_SECCOMP_MODE_FILTER = 2
+_ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | 1  # EPERM
+
+# machine → (audit architecture, numbers of: socket connect execve execveat ptrace process_vm_readv process_vm_writev unshare setns mount
+# bpf perf_event_open io_uring_setup pidfd_getfd keyctl, numbers of: fork vfork clone clone3)
+_CALLS = {
+    "x86_64": (
+        0xC000003E,
+        (41, 42, 59, 322, 101, 310, 311, 272, 308, 165, 321, 298, 425, 438, 250),
+        (57, 58, 56, 435),
+    ),
+    "aarch64": (0xC00000B7, (198, 203, 221, 281, 117, 270, 271, 97, 268, 40, 280, 241, 425, 438, 219), (220, 435)),
+}
+_AUDITED = ("socket.", "subprocess.", "os.exec", "os.posix_spawn", "os.system", "os.fork", "ctypes.dlopen", "urllib.")
+
+
+def leave_network() -> bool:
+    """Move into a network namespace that holds nothing, not even a loopback that is up. Call while there is one thread."""
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.unshare(_CLONE_NEWNET) == 0 or libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0)
+
+
+def refuse_system_calls(*, forks: bool = False) -> bool:
+    """A seccomp filter, kept by all children: no sockets, no programs, no tracing; with ``forks``, no further processes or threads."""
+    if sys.platform != "linux" or platform.machine() not in _CALLS:
+        return False
+    architecture, calls, forking = _CALLS[platform.machine()]
+    program = _program(architecture, calls + forking if forks else calls)
+    libc = ctypes.CDLL(None, use_errno=True)
+    length, address = len(program) // 8, ctypes.create_string_buffer(program)
+    filter_ = struct.pack("HxxxxxxP", length, ctypes.addressof(address))
+    no_more = [ctypes.c_ulong(0)] * 2
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), ctypes.c_ulong(0), *no_more) != 0:
+        return False
+    return bool(libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), filter_, *no_more) == 0)
+
+
+def _program(architecture: int, refused: tuple[int, ...]) -> bytes:
+    """Classic BPF over ``struct seccomp_data`` (number at 0, architecture at 4)."""
+    load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
+    steps = [(load, 0, 0, 4), (equal, 1, 0, architecture), (answer, 0, 0, _REFUSE), (load, 0, 0, 0)]
+    steps += [(at_least, 0, 1, 0x40000000), (answer, 0, 0, _REFUSE)]  # the x32 numbers of x86_64
+    for call in refused:
+        steps += [(equal, 0, 1, call), (answer, 0, 0, _REFUSE)]
+    steps.append((answer, 0, 0, _ALLOW))
+    return b"".join(struct.pack("HBBI", *step) for step in steps)
+
+
+def refuse_in_python() -> None:
+    def hook(event: str, _: object) -> None:
+        if event.startswith(_AUDITED):
+            raise PermissionError(f"{event} is refused while documents are parsed")
+
+    sys.addaudithook(hook)
+
+
+def die_with_parent(parent: int) -> None:
+    """The kernel kills this process when its parent ends. ``parent`` is who it should be, in case it has ended already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), *[ctypes.c_ulong(0)] * 3)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def limit_resources(*, seconds: float, memory_bytes: int) -> None:
+    """CPU seconds from now, and memory beyond what the process has already."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)  # counts CPU time in fractions; its default is to kill
+    whole = int(seconds) + 2  # the kernel's own limit, which no code in the process can lift
+    resource.setrlimit(resource.RLIMIT_CPU, (whole, whole))
+    size, data = _memory()
+    resource.setrlimit(resource.RLIMIT_AS, (size + memory_bytes,) * 2)
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_DATA, (data + memory_bytes,) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _memory() -> tuple[int, int]:
+    """Bytes of address space and of data that this process has."""
+    if sys.platform != "linux":
+        return 0, 0
+    with open("/proc/self/statm") as file:
+        fields = file.read().split()
+    page = resource.getpagesize()
+    return int(fields[0]) * page, int(fields[5]) * page

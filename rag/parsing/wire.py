@@ -1,0 +1,91 @@
+"""A parsed document on its way out of the sandbox: JSON, checked on arrival, since the process that sent it had read hostile bytes."""
+
+from __future__ import annotations
+
+import json
+import struct
+from itertools import pairwise
+from typing import Any
+
+from rag.errors import Rejected
+from rag.models import Block, BlockKind, ParsedDocument
+
+ACCEPTED, REFUSED = b"+", b"-"
+LENGTHS = struct.Struct("!II")  # of the request's JSON, of the content, which follow
+REPLY = struct.Struct("!cQ")  # accepted or refused, length of what follows
+
+_KINDS = list(BlockKind)
+
+
+def dump(parsed: ParsedDocument) -> bytes:
+    """Sections and headers are written once each, however many blocks share them."""
+    sections: dict[tuple[str, ...], int] = {}
+    headers: dict[str | None, int] = {}
+    rows = [
+        [
+            _KINDS.index(block.kind),
+            block.start,
+            block.end,
+            sections.setdefault(block.section, len(sections)),
+            block.page,
+            headers.setdefault(block.header, len(headers)),
+        ]
+        for block in parsed.blocks
+    ]
+    document = {
+        "text": parsed.text,
+        "title": parsed.title,
+        "language": parsed.language,
+        "media_type": parsed.media_type,
+        "pages": parsed.pages,
+        "sections": list(sections),
+        "headers": list(headers),
+        "blocks": rows,
+    }
+    return json.dumps(document, ensure_ascii=False).encode()
+
+
+def load(content: bytes) -> ParsedDocument:
+    """Raises ValueError for what ``dump`` cannot have written."""
+    try:
+        return _checked(json.loads(content))
+    except (KeyError, TypeError, IndexError, RecursionError) as error:
+        raise ValueError(f"no parsed document: {type(error).__name__}") from error
+
+
+def dump_refusal(error: Rejected) -> bytes:
+    return json.dumps({"refused": str(error)[:2_000], "reason": error.reason}).encode()
+
+
+def load_refusal(content: bytes) -> Rejected:
+    value = json.loads(content)
+    return Rejected(str(value["refused"]), reason=str(value["reason"]))
+
+
+def _checked(value: dict[str, Any]) -> ParsedDocument:
+    sections = [tuple(_text(name) for name in section) for section in value["sections"]]
+    headers = [None if header is None else _text(header) for header in value["headers"]]
+    blocks = tuple(
+        Block(_KINDS[kind], int(start), int(end), sections[section], _number(page), headers[header])
+        for kind, start, end, section, page, header in value["blocks"]
+    )
+    text = _text(value["text"])
+    ends = [0, *(offset for block in blocks for offset in (block.start, block.end)), len(text)]
+    if any(a > b for a, b in pairwise(ends)):
+        raise ValueError("no parsed document: blocks out of order or out of bounds")
+    language = None if value["language"] is None else _text(value["language"])
+    return ParsedDocument(
+        text, blocks, _text(value["title"]), language, _text(value["media_type"]), _number(value["pages"])
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _number(value: object) -> int | None:
+    if value is not None and type(value) is not int:
+        raise TypeError
+    return value
