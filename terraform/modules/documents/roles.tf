@@ -1,0 +1,59 @@
+# One role a part. Who may take it is for the platform to say (`trust`): a pod's service account, a task, an instance.
+
+locals {
+  arns = { for name, bucket in aws_s3_bucket.this : name => bucket.arn }
+  rights = {
+    # Hears of changes, lists what it may have missed, writes row objects.
+    consumers = [
+      { actions = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"], resources = [aws_sqs_queue.documents.arn] },
+      { actions = ["s3:ListBucket"], resources = [local.arns.documents, local.arns.internal] },
+      { actions = ["s3:GetObject"], resources = ["${local.arns.documents}/*", "${local.arns.internal}/*"] },
+      { actions = ["s3:PutObject", "s3:DeleteObject"], resources = ["${local.arns.internal}/rows/*"] },
+    ]
+    # Reads documents, keeps artifacts, writes row objects for the sampler.
+    assets = [
+      { actions = ["s3:ListBucket"], resources = values(local.arns) },
+      { actions = ["s3:GetObject"], resources = [for arn in values(local.arns) : "${arn}/*"] },
+      { actions = ["s3:PutObject", "s3:DeleteObject"], resources = ["${local.arns.artifacts}/*"] },
+      { actions = ["s3:PutObject"], resources = ["${local.arns.internal}/rows/*"] },
+    ]
+    # Takes uploads. It never reads a document's source: answers come from the index.
+    gateway = [
+      { actions = ["s3:ListBucket"], resources = [local.arns.internal] },
+      { actions = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], resources = ["${local.arns.internal}/uploads/*"] },
+    ]
+  }
+}
+
+data "aws_iam_policy_document" "part" {
+  for_each = local.rights
+  dynamic "statement" {
+    for_each = each.value
+    content {
+      actions   = statement.value.actions
+      resources = statement.value.resources
+    }
+  }
+  statement {
+    actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+    resources = [aws_kms_key.this.arn]
+  }
+  statement {
+    actions   = ["secretsmanager:GetSecretValue"]
+    resources = [for name in lookup(var.secrets_of, each.key, []) : aws_secretsmanager_secret.this[name].arn]
+  }
+}
+
+resource "aws_iam_role" "part" {
+  for_each           = local.rights
+  name               = "${var.name}-${each.key}"
+  assume_role_policy = var.trust
+  tags               = var.tags
+}
+
+resource "aws_iam_role_policy" "part" {
+  for_each = local.rights
+  name     = "least"
+  role     = aws_iam_role.part[each.key].id
+  policy   = data.aws_iam_policy_document.part[each.key].json
+}

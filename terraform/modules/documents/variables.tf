@@ -1,0 +1,47 @@
+variable "name" {
+  description = "Prefix of every resource: lower case, digits and dashes."
+  type        = string
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{2,30}$", var.name))
+    error_message = "name is 3 to 31 lower-case letters, digits and dashes, beginning with a letter."
+  }
+}
+
+variable "trust" {
+  description = "JSON policy: who may take the roles of consumers, assets and gateway."
+  type        = string
+}
+
+variable "secrets" {
+  description = "Names of the secrets to make, without values."
+  type        = list(string)
+  default     = ["identity", "database", "qdrant", "redis", "snowflake", "models"]
+}
+
+variable "secrets_of" {
+  description = "Which part may read which secrets."
+  type        = map(list(string))
+  default = {
+    consumers = ["identity", "database", "snowflake"]
+    assets    = ["identity", "database", "qdrant", "snowflake", "models"]
+    gateway   = ["identity", "database", "qdrant", "redis", "models"]
+  }
+}
+
+variable "noncurrent_days" {
+  description = "Days after which a replaced or deleted document's old versions are gone for good."
+  type        = number
+  default     = 30
+}
+
+variable "force_destroy" {
+  description = "Let `destroy` take buckets with content and secrets at once. Never in production."
+  type        = bool
+  default     = false
+}
+
+variable "tags" {
+  description = "Tags of every resource."
+  type        = map(string)
+  default     = {}
+}
