@@ -1,0 +1,109 @@
+"""Points in memory, searched by looking at all of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+
+from rag.adapters.fusion import depth, fuse
+from rag.errors import Conflict, Unavailable
+from rag.models import AccessFilter, HybridQuery, IndexSpec, Payload, Point, ScoredPoint, SparseVector
+
+
+class MemoryVectors:
+    """VectorIndex of ``rag.ports``. ``aliases`` shows which index is live."""
+
+    def __init__(self) -> None:
+        self._specs: dict[str, IndexSpec] = {}
+        self._points: dict[str, dict[str, Point]] = {}
+        self.aliases: dict[str, str] = {}
+
+    async def create(self, spec: IndexSpec) -> None:
+        held = self._specs.setdefault(spec.index_id, spec)
+        if held.dimensions != spec.dimensions:
+            raise Conflict(f"index {spec.index_id} holds {held.dimensions} dimensions, not {spec.dimensions}")
+        self._points.setdefault(spec.index_id, {})
+        self.aliases.setdefault("documents", spec.collection)
+
+    async def upsert(self, index_id: str, points: Sequence[Point]) -> None:
+        held = self._of(index_id)
+        shape = (self._specs[index_id].dimensions,)
+        for point in points:
+            if point.embedding.dense.shape != shape:
+                raise ValueError(f"vector of shape {point.embedding.dense.shape} in an index of {shape}")
+        held.update((point.chunk_id, deepcopy(point)) for point in points)
+
+    async def set_payloads(self, index_id: str, payloads: Mapping[str, Payload]) -> None:
+        held = self._of(index_id)
+        for chunk_id in payloads.keys() & held.keys():
+            held[chunk_id] = replace(held[chunk_id], payload=deepcopy(payloads[chunk_id]))
+
+    async def delete(self, index_id: str, chunk_ids: Sequence[str]) -> None:
+        held = self._of(index_id)
+        for chunk_id in chunk_ids:
+            held.pop(chunk_id, None)
+
+    async def search(self, index_id: str, query: HybridQuery, access: AccessFilter, *, limit: int) -> list[ScoredPoint]:
+        held = self._of(index_id)
+        weights = _idf(query.sparse, held.values())
+        seen = [point for point in held.values() if _allowed(point.payload, access)]
+        dense = {point.chunk_id: _cosine(query, point) for point in seen}
+        sparse = {point.chunk_id: score for point in seen if (score := _bm25(weights, point)) is not None}
+        rankings = [_best(scores, depth(limit)) for scores in (dense, sparse)]
+        return [ScoredPoint(one, score, deepcopy(held[one].payload)) for one, score in fuse(rankings, limit)]
+
+    async def scroll(self, index_id: str, *, partition: int | None = None) -> AsyncIterator[tuple[str, str]]:
+        for chunk_id, point in sorted(self._of(index_id).items()):
+            if partition is None or point.payload.get("partition") == partition:
+                yield chunk_id, point.payload.get("payload_hash", "")
+
+    async def retrieve(self, index_id: str, chunk_ids: Sequence[str]) -> list[Point]:
+        held = self._of(index_id)
+        return [deepcopy(held[chunk_id]) for chunk_id in dict.fromkeys(chunk_ids) if chunk_id in held]
+
+    async def count(self, index_id: str, *, partition: int | None = None) -> int:
+        return sum([1 async for _ in self.scroll(index_id, partition=partition)])
+
+    def _of(self, index_id: str) -> dict[str, Point]:
+        if index_id not in self._points:
+            raise Unavailable(f"index {index_id} is not built: run create() first")
+        return self._points[index_id]
+
+
+def _allowed(payload: Payload, access: AccessFilter) -> bool:
+    return (
+        payload.get("tenant") == access.tenant
+        and not set(access.principals).isdisjoint(payload.get("principals", ()))
+        and all(payload.get(name) in values for name, values in access.narrow.items())
+    )
+
+
+def _cosine(query: HybridQuery, point: Point) -> float:
+    dense = point.embedding.dense
+    length = float(np.linalg.norm(query.dense) * np.linalg.norm(dense))
+    return float(query.dense @ dense) / length if length else 0.0
+
+
+def _idf(query: SparseVector, points: Collection[Point]) -> dict[int, float]:
+    """Query weights times inverse document frequency over the whole index: ln(1 + (n - df + ½) / (df + ½)), as Qdrant."""
+    terms = [set(point.embedding.sparse.indices.tolist()) for point in points]
+    weights = dict(zip(query.indices.tolist(), query.values.tolist(), strict=True))
+    found = {term: sum(term in one for one in terms) for term in weights}
+    return {
+        term: weight * float(np.log(1 + (len(points) - found[term] + 0.5) / (found[term] + 0.5)))
+        for term, weight in weights.items()
+    }
+
+
+def _bm25(weights: dict[int, float], point: Point) -> float | None:
+    """None when the point has no term of the query: it is no candidate at all."""
+    held = zip(point.embedding.sparse.indices.tolist(), point.embedding.sparse.values.tolist(), strict=True)
+    shared = [weights[term] * value for term, value in held if term in weights]
+    return sum(shared) if shared else None
+
+
+def _best(scores: dict[str, float], count: int) -> list[str]:
+    return sorted(scores, key=lambda one: (-scores[one], one))[:count]

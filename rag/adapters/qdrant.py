@@ -1,0 +1,270 @@
+"""The vector index in Qdrant: one collection per pipeline fingerprint, the alias ``documents`` on the live one.
+
+Retries are the caller's; here every call ends in time and every failure has a meaning. A request that Qdrant refuses as wrong
+(4xx) is a bug of ours and is raised as it came.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from pydantic import ValidationError
+from qdrant_client import AsyncQdrantClient, models
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from rag.adapters.fusion import RRF_K, depth
+from rag.errors import Conflict, Unavailable
+from rag.models import (
+    AccessFilter,
+    Embedding,
+    HybridQuery,
+    IndexSpec,
+    Payload,
+    Point,
+    ScoredPoint,
+    SparseVector,
+)
+
+ALIAS = "documents"
+DENSE, SPARSE = "dense", "bm25"
+KEYWORD, INTEGER = models.PayloadSchemaType.KEYWORD, models.PayloadSchemaType.INTEGER
+INDEXED: dict[str, models.PayloadSchemaType | models.KeywordIndexParams] = {
+    "tenant": models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
+    "principals": KEYWORD,
+    "document_id": KEYWORD,
+    "source": KEYWORD,
+    "language": KEYWORD,
+    "media_type": KEYWORD,
+    "partition": INTEGER,
+}
+
+CALL_BYTES = 8 * 2**20  # Qdrant takes 32 MiB; the estimate may be half of the truth
+CALL_POINTS = 1_000
+PAGE = 1_000
+WRITE_SECONDS = 60  # also connecting; a large batch on a busy machine takes seconds
+READ_SECONDS = 10
+
+
+class QdrantIndex:
+    """VectorIndex of ``rag.ports``. Raises Unavailable when Qdrant does not answer, refuses the key, or has no such index."""
+
+    def __init__(self, client: AsyncQdrantClient) -> None:
+        self._client = client
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, api_key: str | None = None) -> AsyncIterator[QdrantIndex]:
+        """Connects when first used."""
+        with warnings.catch_warnings():
+            if urlsplit(url).hostname in {"127.0.0.1", "::1", "localhost"}:
+                warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
+            # The compatibility check would connect here and now, and block.
+            client = AsyncQdrantClient(url=url, api_key=api_key, timeout=WRITE_SECONDS, check_compatibility=False)
+        try:
+            yield cls(client)
+        finally:
+            await client.close()
+
+    async def create(self, spec: IndexSpec) -> None:
+        with _failures():
+            if not await self._client.collection_exists(spec.collection):
+                await self._make(spec)
+            held = await self._client.get_collection(spec.collection)
+            vectors = held.config.params.vectors
+            size = vectors[DENSE].size if isinstance(vectors, dict) and DENSE in vectors else None
+            if size != spec.dimensions:
+                raise Conflict(
+                    f"collection {spec.collection} has vectors of {size}, not of {spec.dimensions} dimensions"
+                )
+            for field, schema in INDEXED.items():
+                if field not in held.payload_schema:
+                    await self._client.create_payload_index(spec.collection, field, schema, wait=True)
+            if ALIAS not in {one.alias_name for one in (await self._client.get_aliases()).aliases}:
+                named = models.CreateAlias(collection_name=spec.collection, alias_name=ALIAS)
+                await self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=named)])
+
+    async def _make(self, spec: IndexSpec) -> None:
+        try:
+            await self._client.create_collection(
+                spec.collection,
+                vectors_config={DENSE: models.VectorParams(size=spec.dimensions, distance=models.Distance.COSINE)},
+                sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+            )
+        except UnexpectedResponse as error:
+            if error.status_code != 409:  # somebody else made it meanwhile
+                raise
+
+    async def upsert(self, index_id: str, points: Sequence[Point]) -> None:
+        with _failures():
+            for some in _calls([_structure(point) for point in points], [_bytes(point) for point in points]):
+                await self._client.upsert(_collection(index_id), some, wait=True)
+
+    async def set_payloads(self, index_id: str, payloads: Mapping[str, Payload]) -> None:
+        operations = [
+            # By filter, because an absent id among ids fails the rest of the batch.
+            models.OverwritePayloadOperation(
+                overwrite_payload=models.SetPayload(
+                    payload=payload, filter=models.Filter(must=[models.HasIdCondition(has_id=[chunk_id])])
+                )
+            )
+            for chunk_id, payload in payloads.items()
+        ]
+        with _failures():
+            for some in _calls(operations, [_payload_bytes(payload) for payload in payloads.values()]):
+                await self._client.batch_update_points(_collection(index_id), some, wait=True)
+
+    async def delete(self, index_id: str, chunk_ids: Sequence[str]) -> None:
+        with _failures():
+            for some in _pages(chunk_ids):
+                await self._client.delete(_collection(index_id), models.PointIdsList(points=some), wait=True)
+
+    async def search(self, index_id: str, query: HybridQuery, access: AccessFilter, *, limit: int) -> list[ScoredPoint]:
+        allowed, candidates = _filter(access), depth(limit)
+        prefetch = [models.Prefetch(query=query.dense.tolist(), using=DENSE, filter=allowed, limit=candidates)]
+        if query.sparse.indices.size:  # a question of stop words only has no terms
+            sparse = _sparse(query.sparse)
+            prefetch.append(models.Prefetch(query=sparse, using=SPARSE, filter=allowed, limit=candidates))
+        with _failures():
+            found = await self._client.query_points(
+                _collection(index_id),
+                prefetch=prefetch,
+                query=models.RrfQuery(rrf=models.Rrf(k=RRF_K)),
+                limit=limit,
+                with_payload=True,
+                timeout=READ_SECONDS,
+            )
+        return [ScoredPoint(str(one.id), one.score, one.payload or {}) for one in found.points]
+
+    async def scroll(self, index_id: str, *, partition: int | None = None) -> AsyncIterator[tuple[str, str]]:
+        following: Any = None
+        while True:
+            with _failures():
+                page, following = await self._client.scroll(
+                    _collection(index_id),
+                    scroll_filter=_partition(partition),
+                    limit=PAGE,
+                    offset=following,
+                    with_payload=["payload_hash"],
+                    timeout=READ_SECONDS,
+                )
+            for one in page:
+                yield str(one.id), (one.payload or {}).get("payload_hash", "")
+            if following is None:
+                return
+
+    async def retrieve(self, index_id: str, chunk_ids: Sequence[str]) -> list[Point]:
+        found: dict[str, Point] = {}
+        with _failures():
+            for some in _pages(list(dict.fromkeys(chunk_ids))):
+                held = await self._client.retrieve(
+                    _collection(index_id), some, with_payload=True, with_vectors=True, timeout=READ_SECONDS
+                )
+                found |= {str(one.id): _point(one) for one in held}
+        return [found[chunk_id] for chunk_id in dict.fromkeys(chunk_ids) if chunk_id in found]
+
+    async def count(self, index_id: str, *, partition: int | None = None) -> int:
+        with _failures():
+            counted = await self._client.count(
+                _collection(index_id), count_filter=_partition(partition), exact=True, timeout=READ_SECONDS
+            )
+        return counted.count
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except ResourceExhaustedResponse as error:
+        raise Unavailable(f"qdrant has no room: {error.message}", retry_after=float(error.retry_after_s)) from error
+    except ResponseHandlingException as error:
+        if isinstance(error.source, ValidationError):
+            raise  # it answered, and not as Qdrant does
+        raise Unavailable(f"qdrant does not answer ({type(error.source).__name__}): check QDRANT_URL") from error
+    except UnexpectedResponse as error:
+        if error.status_code == 404 and b"Collection" in error.content:
+            raise Unavailable(f"index not built: {error}") from error
+        if error.status_code in (401, 403):
+            raise Unavailable("qdrant refuses the API key: check QDRANT_API_KEY") from error
+        if error.status_code in (408, 429) or (error.status_code or 0) >= 500:
+            raise Unavailable(f"qdrant cannot serve now: status {error.status_code}") from error
+        raise
+
+
+# -- the domain's values to Qdrant's and back ---------------------------------------------------------------------------
+
+
+def _collection(index_id: str) -> str:
+    return IndexSpec(index_id, dimensions=0).collection
+
+
+def _filter(access: AccessFilter) -> models.Filter:
+    """Tenant and any principal; the caller's own fields come on top of them and can only narrow."""
+    named = {"tenant": (access.tenant,), "principals": access.principals}
+    return models.Filter(
+        must=[
+            models.FieldCondition(key=key, match=models.MatchAny(any=list(values)))
+            for fields in (named, access.narrow)
+            for key, values in fields.items()
+        ]
+    )
+
+
+def _partition(partition: int | None) -> models.Filter | None:
+    if partition is None:
+        return None
+    return models.Filter(must=[models.FieldCondition(key="partition", match=models.MatchValue(value=partition))])
+
+
+def _structure(point: Point) -> models.PointStruct:
+    vector: dict[str, Any] = {DENSE: point.embedding.dense.tolist()}
+    if point.embedding.sparse.indices.size:
+        vector[SPARSE] = _sparse(point.embedding.sparse)
+    return models.PointStruct(id=point.chunk_id, vector=vector, payload=point.payload)
+
+
+def _sparse(held: SparseVector) -> models.SparseVector:
+    return models.SparseVector(indices=held.indices.tolist(), values=held.values.tolist())
+
+
+def _point(held: models.Record) -> Point:
+    vector: Any = held.vector
+    sparse = vector.get(SPARSE) or models.SparseVector(indices=[], values=[])
+    embedding = Embedding(
+        np.asarray(vector[DENSE], np.float32),
+        SparseVector(np.asarray(sparse.indices, np.uint32), np.asarray(sparse.values, np.float32)),
+    )
+    return Point(str(held.id), embedding, held.payload or {})
+
+
+def _bytes(point: Point) -> int:
+    """About what the point takes as JSON: 22 characters a number."""
+    numbers = point.embedding.dense.size + 2 * point.embedding.sparse.indices.size
+    return 22 * numbers + _payload_bytes(point.payload)
+
+
+def _payload_bytes(payload: Payload) -> int:
+    return 500 + 2 * len(payload.get("text", ""))
+
+
+def _calls(items: Sequence[Any], sizes: Sequence[int]) -> Iterator[list[Any]]:
+    """One call, or as few as the limits of its body allow."""
+    call: list[Any] = []
+    room = CALL_BYTES
+    for item, size in zip(items, sizes, strict=True):
+        if call and (size > room or len(call) == CALL_POINTS):
+            yield call
+            call, room = [], CALL_BYTES
+        call.append(item)
+        room -= size
+    if call:
+        yield call
+
+
+def _pages(ids: Sequence[str]) -> Iterator[list[str]]:
+    return (list(ids[at : at + PAGE]) for at in range(0, len(ids), PAGE))
