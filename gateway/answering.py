@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway import remembering
-from rag.errors import Conflict, Unavailable
+from rag import generation
+from rag.errors import Conflict
 from rag.models import AccessFilter, Answer, Hit
+from rag.reranking import rerank
 from rag.retrieval import retrieve
-from rag.telemetry import ANSWERS, RERANK_FALLBACKS, logger, span
+from rag.telemetry import ANSWERS, span
 
 if TYPE_CHECKING:
     from rag.wiring import Services
 
 CANDIDATES = 50  # what a reranker chooses from; fused order just keeps the first of them
 ATTEMPTS = 3  # documents may change while a model writes
+CHANGED = "the documents that the answer rests on changed while it was written: ask again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Stopwatch:
 
 
 async def find(question: str, access: AccessFilter, top_k: int, services: Services, watch: Stopwatch) -> list[Hit]:
-    """The best ``top_k`` hits. A reranker that does not answer costs order, not the answer."""
+    """The best ``top_k`` hits, reranked."""
     with watch.time("retrieve"):
         hits = await retrieve(
             question,
@@ -55,12 +58,7 @@ async def find(question: str, access: AccessFilter, top_k: int, services: Servic
             index_id=services.spec.index_id,
         )
     with watch.time("rerank"), span("answers.rerank", hits=len(hits)):
-        try:
-            return await services.reranker.rerank(question, hits, limit=top_k)
-        except Unavailable as error:
-            RERANK_FALLBACKS.inc()
-            logger(__name__).warning("rerank_skipped", why=str(error))
-            return hits[:top_k]
+        return (await rerank(question, hits, services.reranker, limit=top_k)).hits
 
 
 async def answer(question: str, access: AccessFilter, top_k: int, services: Services) -> Answered:
@@ -70,30 +68,64 @@ async def answer(question: str, access: AccessFilter, top_k: int, services: Serv
     """
     watch = Stopwatch()
     with watch.time("total"), span("answers.answer", top_k=top_k):
-        with watch.time("cache"):
-            key = await remembering.key_of(question, access, top_k, services)
-            remembered = await remembering.recall(key, access, services)
+        key, remembered = await _recall(question, access, top_k, services, watch)
         if remembered:
-            made = Answered(remembered, True, watch.seconds)
-        else:
-            fresh, chunk_ids = await _fresh(question, access, top_k, services, watch)
-            with watch.time("cache"):
-                await remembering.remember(key, fresh, chunk_ids, services)
-            made = Answered(fresh, False, watch.seconds)
+            return _counted(Answered(remembered, True, watch.seconds))
+        for _ in range(ATTEMPTS):
+            hits = await find(question, access, top_k, services, watch)
+            with watch.time("generate"), span("answers.generate", hits=len(hits)):
+                made = await generation.answer(question, hits, services.generator)
+            if await _kept(key, made, hits, access, services, watch):
+                return _counted(Answered(made, False, watch.seconds))
+    raise Conflict(CHANGED)
+
+
+async def stream(question: str, access: AccessFilter, top_k: int, services: Services) -> AsyncIterator[str | Answered]:
+    """Pieces of text as they are written, then, last, the answer, which is what counts.
+
+    Raises Conflict when documents changed meanwhile: what was said cannot be taken back, so there is no second try.
+    """
+    watch = Stopwatch()
+    with watch.time("total"), span("answers.answer", top_k=top_k):
+        key, remembered = await _recall(question, access, top_k, services, watch)
+        if remembered:
+            yield remembered.text
+            yield _counted(Answered(remembered, True, watch.seconds))
+            return
+        hits = await find(question, access, top_k, services, watch)
+        with watch.time("generate"), span("answers.generate", hits=len(hits)):
+            async for piece in generation.stream(question, hits, services.generator):
+                if isinstance(piece, str):
+                    yield piece
+                else:
+                    made = piece
+        if not await _kept(key, made, hits, access, services, watch):
+            raise Conflict(CHANGED)
+    yield _counted(Answered(made, False, watch.seconds))
+
+
+async def _recall(
+    question: str, access: AccessFilter, top_k: int, services: Services, watch: Stopwatch
+) -> tuple[str, Answer | None]:
+    with watch.time("cache"):
+        key = await remembering.key_of(question, access, top_k, services)
+        return key, await remembering.recall(key, access, services)
+
+
+async def _kept(
+    key: str, made: Answer, hits: Sequence[Hit], access: AccessFilter, services: Services, watch: Stopwatch
+) -> bool:
+    """Whether the answer still stands; then it is remembered. A model may write for seconds: what was erased or withdrawn
+    meanwhile must not be told."""
+    chunk_ids = [hit.chunk.chunk_id for hit in hits]
+    with watch.time("cache"):
+        if not await remembering.all_visible(chunk_ids, access, services):
+            return False
+        await remembering.remember(key, made, chunk_ids, services)
+    return True
+
+
+def _counted(made: Answered) -> Answered:
     outcome = "cached" if made.cached else "abstained" if made.answer.abstained else "fresh"
     ANSWERS.labels(made.answer.generator, outcome).inc()
     return made
-
-
-async def _fresh(
-    question: str, access: AccessFilter, top_k: int, services: Services, watch: Stopwatch
-) -> tuple[Answer, Sequence[str]]:
-    for _ in range(ATTEMPTS):
-        hits = await find(question, access, top_k, services, watch)
-        with watch.time("generate"), span("answers.generate", hits=len(hits)):
-            made = await services.generator.generate(question, hits)
-        chunk_ids = [hit.chunk.chunk_id for hit in hits]
-        # a model may write for seconds: what was erased or withdrawn meanwhile must not be told
-        if await remembering.all_visible(chunk_ids, access, services):
-            return made, chunk_ids
-    raise Conflict("the documents that the answer rests on changed while it was written: ask again")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import format_sse_event
 
 from gateway import problems
-from gateway.answering import Answered, answer
+from gateway.answering import Answered, answer, stream
 from gateway.dependencies import Asking, Backend, access_of
 from gateway.messages import AnswerRequest, AnswerResponse, CitationMessage
 from rag.models import AccessFilter
@@ -23,12 +22,15 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/v1", tags=["questions"])
 _EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
-_PIECES = re.compile(r"\s*(?:\S+\s*){1,12}")  # a dozen words a delta
 
 
 @router.post("/answers", response_model=AnswerResponse, responses={200: {"content": _EVENTS}})
 async def answers(asked: AnswerRequest, caller: Asking, services: Backend) -> Any:
-    """Answer from what the caller may see, with citations. Abstains when the documents hold no answer."""
+    """Answer from what the caller may see, with citations. Abstains when the documents hold no answer.
+
+    As a stream: ``delta`` events while the text is written, then ``citations`` and ``done`` with the answer as it stands, or
+    ``error`` with a problem. What counts is ``done``: a claim that did not hold is missing from it.
+    """
     access = access_of(caller, asked.filters)
     if asked.stream:
         return _stream(asked, access, services)
@@ -52,15 +54,15 @@ def _message(made: Answered, services: Services) -> AnswerResponse:
 def _stream(asked: AnswerRequest, access: AccessFilter, services: Services) -> Response:
     async def events() -> AsyncIterator[bytes]:
         try:
-            message = _message(await answer(asked.question, access, asked.top_k, services), services)
+            async for piece in stream(asked.question, access, asked.top_k, services):
+                if isinstance(piece, str):
+                    yield _event("delta", {"text": piece})
+                else:
+                    fields = _message(piece, services).model_dump(mode="json")
+                    yield _event("citations", {"citations": fields.pop("citations")})
+                    yield _event("done", fields)
         except Exception as error:
             yield _event("error", json.loads(bytes(problems.of(error).body)))
-            return
-        fields = message.model_dump(mode="json")
-        yield _event("citations", {"citations": fields.pop("citations")})
-        for piece in _PIECES.findall(fields.pop("answer")):
-            yield _event("delta", {"text": piece})
-        yield _event("done", fields)
 
     return StreamingResponse(events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 

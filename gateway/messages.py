@@ -53,7 +53,7 @@ class AnswerRequest(_Request):
     session_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = Field(
         None, description="reserved for conversations; recorded nowhere yet"
     )
-    stream: bool = Field(False, description="answer as server-sent events: citations, delta (repeated), done")
+    stream: bool = Field(False, description="answer as server-sent events: delta (repeated), citations, done; or error")
 
 
 class CitationMessage(BaseModel):

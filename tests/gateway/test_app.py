@@ -1,0 +1,163 @@
+"""What holds for every route. ``python -m pytest tests/gateway/test_app.py --snapshot`` writes openapi.json anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.limits import RateLimit
+from gateway.middleware import MAX_BODY
+
+SNAPSHOT = Path(__file__).with_name("openapi.json")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nowhere", 404), ("GET", "/v1/search", 405), ("PUT", "/v1/documents", 405), ("GET", "/v1/documents/x", 422),
+     ("GET", "/v1/documents", 401), ("GET", "/v1/documents/../../etc/passwd", 404)],
+)  # fmt: skip
+async def test_every_error_is_a_problem(world: Any, method: str, path: str, status: int) -> None:
+    headers = {} if status == 401 else world.bearer("alice")
+    answer = await world.client.request(method, path, headers=headers)
+    problem = answer.json()
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert (problem["status"], problem["type"]) == (status, "about:blank")
+    assert problem["title"]
+    assert len(problem["trace_id"]) == 32
+
+
+async def test_a_bug_tells_the_trace_and_nothing_else(world: Any) -> None:
+    async def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("password=hunter2")
+
+    world.ledger.visible = broken
+    await world.index("High water at noon.")
+    answer = await world.post("alice", "/v1/search", query="water")
+    assert answer.status_code == 500
+    assert "hunter2" not in answer.text
+    assert "RuntimeError" not in answer.text
+    assert len(answer.json()["trace_id"]) == 32
+
+
+@pytest.mark.parametrize("length", [str(MAX_BODY + 1), "9" * 30, "-1", "x"])
+async def test_a_body_announced_as_too_large_is_not_read(world: Any, length: str) -> None:
+    answer = await world.client.post(
+        "/v1/search", content=b"{}", headers=world.bearer("alice") | {"Content-Length": length}
+    )
+    assert answer.status_code == 413
+
+
+async def test_browsers_are_told_to_be_careful(world: Any) -> None:
+    for path in ("/healthz", "/nowhere", "/docs"):
+        headers = (await world.client.get(path)).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    preflight = {"Origin": "http://evil.test", "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in (await world.client.options("/v1/search", headers=preflight)).headers
+
+
+async def test_a_caller_over_the_rate_waits_and_others_do_not(world: Any) -> None:
+    world.app.state.limits = RateLimit(2)
+    statuses = [(await world.post("alice", "/v1/search", query="x")).status_code for _ in range(3)]
+    refused = await world.post("alice", "/v1/search", query="x")
+    assert statuses == [200, 200, 429]
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert (await world.post("bob", "/v1/search", query="x")).status_code == 200
+
+
+async def test_without_redis_nobody_is_limited(world: Any) -> None:
+    world.app.state.limits = RateLimit(1, "redis://127.0.0.1:1/0")
+    statuses = [(await world.post("alice", "/v1/search", query="x")).status_code for _ in range(3)]
+    assert statuses == [200, 200, 200]
+    metrics = (await world.client.get("/metrics")).text
+    assert 'tidemark_degraded_total{part="limits"}' in metrics
+
+
+async def test_readiness_names_what_is_missing(world: Any) -> None:
+    answer = await world.client.get("/readyz")
+    told = answer.json()
+    assert (answer.status_code, told["ready"]) == (200, True)
+    assert {name for name, each in told["dependencies"].items() if not each["ok"]} == {"events"}
+    world.issuer.is_down, world.clock = True, 1e6
+    answer = await world.client.get("/readyz")
+    assert (answer.status_code, answer.json()["dependencies"]["issuer"]["why"]) == (503, "does not answer")
+
+
+async def test_metrics_count_routes_and_add_what_runs_measured(world: Any) -> None:
+    name, labels = "tidemark_documents_indexed_total", (("status", "live"),)
+    await world.ledger.add(
+        {(name, labels): 40.0, ("tidemark_step_seconds_bucket", (("le", "1.0"), ("step", "x"))): 3.0}
+    )
+    before = (await world.client.get("/metrics")).text
+    await world.ledger.add({(name, labels): 2.0, ("made_up_total", ()): 1.0})
+    await world.client.get("/v1/documents/not-an-id", headers=world.bearer("alice"))
+    after = (await world.client.get("/metrics")).text
+    assert _sample(after, name) - _sample(before, name) == 2.0
+    assert 'tidemark_step_seconds_bucket{le="1.0",step="x"} 3.0' in after
+    assert "made_up" not in after
+    assert 'tidemark_requests_total{route="/v1/documents/{document_id}",status="422"}' in after
+    assert "not-an-id" not in after
+
+
+def _sample(text: str, name: str) -> float:
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name + "{"))
+
+
+async def test_a_trace_of_the_callers_goes_on(world: Any) -> None:
+    parent = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+    answer = await world.client.get("/v1/documents/x", headers=world.bearer("alice") | parent)
+    assert answer.json()["trace_id"] == "a" * 32
+
+
+async def test_the_description_is_the_recorded_one(world: Any, request: pytest.FixtureRequest) -> None:
+    described = (await world.client.get("/openapi.json")).json()
+    text = json.dumps(described, indent=1, sort_keys=True) + "\n"
+    if request.config.getoption("--snapshot", default=False):
+        SNAPSHOT.write_text(text)
+    assert SNAPSHOT.read_text() == text, "the API changed: look at the difference, then run with --snapshot"
+
+
+async def test_every_route_under_v1_names_its_scope(world: Any) -> None:
+    described = (await world.client.get("/openapi.json")).json()
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            schemes = [name for each in operation.get("security", []) for name in each]
+            expected = ["oauth2", "oidc"] if path.startswith("/v1/") else []
+            assert schemes == expected, f"{method} {path}"
+            assert all(scopes for each in operation.get("security", []) for scopes in each.values())
+
+
+async def test_the_page_can_log_in(world: Any) -> None:
+    schemes = (await world.client.get("/openapi.json")).json()["components"]["securitySchemes"]
+    flow = schemes["oauth2"]["flows"]["authorizationCode"]
+    assert (flow["authorizationUrl"], flow["tokenUrl"]) == ("http://issuer.test/authorize", "http://issuer.test/token")
+    assert schemes["oidc"]["openIdConnectUrl"] == "http://issuer.test/.well-known/openid-configuration"
+    page = await world.client.get("/docs")
+    assert '"usePkceWithAuthorizationCodeGrant": true' in page.text
+    assert '"tidemark-docs"' in page.text
+    assert "https://" not in page.text  # nothing from elsewhere
+    assert "http://issuer.test" in page.headers["content-security-policy"]
+    for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "oauth2-redirect"):
+        assert (await world.client.get(f"/docs/{asset}")).status_code == 200, asset
+
+
+async def test_without_the_issuer_the_page_still_opens(world: Any) -> None:
+    world.issuer.is_down = True
+    assert (await world.client.get("/openapi.json")).status_code == 200
+    assert (await world.client.get("/docs")).status_code == 200
+
+
+async def test_starting_makes_the_index(world: Any) -> None:
+    made: list[Any] = []
+
+    async def create(spec: Any) -> None:
+        made.append(spec)
+
+    world.vectors.create = create
+    async with world.app.router.lifespan_context(world.app):
+        assert isinstance(world.client, httpx.AsyncClient)
+    assert made == [world.spec]

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from gateway.uploads import safe_name
+from rag.models import DocumentStatus
+from schemas.events import ChangeKind
+
+
+async def upload(
+    world: Any, user: str = "alice", *, content: bytes = b"# Tides\n\nHigh water at noon.", name: str = "tides.md",
+    scope: str = "rag:query rag:ingest", **fields: Any,
+) -> Any:  # fmt: skip
+    files = {"file": (name, content, "text/markdown")}
+    return await world.client.post("/v1/documents", files=files, data=fields, headers=world.bearer(user, scope))
+
+
+async def test_an_upload_is_stored_then_announced(world: Any) -> None:
+    answer = await upload(world, title="Tide tables")
+    assert answer.status_code == 202
+    said = answer.json()
+    assert said["uri"].startswith("s3://tidemark-internal/uploads/acme/")
+    assert answer.headers["location"] == said["status_url"] == f"/v1/documents/{said['document_id']}"
+    stored = await world.objects.get(said["uri"])
+    assert stored.content == b"# Tides\n\nHigh water at noon."
+    assert stored.state.labels == {"principals": "user:alice", "title": "Tide tables"}
+    ((topic, key, event),) = world.events.published
+    assert (topic, key) == ("documents.changed.v1", said["document_id"])
+    assert (event.document_id, event.tenant, event.source, event.uri) == (key, "acme", "uploads", said["uri"])
+    assert (event.kind, event.origin, event.version) == (ChangeKind.CHANGED, "upload", stored.state.version)
+
+
+async def test_an_upload_is_pending_until_it_is_indexed(world: Any) -> None:
+    said = (await upload(world)).json()
+    status = (await world.client.get(said["status_url"], headers=world.bearer("alice"))).json()
+    assert (status["status"], status["uri"]) == ("pending", said["uri"])
+    await world.index("High water at noon.", source="uploads", uri=said["uri"], principals=["user:alice"])
+    assert (await world.client.get(said["status_url"], headers=world.bearer("alice"))).json()["status"] == "live"
+
+
+async def test_a_pending_upload_is_its_uploaders_alone(world: Any) -> None:
+    said = (await upload(world)).json()
+    for other in ("bob", "eve"):
+        assert (await world.client.get(said["status_url"], headers=world.bearer(other))).status_code == 404
+
+
+async def test_an_upload_can_be_shared_with_own_groups(world: Any) -> None:
+    said = (await upload(world, principals=["group:staff", "user:alice"])).json()
+    assert (await world.objects.head(said["uri"])).labels["principals"] == "group:staff,user:alice"
+
+
+@pytest.mark.parametrize("principal", ["group:finance", "user:bob", "staff", "group:staff,group:finance", "*"])
+async def test_an_upload_cannot_be_shared_with_others(world: Any, principal: str) -> None:
+    answer = await upload(world, principals=[principal])
+    assert (answer.status_code, answer.json()["reason"]) == (403, "foreign_principal")
+    assert not world.events.published
+
+
+async def test_an_upload_needs_its_scope(world: Any) -> None:
+    answer = await upload(world, scope="rag:query")
+    assert answer.status_code == 403
+    assert 'scope="rag:ingest"' in answer.headers["www-authenticate"]
+
+
+async def test_a_tenant_without_an_uploads_source_is_told(world: Any) -> None:
+    answer = await upload(world, "eve")
+    assert answer.status_code == 403
+    assert "uploads" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../etc/passwd", "..\\..\\boot.ini", "/etc/shadow", "a/../../b.md", "..", "%2e%2e%2fx.md", ". ", "x" * 3000 + ".md",
+     "a\tb.md", "ü" * 300, "CON", "a?b#c.md", "näme.md", "a\u202egnp.md"],
+)  # fmt: skip
+async def test_a_file_name_cannot_leave_its_folder(world: Any, name: str) -> None:
+    answer = await upload(world, name=name)
+    assert answer.status_code == 202, answer.text
+    path = unquote(answer.json()["uri"].removeprefix("s3://tidemark-internal/"))
+    uploads, tenant, _, last = path.split("/")
+    assert (uploads, tenant) == ("uploads", "acme")
+    assert last not in {"", ".", ".."}
+    assert len(path.encode()) <= 1024
+    assert "/" not in last
+    assert "\\" not in last
+
+
+def test_a_safe_name_stays_as_it_is() -> None:
+    assert safe_name("Tide tables 2026 (final).pdf") == "Tide tables 2026 (final).pdf"
+
+
+async def test_two_uploads_of_one_name_are_two_documents(world: Any) -> None:
+    first, second = (await upload(world)).json(), (await upload(world)).json()
+    assert first["document_id"] != second["document_id"]
+
+
+@pytest.mark.parametrize("size", [4097, 300_000])
+async def test_a_file_over_the_limit_is_refused(world: Any, size: int) -> None:
+    answer = await upload(world, content=b"x" * size)
+    assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+    assert not world.events.published
+
+
+async def test_an_endless_body_is_cut_off(world: Any) -> None:
+    sent = 0
+
+    async def endless() -> Any:
+        nonlocal sent
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        while sent < 100:
+            sent += 1
+            yield b"x" * 65_536
+
+    headers = world.bearer("alice") | {"Content-Type": "multipart/form-data; boundary=b"}
+    answer = await world.client.post("/v1/documents", content=endless(), headers=headers)
+    assert answer.status_code == 413
+
+
+async def test_nothing_is_read_of_who_is_not_known(world: Any) -> None:
+    async def never() -> Any:
+        raise AssertionError("the body was read")
+        yield b""
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    assert (await world.client.post("/v1/documents", content=never(), headers=headers)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(b"", "multipart/form-data; boundary=b"), (b"--b--", "multipart/form-data; boundary=b"), (b"{}", "application/json"),
+     (b"junk", "multipart/form-data"), (b"\xff\x00", "multipart/form-data; boundary=b"), (b"file=x", "application/x-www-form-urlencoded")],
+)  # fmt: skip
+async def test_a_broken_form_is_a_problem(world: Any, content: bytes, kind: str) -> None:
+    answer = await world.client.post(
+        "/v1/documents", content=content, headers=world.bearer("alice") | {"Content-Type": kind}
+    )
+    assert answer.status_code in {400, 422}
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_an_empty_file_is_refused(world: Any) -> None:
+    assert (await upload(world, content=b"")).status_code == 422
+
+
+@pytest.mark.parametrize("title", ["x" * 301, "a\x07b", "漢" * 280])
+async def test_a_title_that_no_label_holds_is_refused(world: Any, title: str) -> None:
+    assert (await upload(world, title=title)).status_code == 422
+
+
+async def test_documents_are_paged_and_only_those_one_may_see(world: Any) -> None:
+    mine = sorted([await world.index(f"Document {n}.", name=f"{n}.md") for n in range(5)])
+    await world.index("Contract.", name="c.md", principals=["group:contractors"])
+    seen, after = [], ""
+    for _ in range(3):
+        query = {"limit": 2} | ({"after": after} if after else {})
+        page = (await world.client.get("/v1/documents", params=query, headers=world.bearer("alice"))).json()
+        seen += [each["document_id"] for each in page["documents"]]
+        after = page["next"]
+    assert (seen, after) == (mine, None)
+    assert not (await world.client.get("/v1/documents", headers=world.bearer("eve"))).json()["documents"]
+
+
+async def test_dead_documents_show_with_their_status(world: Any) -> None:
+    await world.index("Fine.", name="a.md")
+    dead = await world.index("", name="b.pdf", status=DocumentStatus.DEAD)
+    page = (await world.client.get("/v1/documents?status=dead", headers=world.bearer("alice"))).json()
+    assert [each["document_id"] for each in page["documents"]] == [dead]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=501", "after=x' or 1=1", "status=gone", "limit=many"])
+async def test_bad_paging_is_a_problem(world: Any, query: str) -> None:
+    answer = await world.client.get(f"/v1/documents?{query}", headers=world.bearer("alice"))
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+
+
+async def test_lineage_leads_to_version_event_and_chunks(world: Any) -> None:
+    document_id = await world.index("High water at noon.")
+    told = (await world.client.get(f"/v1/documents/{document_id}/lineage", headers=world.bearer("alice"))).json()
+    assert (told["source_version"], told["cause"]["offset"], told["cause"]["run_id"]) == ("v1", 41, "run-1")
+    assert told["chunk_ids"] == list(world.vectors.points)
+
+
+@pytest.mark.parametrize("path", ["", "/lineage"])
+async def test_other_peoples_documents_look_absent(world: Any, path: str) -> None:
+    document_id = await world.index("High water at noon.")
+    hidden = await world.client.get(f"/v1/documents/{document_id}{path}", headers=world.bearer("bob"))
+    absent = await world.client.get(
+        f"/v1/documents/{'0' * 8}-0000-0000-0000-{'0' * 12}{path}", headers=world.bearer("bob")
+    )
+    assert hidden.status_code == absent.status_code == 404
+
+
+async def test_the_uploader_withdraws_an_upload(world: Any) -> None:
+    said = (await upload(world, principals=["group:staff"])).json()
+    await world.index("High water at noon.", source="uploads", uri=said["uri"])
+    answer = await world.client.delete(said["status_url"], headers=world.bearer("alice"))
+    assert answer.status_code == 202
+    assert await world.objects.head(said["uri"]) is None
+    assert world.events.published[-1][2].kind is ChangeKind.DELETED
+    assert world.events.published[-1][1] == said["document_id"]
+
+
+async def test_a_pending_upload_can_be_withdrawn(world: Any) -> None:
+    said = (await upload(world)).json()
+    assert (await world.client.delete(said["status_url"], headers=world.bearer("alice"))).status_code == 202
+    assert await world.objects.head(said["uri"]) is None
+
+
+async def test_a_colleagues_upload_needs_the_admin_scope(world: Any) -> None:
+    said = (await upload(world, principals=["group:staff"])).json()
+    await world.index("High water at noon.", source="uploads", uri=said["uri"])
+    colleague = {"sub": "carol"}
+    refused = await world.client.delete(said["status_url"], headers=world.bearer("alice", **colleague))
+    assert refused.status_code == 403
+    assert await world.objects.head(said["uri"]) is not None
+    admin = world.bearer("alice", "rag:query rag:ingest rag:admin", **colleague)
+    assert (await world.client.delete(said["status_url"], headers=admin)).status_code == 202
+
+
+async def test_what_another_source_holds_is_deleted_there(world: Any) -> None:
+    document_id = await world.index("High water at noon.")
+    answer = await world.client.delete(
+        f"/v1/documents/{document_id}", headers=world.bearer("alice", "rag:ingest rag:admin")
+    )
+    assert answer.status_code == 409
+    assert "'s3'" in answer.json()["detail"]
+
+
+async def test_nobody_withdraws_what_they_may_not_see(world: Any) -> None:
+    said = (await upload(world)).json()
+    await world.index("High water at noon.", source="uploads", uri=said["uri"], principals=["user:alice"])
+    answer = await world.client.delete(said["status_url"], headers=world.bearer("bob", "rag:ingest rag:admin"))
+    assert answer.status_code == 404
