@@ -104,6 +104,10 @@ class Codec:
             raise Malformed(f"a record of {topic} has bytes after its end")
         return event
 
+    def key(self, topic: str, event: Event) -> bytes:
+        """The key under which `event` must be published on `topic`."""
+        return self._topic(topic).key_of(event)
+
     def _topic(self, name: str) -> topics.Topic:
         try:
             return self._table[name]

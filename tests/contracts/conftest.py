@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,18 @@ def database_url() -> Iterator[str]:
     try:
         _local("up", folder, "--only", "ledger", "--free-ports")
         yield parse((folder / "env").read_text())["DATABASE_URL"]
+    finally:
+        _local("clean", folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def event_servers() -> Iterator[Mapping[str, str]]:
+    """Kafka and the schema registry with the topics of the table: the values of their env file."""
+    folder = Path(tempfile.mkdtemp(prefix="tidemark-kafka-"))
+    try:
+        _local("up", folder, "--only", "topics", "--free-ports")
+        yield parse((folder / "env").read_text())
     finally:
         _local("clean", folder)
         shutil.rmtree(folder, ignore_errors=True)

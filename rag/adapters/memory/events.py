@@ -1,0 +1,153 @@
+"""The event log in memory: records pass through the real codec, keys lie where Kafka would put them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from rag.errors import LostEvents, Unavailable
+from rag.ports import Record, TopicState
+from schemas.codec import Codec, Malformed
+from schemas.registry import MemoryRegistry
+from schemas.topics import TOPICS, Topic
+
+MASK = 0xFFFFFFFF
+
+
+@dataclass
+class _Stored:
+    offset: int
+    key: bytes
+    value: bytes | None
+    headers: dict[str, str]
+
+
+@dataclass
+class _Partition:
+    records: list[_Stored] = field(default_factory=list)
+    low: int = 0
+    end: int = 0
+
+
+class MemoryEventLog:
+    """EventLog of `rag.ports`. What brokers and operators do (compact, truncate, join) are methods of their own."""
+
+    def __init__(self, table: Mapping[str, Topic] = TOPICS) -> None:
+        self._table = table
+        self._codec = Codec(MemoryRegistry(), table)
+        self._made = count(1)
+        self._topics: dict[str, tuple[str, list[_Partition]]] = {}
+        self._members: dict[str, int] = {}
+        self.mirrored: dict[tuple[str, str, int], int] = {}
+        for name in table:
+            self.recreate(name)
+
+    async def publish(
+        self, topic: str, events: Sequence[tuple[str, Any]], *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        encoded = [(key, None if value is None else self._codec.encode(topic, value)) for key, value in events]
+        for key, value in events:
+            if value is not None and key.encode() != self._codec.key(topic, value):
+                raise ValueError(f"an event of {topic} was given another key than the one that it names")
+        for key, data in encoded:
+            self.append(topic, key.encode(), data, headers=headers)
+
+    async def describe(self, topic: str) -> TopicState:
+        topic_id, partitions = self._topic(topic)
+        bounds = {number: (partition.low, partition.end) for number, partition in enumerate(partitions)}
+        return TopicState(topic, f"memory:{topic_id}:{len(partitions)}", bounds)
+
+    async def read(self, topic: str, partition: int, start: int, end: int, *, limit: int | None = None) -> list[Record]:
+        if start >= end or limit == 0:
+            return []
+        held = self._partition(topic, partition)
+        if not held.low <= start <= held.end:
+            raise LostEvents(
+                f"{topic}[{partition}] holds offsets {held.low} to {held.end} and {start} is due: "
+                "reconcile against the sources"
+            )
+        return [self._record(topic, partition, s) for s in held.records if start <= s.offset < end][:limit]
+
+    async def mirror(self, group: str, topic: str, positions: Mapping[int, int]) -> bool:
+        for partition in positions:
+            self._partition(topic, partition)
+        if positions and self._members.get(group):
+            return False
+        self.mirrored |= {(group, topic, partition): offset for partition, offset in positions.items()}
+        return True
+
+    async def members(self, group: str) -> int:
+        return self._members.get(group, 0)
+
+    # -- what a broker, its operators and other clients do ---------------------------------------------------------------
+
+    def append(
+        self, topic: str, key: bytes, value: bytes | None, *, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, int]:
+        """Any bytes, as another client may write them; returns partition and offset."""
+        _, partitions = self._topic(topic)
+        number = partition_of(key, len(partitions))
+        held = partitions[number]
+        held.records.append(_Stored(held.end, key, value, dict(headers or {})))
+        held.end += 1
+        return number, held.end - 1
+
+    def compact(self, topic: str) -> None:
+        """Keep the newest record of each key."""
+        for held in self._topic(topic)[1]:
+            newest = {stored.key: stored.offset for stored in held.records}
+            held.records = [stored for stored in held.records if newest[stored.key] == stored.offset]
+
+    def truncate(self, topic: str, partition: int, low: int) -> None:
+        """Retention deletes everything before `low`."""
+        held = self._partition(topic, partition)
+        held.low = low
+        held.records = [stored for stored in held.records if stored.offset >= low]
+
+    def recreate(self, topic: str) -> None:
+        self._topics[topic] = (str(next(self._made)), [_Partition() for _ in range(self._table[topic].partitions)])
+
+    def join(self, group: str) -> None:
+        self._members[group] = self._members.get(group, 0) + 1
+
+    def leave(self, group: str) -> None:
+        self._members[group] -= 1
+
+    def _topic(self, name: str) -> tuple[str, list[_Partition]]:
+        if name not in self._topics:
+            raise Unavailable(f"no topic {name!r}, only {', '.join(self._topics)}")
+        return self._topics[name]
+
+    def _partition(self, topic: str, number: int) -> _Partition:
+        partitions = self._topic(topic)[1]
+        if not 0 <= number < len(partitions):
+            raise Unavailable(f"{topic} has {len(partitions)} partitions, not one that is called {number}")
+        return partitions[number]
+
+    def _record(self, topic: str, partition: int, stored: _Stored) -> Record:
+        key, value, error = "", None, ""
+        try:
+            key = stored.key.decode()
+            value = self._codec.decode(topic, stored.value)
+        except UnicodeDecodeError:
+            error = f"the key of a record of {topic} is not UTF-8"
+        except Malformed as malformed:
+            error = str(malformed)
+        return Record(topic, partition, stored.offset, key, value, dict(stored.headers), error)
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Where Kafka's own clients put a key: 32-bit murmur2, sign bit cleared (org.apache.kafka.common.utils.Utils)."""
+    multiplier = 0x5BD1E995
+    value = (0x9747B28C ^ len(key)) & MASK
+    whole = len(key) - len(key) % 4
+    for start in range(0, whole, 4):
+        word = int.from_bytes(key[start : start + 4], "little") * multiplier & MASK
+        word = (word ^ word >> 24) * multiplier & MASK
+        value = value * multiplier & MASK ^ word
+    if whole < len(key):
+        value = (value ^ int.from_bytes(key[whole:], "little")) * multiplier & MASK
+    value = (value ^ value >> 13) * multiplier & MASK
+    return ((value ^ value >> 15) & 0x7FFFFFFF) % partitions
