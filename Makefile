@@ -45,6 +45,7 @@ check: $(SETUP)  ## Formatting, types, layers, contracts
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
 	$(PYTHON) -m schemas check
 	$(PYTHON) -m rag.settings --check
 

@@ -119,8 +119,7 @@ def demo(dir: Folder = DEFAULT) -> None:
 
 
 def _down(folder: Path) -> None:
-    if folder.exists():
-        lifecycle.down(folder.resolve(), read_stack(folder))
+    lifecycle.down(folder.resolve(), read_stack(folder))
 
 
 def _fetch(stack: Stack) -> None:

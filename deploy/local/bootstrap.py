@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -106,8 +105,6 @@ def _client(stack: Stack, service: str) -> Any:
 
 
 def _run(stack: Stack, module: str, *arguments: str) -> None:
-    if not _runnable(module):
-        return
     command = (sys.executable, "-m", module, *arguments)
     done = subprocess.run(  # noqa: S603
         command, env=inherited(stack), cwd=ROOT, capture_output=True, text=True, check=False, timeout=STEP_SECONDS
@@ -116,10 +113,3 @@ def _run(stack: Stack, module: str, *arguments: str) -> None:
         raise StackError(
             f"python -m {module} {' '.join(arguments)} failed: {(done.stderr or done.stdout).strip()[-2000:]}"
         )
-
-
-def _runnable(module: str) -> bool:
-    spec = importlib.util.find_spec(module)
-    if spec is None:
-        return False
-    return spec.submodule_search_locations is None or importlib.util.find_spec(f"{module}.__main__") is not None

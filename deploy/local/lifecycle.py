@@ -21,8 +21,8 @@ from deploy.local.processes import Process, table
 from deploy.local.stack import Stack, is_free, setting_of
 from deploy.local.supervision import Supervisor, tail
 
-READY_SECONDS = 90.0
-LOOK_SECONDS = 0.1
+READY_SECONDS = 180.0  # of a machine that does much else; a quiet one needs twenty
+LOOK_SECONDS = 0.25  # each look costs the processor that the looked at would start with
 CRASHES = 3  # of a process that is not ready yet, before it is given up
 
 Part = Process | Step
@@ -72,9 +72,14 @@ def up(stack: Stack, parts: Mapping[str, Part], report: Report) -> None:
         )
 
 
-def down(stack_folder: Path, stack: Stack | None) -> int:
-    """No process of the stack is left when this returns. Returns how many had to be ended without the supervisor's help."""
-    with exclusive(stack_folder):
+def down(folder: Path, stack: Stack | None) -> int:
+    """No process of the stack is left when this returns. Returns how many had to be ended without the supervisor's help.
+
+    Works as well when the supervisor was killed, and when somebody removed the folder under the running stack.
+    """
+    if not folder.exists():
+        return survivors.end(folder)
+    with exclusive(folder):
         if stack is not None and (supervisor := Supervisor(stack)).alive():
             needed_by: dict[str, set[str]] = {process.name: set() for process in table(stack)}
             for process in table(stack):
@@ -83,7 +88,7 @@ def down(stack_folder: Path, stack: Stack | None) -> int:
             _walk(needed_by, lambda name, _: supervisor.stop(name))
             supervisor.shutdown()
             _wait(lambda: not supervisor.alive())
-        return survivors.end(stack_folder)
+        return survivors.end(folder)
 
 
 def clean(folder: Path) -> None:

@@ -33,6 +33,8 @@ def kafka(port: int) -> Probe:
     """The broker has registered with its controller: an open port comes seconds earlier."""
 
     def probe(_: float) -> bool:
+        if not _accepts(port):  # a client is not made for nothing
+            return False
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
@@ -112,12 +114,12 @@ def _finds(url: str, query: LiteralString, *values: object) -> bool:
 
 def grpc(port: int) -> Probe:
     """A Dagster code location has loaded its definitions: its server opens the port only afterwards."""
+    return lambda _: _accepts(port)
 
-    def probe(_: float) -> bool:
-        try:
-            socket.create_connection((HOST, port), SECONDS).close()
-        except OSError:
-            return False
-        return True
 
-    return probe
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port), SECONDS).close()
+    except OSError:
+        return False
+    return True

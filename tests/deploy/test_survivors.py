@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import survivors
+from deploy.local import lifecycle, survivors
 
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
 OBEDIENT = "import signal; print('ready', flush=True); signal.pause()"
@@ -71,6 +71,12 @@ def test_a_child_without_the_supervisor_still_belongs_to_the_stack(tmp_path: Pat
     assert len(survivors.processes_of(tmp_path)) == 1
     assert survivors.end(tmp_path) == 1
     assert survivors.processes_of(tmp_path) == []
+
+
+def test_down_ends_a_stack_whose_folder_was_removed(tmp_path: Path) -> None:
+    with running(OBEDIENT, tmp_path / "gone"):
+        assert lifecycle.down(tmp_path / "gone", None) == 1
+        assert survivors.processes_of(tmp_path / "gone") == []
 
 
 def test_the_holder_of_a_port_is_named() -> None:
