@@ -4,8 +4,6 @@ What they hand on is a batch of references, kept in the ledger under the run. An
 before it, or by a backfill, works on every document that the ledger has for the partition.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from typing import Any

@@ -1,7 +1,5 @@
 """Housekeeping: garbage that a crash left in Qdrant, and the bound of the embedding cache."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from assets.resources import Open

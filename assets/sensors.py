@@ -4,8 +4,6 @@ Where the index stands is in the ledger, not in a cursor: a lost cursor, a redep
 changes nothing.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A mapped Snowflake table as Dagster sees it: what it holds now, a sampler that announces its rows again, a check of its rows."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections.abc import Sequence

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rag.sources import Source, Sources
 
@@ -101,7 +102,9 @@ class Settings(BaseSettings):
         {"finance/": ("group:finance",), "people/": ("group:people",)},
         description="JSON: key prefix to principals, for the built-in s3 source",
     )
-    snowflake_tables: tuple[TableSettings, ...] = Field((), description="JSON: tables of the built-in snowflake source")
+    snowflake_tables: Annotated[tuple[TableSettings, ...], NoDecode] = Field(
+        (), description="tables of the built-in snowflake source: TABLE:KEY:CHANGED[:TITLE] comma-separated, or JSON"
+    )
     poll_seconds: float = Field(2.0, gt=0, description="how often tables and the folder are looked at")
     reconcile_seconds: float = Field(300.0, gt=0, description="how often listings and key diffs are made")
     overlap_seconds: float = Field(60.0, ge=0, description="how far a table poll looks back for late commits")
@@ -152,6 +155,16 @@ class Settings(BaseSettings):
     otel_exporter_otlp_endpoint: str | None = Field(None, description="OTLP over HTTP; unset: no export")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
+    @field_validator("snowflake_tables", mode="before")
+    @classmethod
+    def _tables(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.startswith("["):
+            return json.loads(value)
+        names = ("table", "key", "changed", "title")
+        return [dict(zip(names, item.split(":"), strict=False)) for item in value.split(",") if item]
+
     @model_validator(mode="after")
     def _safe(self) -> Self:
         if len(self.identity_secret.get_secret_value().encode()) < 16:
@@ -178,10 +191,10 @@ class Settings(BaseSettings):
             SourceSettings(name="uploads", kind="uploads", base_uri=f"{internal}/uploads", **common),
         ]  # fmt: skip
         if self.inbox_dir:
-            base = self.inbox_dir.absolute().as_uri()
-            built_in.append(
-                SourceSettings(name="folder", kind="folder", base_uri=base, rules=self.source_rules, **common)
+            folder = SourceSettings(
+                name="folder", kind="folder", base_uri="folder://inbox", rules=self.source_rules, **common
             )
+            built_in.append(folder)
         if self.snowflake_tables:
             built_in.append(SourceSettings(name="snowflake", kind="snowflake", base_uri=f"{internal}/rows",
                                            tables=self.snowflake_tables, **common))  # fmt: skip
@@ -250,8 +263,6 @@ def example() -> str:
 
 
 def _plain(value: Any) -> str:
-    import json
-
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return json.dumps(value) if isinstance(value, (tuple, dict)) else str(value)

@@ -138,7 +138,7 @@ def counted() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def logger(name: str) -> Any:
-    return structlog.get_logger(logger=name)
+    return structlog.get_logger(module=name)
 
 
 def _add_trace(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -21,6 +21,7 @@ from rag.adapters.redis import RedisAnswerCache
 from rag.artifacts import CONTAINER, Artifacts
 from rag.ids import Ids, fingerprint
 from rag.models import IndexSpec
+from rag.parsing.sandbox import ParseLimits, SandboxedParser
 from rag.pipeline import Pipeline
 from rag.ports import AnswerCache, Embedder, EventLog, Generator, Reranker, SparseEncoder, Tokenizer, VectorIndex
 from rag.settings import Settings
@@ -109,10 +110,10 @@ def index_spec(embedder: Embedder, sparse: SparseEncoder, limits: chunking.Chunk
         "parsing": parsing.VERSION,
         "unstructured": version("unstructured"),
         "pypdfium2": version("pypdfium2"),
-        "chunking": limits.fingerprint(),
         "embedder": embedder.fingerprint,
         "sparse": sparse.fingerprint,
         "payload": indexing.VERSION,
+        "chunking": sorted(limits.fingerprint().items()),
     }
     return IndexSpec(fingerprint(parts), embedder.dimensions)
 
@@ -122,9 +123,10 @@ def _plain(secret: SecretStr | None) -> str | None:
 
 
 def _objects(settings: Settings) -> Objects:
-    def bucket(name: str) -> Store:
+    def bucket(name: str, prefix: str = "") -> Store:
         return s3_store(
             name,
+            prefix=prefix,
             region=settings.aws_region,
             endpoint=settings.s3_endpoint_url,
             key_id=_plain(settings.aws_access_key_id),
@@ -140,7 +142,7 @@ def _objects(settings: Settings) -> Objects:
     if url.scheme == "file":
         containers[CONTAINER] = folder_store(url.path)
     else:
-        containers[CONTAINER] = bucket(url.netloc)
+        containers[CONTAINER] = bucket(url.netloc, url.path.strip("/"))
     return Objects(containers)
 
 
@@ -201,12 +203,12 @@ def _models(settings: Settings) -> tuple[Embedder, Tokenizer, SparseEncoder]:
 
 
 @cache
-def _sandbox(limits: parsing.ParseLimits, workers: int) -> parsing.SandboxedParser:
-    return parsing.SandboxedParser(limits, workers=workers)
+def _sandbox(limits: ParseLimits, workers: int) -> SandboxedParser:
+    return SandboxedParser(limits, workers=workers)
 
 
-def _parser(settings: Settings) -> parsing.SandboxedParser:
-    limits = parsing.ParseLimits(
+def _parser(settings: Settings) -> SandboxedParser:
+    limits = ParseLimits(
         seconds=settings.parse_seconds,
         memory_bytes=settings.parse_memory_bytes,
         input_bytes=settings.parse_input_bytes,
@@ -218,9 +220,9 @@ def _parser(settings: Settings) -> parsing.SandboxedParser:
 def _reranker(settings: Settings) -> Reranker:
     key = _plain(settings.cohere_api_key)
     if key is None:
-        from rag.reranking import FusedOrder
+        from rag.adapters.memory.models import KeepOrder
 
-        return FusedOrder()
+        return KeepOrder()
     from rag.adapters.rerankers.cohere import CohereReranker
 
     return CohereReranker(key, base_url=settings.cohere_base_url, model=settings.cohere_model)

@@ -80,7 +80,7 @@ def open_stack(folder: Path, *, free_ports: bool = False, environ: Mapping[str, 
     """The stack of this folder for an `up`: secrets and free ports as decided at an earlier start, or decided now and kept."""
     folder = folder.expanduser().resolve()
     _refuse_unquotable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     stack = Stack(folder, _cache(environ), _decide_ports(folder, free_ports, environ), _secrets(folder / "env"))
     write_private(folder / "ports", render({name: str(port) for name, port in stack.ports.items()}))
     write_private(stack.env_file, render(environment(stack)))
@@ -131,6 +131,7 @@ def environment(stack: Stack) -> dict[str, str]:
         "SNOWFLAKE_PASSWORD": kept["SNOWFLAKE_PASSWORD"],
         "SNOWFLAKE_DATABASE": "TIDEMARK",
         "SNOWFLAKE_SCHEMA": "PUBLIC",
+        "SNOWFLAKE_TABLES": "CUSTOMERS:ID:UPDATED_AT:NAME,TICKETS:ID:UPDATED_AT:SUBJECT",
         "INBOX_DIR": str(stack.folder / "inbox"),
         "ARTIFACTS_URL": (stack.folder / "artifacts").as_uri(),
         "MODELS_DIR": str(stack.cache / "models"),

@@ -22,16 +22,22 @@ _RETRY: Any = {"max_retries": 3}
 
 
 def s3_store(
-    bucket: str, *, region: str, endpoint: str | None = None, key_id: str | None = None, secret: str | None = None
+    bucket: str,
+    *,
+    region: str,
+    endpoint: str | None = None,
+    key_id: str | None = None,
+    secret: str | None = None,
+    prefix: str = "",
 ) -> S3Store:
-    """A bucket. Without ``key_id`` the ambient role (environment, instance, pod) is taken."""
+    """A bucket, or what is below ``prefix`` in it. Without ``key_id`` the ambient role (environment, instance, pod) is taken."""
     options: dict[str, Any] = {"region": region, "client_options": dict(_TIMEOUT), "retry_config": _RETRY}
     if endpoint:
         options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
         options["client_options"]["allow_http"] = endpoint.startswith("http://")
     if key_id:
         options |= {"access_key_id": key_id, "secret_access_key": secret}
-    return S3Store(bucket, **options)
+    return S3Store(bucket, prefix=prefix or None, **options)
 
 
 def folder_store(folder: str) -> LocalStore:

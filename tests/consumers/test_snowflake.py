@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from rag.adapters.memory.events import MemoryEventLog
+
+from consumers.runner import step
+from consumers.snowflake import SnowflakeStream
+from rag.adapters.memory.ledger import MemoryLedger
+from rag.adapters.memory.objects import MemoryObjects
+from rag.arrivals import CHANGED
+from rag.ids import Ids, row_hash
+from rag.ports import Row
+from rag.rows import Table
+from rag.sources import Source
+from schemas.events import ChangeKind, DocumentChanged
+
+IDS = Ids(b"0123456789abcdef")
+SOURCE = Source("snowflake", "acme", "s3://internal/rows", ("group:staff",))
+TICKETS = Table("TICKETS", "ID", "UPDATED_AT", "SUBJECT", ("EMAIL",))
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class MemoryWarehouse:
+    """A table of (key → row), answering as the port says."""
+
+    def __init__(self) -> None:
+        self.table: dict[str, Row] = {}
+
+    def put(self, key: str, text: str, changed: datetime, **columns: str) -> None:
+        body = json.dumps({"ID": key, "SUBJECT": f"Ticket {key}", "BODY": text, **columns})
+        self.table[key] = Row(key, changed, body)
+
+    async def changed(
+        self, table: str, key: str, changed: str, *, since: datetime | None, after: Row | None, limit: int
+    ) -> list[Row]:
+        rows = sorted(self.table.values(), key=lambda row: (row.changed, row.key))
+        if after:
+            rows = [row for row in rows if (row.changed, row.key) > (after.changed, after.key)]
+        elif since:
+            rows = [row for row in rows if row.changed >= since]
+        return rows[:limit]
+
+    async def hashes(self, table: str, key: str) -> dict[str, str]:
+        return {key: row_hash(row.body) for key, row in self.table.items()}
+
+    async def rows(self, table: str, key: str, changed: str, keys: Sequence[str]) -> list[Row]:
+        return [self.table[each] for each in keys if each in self.table]
+
+
+class World:
+    def __init__(self) -> None:
+        self.warehouse = MemoryWarehouse()
+        self.objects = MemoryObjects("s3://internal")
+        self.ledger = MemoryLedger()
+        self.log = MemoryEventLog()
+        self._read: set[tuple[int, int]] = set()
+
+    def stream(self, *, diff_every: float = 0.0, overlap: float = 60.0) -> SnowflakeStream:
+        return SnowflakeStream(
+            SOURCE, [TICKETS], self.warehouse, self.objects, self.ledger, every=0, diff_every=diff_every, overlap=overlap
+        )  # fmt: skip
+
+    async def told(self, stream: SnowflakeStream) -> list[tuple[str, ChangeKind]]:
+        """(row key, kind) of what one turn announces."""
+        await step(stream, IDS, self.log)
+        state = await self.log.describe(CHANGED)
+        records = [r for p, (low, end) in state.bounds.items() for r in await self.log.read(CHANGED, p, low, end)]
+        fresh = [record for record in records if (record.partition, record.offset) not in self._read]
+        self._read |= {(record.partition, record.offset) for record in records}
+        events: list[DocumentChanged] = [record.value for record in fresh]
+        return sorted((event.uri.rsplit("/", 1)[1].removesuffix(".json"), event.kind) for event in events)
+
+
+async def test_rows_are_written_as_objects_before_they_are_announced() -> None:
+    world = World()
+    world.warehouse.put("1", "The pump leaks", NOON, EMAIL="pat@example.com")
+    assert await world.told(world.stream()) == [("1", ChangeKind.CHANGED)]
+    found = await world.objects.get("s3://internal/rows/tickets/1.json")
+    assert found is not None
+    assert json.loads(found.content)["columns"]["BODY"] == "The pump leaks"
+    assert found.state.labels == {"title": "Ticket 1", "subjects": "pat@example.com"}
+    assert found.state.media_type == "application/vnd.tidemark.row+json"
+
+
+async def test_rows_inside_the_overlap_are_read_again_and_not_told_again() -> None:
+    world = World()
+    world.warehouse.put("1", "a", NOON)
+    stream = world.stream()
+    await world.told(stream)
+    assert await world.told(stream) == []
+
+
+async def test_a_restart_goes_on_where_the_cursor_stands() -> None:
+    world = World()
+    world.warehouse.put("1", "a", NOON)
+    await world.told(world.stream())
+    world.warehouse.put("2", "b", NOON + timedelta(seconds=1))
+    assert await world.told(world.stream()) == [("2", ChangeKind.CHANGED)]
+
+
+async def test_the_diff_finds_a_commit_that_came_later_than_the_overlap() -> None:
+    world = World()
+    world.warehouse.put("1", "a", NOON)
+    await world.told(world.stream())
+    world.warehouse.put("0", "committed late", NOON - timedelta(hours=5))
+    assert await world.told(world.stream()) == [("0", ChangeKind.CHANGED)]
+
+
+async def test_the_diff_finds_deleted_rows_and_takes_their_objects_away() -> None:
+    world = World()
+    world.warehouse.put("1", "a", NOON)
+    world.warehouse.put("2", "b", NOON)
+    await world.told(world.stream())
+    del world.warehouse.table["1"]
+    assert await world.told(world.stream()) == [("1", ChangeKind.DELETED)]
+    assert await world.objects.head("s3://internal/rows/tickets/1.json") is None
+
+
+async def test_a_crash_before_the_commit_tells_again() -> None:
+    world = World()
+    world.warehouse.put("1", "a", NOON)
+    stream = world.stream()
+    messages = await stream.receive()
+    await stream.handle([notice for message in messages for notice in stream.decode(message)])
+    assert await world.told(world.stream()) == [("1", ChangeKind.CHANGED)]
