@@ -1,0 +1,418 @@
+"""One behaviour for every vector index: in memory, on qdrant_client's double, on the local server, and on a Qdrant that
+``QDRANT_TEST_URL`` (and ``QDRANT_TEST_API_KEY``) names."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+import uuid
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from qdrant_client import AsyncQdrantClient
+
+from rag.adapters.fusion import RRF_K
+from rag.adapters.memory.vectors import MemoryVectors
+from rag.adapters.qdrant import QdrantIndex
+from rag.errors import Conflict, Unavailable
+from rag.models import AccessFilter, Embedding, HybridQuery, IndexSpec, Point, SparseVector
+
+ROOT = Path(__file__).parents[2]
+KEY = "contract-key"
+SIZE = 8
+STAFF = AccessFilter("acme", ("group:staff", "user:alice"))
+
+
+@pytest.fixture(scope="module")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    folder = tmp_path_factory.mktemp("vectors")
+    command = [sys.executable, "-m", "deploy.local.vectors", "--port", port, "--data", str(folder / "data")]
+    log = (folder / "log").open("wb")
+    environment = os.environ | {"QDRANT_API_KEY": KEY}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail((folder / "log").read_text())
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
+
+
+REAL = ["qdrant"] if os.environ.get("QDRANT_TEST_URL") else []
+
+
+@pytest.fixture(params=["memory", "double", "server", *REAL])
+async def vectors(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    if request.param == "memory":
+        yield MemoryVectors()
+    elif request.param == "double":
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Payload indexes have no effect")
+            yield QdrantIndex(AsyncQdrantClient(":memory:"))
+    elif request.param == "server":
+        async with QdrantIndex.open(request.getfixturevalue("server_url"), KEY) as opened:
+            yield opened
+    else:
+        async with QdrantIndex.open(os.environ["QDRANT_TEST_URL"], os.environ.get("QDRANT_TEST_API_KEY")) as opened:
+            yield opened
+
+
+@pytest.fixture
+async def index(vectors: Any) -> str:
+    """An index of its own for every test: they share a server."""
+    spec = IndexSpec(uuid.uuid4().hex[:16], SIZE)
+    await vectors.create(spec)
+    return spec.index_id
+
+
+def axis(*weights: float) -> np.ndarray:
+    """A unit vector near the first axes."""
+    vector = np.zeros(SIZE, np.float32)
+    vector[: len(weights)] = weights
+    return vector / np.linalg.norm(vector)
+
+
+def terms(**weights: float) -> SparseVector:
+    """``t7=2.0``: term 7 with weight 2."""
+    held = sorted((int(name[1:]), weight) for name, weight in weights.items())
+    return SparseVector(np.array([t for t, _ in held], np.uint32), np.array([w for _, w in held], np.float32))
+
+
+def point(dense: np.ndarray, sparse: SparseVector | None = None, **payload: Any) -> Point:
+    fields = {
+        "document_id": str(uuid.uuid4()),
+        "tenant": "acme",
+        "principals": ["group:staff"],
+        "source": "s3",
+        "partition": 3,
+        "ordinal": 0,
+        "title": "Pumps",
+        "uri": "s3://bucket/pumps.md",
+        "text": "Ünïcode 🚀 \u202e text",
+        "start": 0,
+        "end": 4,
+        "section": ["A", "B"],
+        "page": None,
+        "language": "en",
+        "media_type": "text/markdown",
+        "payload_hash": uuid.uuid4().hex,
+    }
+    return Point(str(uuid.uuid4()), Embedding(dense, sparse or terms(t1=1.0)), fields | payload)
+
+
+async def found(vectors: Any, index: str, access: AccessFilter = STAFF, limit: int = 10, **query: Any) -> list[str]:
+    asked = HybridQuery(query.get("dense", axis(1)), query.get("sparse", terms(t1=1.0)))
+    return [hit.chunk_id for hit in await vectors.search(index, asked, access, limit=limit)]
+
+
+# -- writing and reading ------------------------------------------------------------------------------------------------
+
+
+async def test_a_point_comes_back_as_it_was_written(vectors: Any, index: str) -> None:
+    written = point(axis(1, 2, 3), terms(t7=1.5, t4294967295=0.25))
+    await vectors.upsert(index, [written])
+    (read,) = await vectors.retrieve(index, [written.chunk_id])
+    assert read.chunk_id == written.chunk_id
+    assert read.payload == written.payload
+    assert read.embedding.dense.dtype == np.float32
+    np.testing.assert_allclose(read.embedding.dense, written.embedding.dense, atol=1e-6)
+    assert read.embedding.sparse.indices.dtype == np.uint32
+    assert read.embedding.sparse.indices.tolist() == [7, 4294967295]
+    assert read.embedding.sparse.values.tolist() == [1.5, 0.25]
+
+
+async def test_a_point_without_terms_is_kept(vectors: Any, index: str) -> None:
+    written = point(axis(1), terms())
+    await vectors.upsert(index, [written])
+    (read,) = await vectors.retrieve(index, [written.chunk_id])
+    assert read.embedding.sparse.indices.size == 0
+    assert await found(vectors, index) == [written.chunk_id]
+
+
+async def test_a_repeated_upsert_changes_nothing(vectors: Any, index: str) -> None:
+    written = [point(axis(1)), point(axis(0, 1))]
+    for _ in range(2):
+        await vectors.upsert(index, written)
+    assert await vectors.count(index) == 2
+
+
+async def test_an_upsert_replaces_vector_and_payload(vectors: Any, index: str) -> None:
+    old = point(axis(1), terms(t1=1.0), only_before=True)
+    await vectors.upsert(index, [old])
+    new = replace(point(axis(0, 1), terms(t2=1.0)), chunk_id=old.chunk_id)
+    await vectors.upsert(index, [new])
+    (read,) = await vectors.retrieve(index, [old.chunk_id])
+    assert read.payload == new.payload
+    assert read.embedding.sparse.indices.tolist() == [2]
+    assert await vectors.count(index) == 1
+
+
+async def test_nothing_to_write_is_fine(vectors: Any, index: str) -> None:
+    await vectors.upsert(index, [])
+    await vectors.set_payloads(index, {})
+    await vectors.delete(index, [])
+    assert await vectors.retrieve(index, []) == []
+    assert await vectors.count(index) == 0
+
+
+async def test_what_the_caller_changes_afterwards_is_not_in_the_index(vectors: Any, index: str) -> None:
+    written = point(axis(1))
+    await vectors.upsert(index, [written])
+    kept = deepcopy(written.payload)
+    written.payload["principals"].append("group:everybody")
+    (read,) = await vectors.retrieve(index, [written.chunk_id])
+    assert read.payload == kept
+    read.payload["principals"].append("group:everybody")
+    assert await found(vectors, index, AccessFilter("acme", ("group:everybody",))) == []
+
+
+async def test_a_new_payload_replaces_the_old_one_and_keeps_the_vector(vectors: Any, index: str) -> None:
+    one, other = point(axis(1, 2), only_before=True), point(axis(2, 1))
+    await vectors.upsert(index, [one, other])
+    payload = {**other.payload, "title": "Valves"}
+    await vectors.set_payloads(index, {one.chunk_id: payload})
+    read = await vectors.retrieve(index, [one.chunk_id, other.chunk_id])
+    assert [each.payload for each in read] == [payload, other.payload]
+    np.testing.assert_allclose(read[0].embedding.dense, one.embedding.dense, atol=1e-6)
+
+
+async def test_a_payload_for_an_absent_point_makes_none_and_spares_the_others(vectors: Any, index: str) -> None:
+    held = [point(axis(1)), point(axis(0, 1))]
+    await vectors.upsert(index, held)
+    new = {chunk_id: {"tenant": "acme"} for chunk_id in (held[0].chunk_id, str(uuid.uuid4()), held[1].chunk_id)}
+    await vectors.set_payloads(index, new)
+    assert await vectors.count(index) == 2
+    assert [each.payload for each in await vectors.retrieve(index, [h.chunk_id for h in held])] == [
+        {"tenant": "acme"}
+    ] * 2
+
+
+async def test_deleted_points_are_gone_and_deleting_again_is_fine(vectors: Any, index: str) -> None:
+    gone, stays = point(axis(1)), point(axis(1))
+    await vectors.upsert(index, [gone, stays])
+    for _ in range(2):
+        await vectors.delete(index, [gone.chunk_id, str(uuid.uuid4())])
+    assert await found(vectors, index) == [stays.chunk_id]
+    assert await vectors.retrieve(index, [gone.chunk_id]) == []
+    assert await vectors.count(index) == 1
+
+
+async def test_retrieved_points_are_in_the_order_asked_without_repeats(vectors: Any, index: str) -> None:
+    written = [point(axis(1)) for _ in range(5)]
+    await vectors.upsert(index, written)
+    ids = [each.chunk_id for each in written]
+    read = await vectors.retrieve(index, [*ids[::-1], str(uuid.uuid4()), ids[2]])
+    assert [each.chunk_id for each in read] == ids[::-1]
+
+
+async def test_a_large_batch_is_written_and_scrolled_whole(vectors: Any, index: str) -> None:
+    written = [point(axis(1, at), partition=at % 2) for at in range(2_345)]
+    await vectors.upsert(index, written)
+    hashes = {each.chunk_id: each.payload["payload_hash"] for each in written}
+    assert dict([one async for one in vectors.scroll(index)]) == hashes
+    odd = [chunk_id async for chunk_id, _ in vectors.scroll(index, partition=1)]
+    assert sorted(odd) == sorted(each.chunk_id for each in written if each.payload["partition"] == 1)
+    assert await vectors.count(index, partition=1) == len(odd) == 1_172
+    assert await vectors.count(index, partition=7) == 0
+
+
+async def test_a_vector_of_the_wrong_size_is_an_error_and_makes_no_point(vectors: Any, index: str) -> None:
+    with pytest.raises(Exception, match=r"(?i)shape|dim"):
+        await vectors.upsert(index, [point(np.ones(SIZE + 1, np.float32))])
+    assert await vectors.count(index) == 0
+
+
+# -- searching ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_score_is_the_sum_of_both_reciprocal_ranks(vectors: Any, index: str) -> None:
+    both = point(axis(1, 0.1), terms(t1=3.0, t2=3.0))
+    dense_only = point(axis(1), terms(t9=1.0))
+    sparse_only = point(axis(0, 0, 1), terms(t1=1.0))
+    await vectors.upsert(index, [both, dense_only, sparse_only])
+    asked = HybridQuery(axis(1), terms(t1=1.0, t2=1.0))
+    hits = await vectors.search(index, asked, STAFF, limit=10)
+    expected = {
+        both.chunk_id: 1 / (RRF_K + 1) + 1 / RRF_K,
+        dense_only.chunk_id: 1 / RRF_K,
+        sparse_only.chunk_id: 1 / (RRF_K + 2) + 1 / (RRF_K + 1),
+    }
+    assert {hit.chunk_id: hit.score for hit in hits} == pytest.approx(expected, rel=1e-5)
+    assert [hit.chunk_id for hit in hits] == sorted(expected, key=lambda one: -expected[one])
+    assert hits[0].payload == both.payload
+
+
+async def test_a_rare_term_outweighs_a_common_one(vectors: Any, index: str) -> None:
+    """Both orders of writing, so that a tie cannot pass."""
+    common = [point(axis(0, 1), terms(t1=1.0)) for _ in range(20)]
+    rare = point(axis(0, 1), terms(t2=1.0))
+    await vectors.upsert(index, [*common[:10], rare, *common[10:]])
+    hits = await vectors.search(index, HybridQuery(axis(0, 1), terms(t1=1.0, t2=1.0)), STAFF, limit=30)
+    scores = {hit.chunk_id: hit.score for hit in hits}
+    assert scores[rare.chunk_id] >= 1 / RRF_K + 1 / (RRF_K + 20) - 1e-6
+
+
+async def test_a_question_without_terms_is_answered_by_meaning(vectors: Any, index: str) -> None:
+    near, far = point(axis(1)), point(axis(0, 1))
+    await vectors.upsert(index, [far, near])
+    assert await found(vectors, index, sparse=terms()) == [near.chunk_id, far.chunk_id]
+
+
+async def test_the_limit_is_kept_and_the_best_come_first(vectors: Any, index: str) -> None:
+    written = [point(axis(1, at / 10), terms(t1=float(90 - at))) for at in range(80)]
+    await vectors.upsert(index, random.Random(7).sample(written, len(written)))
+    assert await found(vectors, index, limit=7) == [each.chunk_id for each in written[:7]]
+    assert len(await found(vectors, index, limit=70)) == 70
+
+
+async def test_an_empty_index_answers_with_nothing(vectors: Any, index: str) -> None:
+    assert await found(vectors, index) == []
+
+
+# -- who may see what ---------------------------------------------------------------------------------------------------
+
+
+async def test_only_the_tenant_and_its_principals_see_a_point(vectors: Any, index: str) -> None:
+    staff = point(axis(1), principals=["group:staff", "user:bob"])
+    alice = point(axis(1), principals=["user:alice"])
+    board = point(axis(1), principals=["group:board"])
+    nobody = point(axis(1), principals=[])
+    foreign = point(axis(1), tenant="globex", principals=["group:staff", "user:alice"])
+    await vectors.upsert(index, [staff, alice, board, nobody, foreign])
+    for tenant, principals, expected in (
+        ("acme", STAFF.principals, {staff.chunk_id, alice.chunk_id}),
+        ("acme", ("group:board",), {board.chunk_id}),
+        ("globex", ("group:staff",), {foreign.chunk_id}),
+        ("globex", ("group:board",), set()),
+        ("ACME", ("group:staff",), set()),
+        ("acme", ("group:",), set()),
+        ("acme", ("*",), set()),
+    ):
+        assert set(await found(vectors, index, AccessFilter(tenant, principals))) == expected, (tenant, principals)
+
+
+async def test_candidates_are_filtered_before_they_are_counted(vectors: Any, index: str) -> None:
+    """A thousand better points of others must not crowd out the one that the caller may see."""
+    others = [point(axis(1), terms(t1=9.0), tenant="globex") for _ in range(1_000)]
+    own = point(axis(0, 1), terms(t1=0.1))
+    await vectors.upsert(index, [*others[:500], own, *others[500:]])
+    assert await found(vectors, index, limit=3) == [own.chunk_id]
+
+
+@pytest.mark.parametrize("field", ["document_id", "source", "language", "media_type"])
+async def test_a_callers_own_filter_only_narrows(vectors: Any, index: str, field: str) -> None:
+    wanted = point(axis(1), **{field: "wanted"})
+    rest = point(axis(1), **{field: "other"})
+    foreign = point(axis(1), tenant="globex", **{field: "wanted"})
+    await vectors.upsert(index, [wanted, rest, foreign])
+    assert await found(vectors, index, replace(STAFF, narrow={field: ("wanted",)})) == [wanted.chunk_id]
+    both = replace(STAFF, narrow={field: ("wanted", "other")})
+    assert set(await found(vectors, index, both)) == {wanted.chunk_id, rest.chunk_id}
+    assert await found(vectors, index, replace(STAFF, narrow={field: ("absent",)})) == []
+
+
+async def test_a_narrowing_field_called_like_an_access_field_does_not_replace_it(vectors: Any, index: str) -> None:
+    foreign = point(axis(1), tenant="globex")
+    await vectors.upsert(index, [foreign])
+    assert await found(vectors, index, replace(STAFF, narrow={"tenant": ("globex",)})) == []
+    assert await found(vectors, index, replace(STAFF, narrow={"principals": ("group:board",)})) == []
+
+
+async def test_a_changed_payload_changes_who_sees_it_at_once(vectors: Any, index: str) -> None:
+    held = point(axis(1))
+    await vectors.upsert(index, [held])
+    await vectors.set_payloads(index, {held.chunk_id: {**held.payload, "principals": ["group:board"]}})
+    assert await found(vectors, index) == []
+    assert await found(vectors, index, AccessFilter("acme", ("group:board",))) == [held.chunk_id]
+
+
+# -- indexes ------------------------------------------------------------------------------------------------------------
+
+
+async def test_making_an_index_again_keeps_its_points(vectors: Any, index: str) -> None:
+    await vectors.upsert(index, [point(axis(1))])
+    await asyncio.gather(*(vectors.create(IndexSpec(index, SIZE)) for _ in range(3)))
+    assert await vectors.count(index) == 1
+
+
+async def test_an_index_made_for_another_size_is_a_conflict(vectors: Any, index: str) -> None:
+    with pytest.raises(Conflict, match="dimensions"):
+        await vectors.create(IndexSpec(index, SIZE * 2))
+
+
+async def test_indexes_do_not_see_each_other(vectors: Any, index: str) -> None:
+    other = IndexSpec(uuid.uuid4().hex[:16], SIZE)
+    await vectors.create(other)
+    await vectors.upsert(other.index_id, [point(axis(1))])
+    assert await found(vectors, index) == []
+    assert await vectors.count(other.index_id) == 1
+
+
+@pytest.mark.parametrize(
+    "vectors", ["memory", "server", *REAL], indirect=True
+)  # the double has words of its own for it
+async def test_an_index_that_is_not_built_is_unavailable(vectors: Any) -> None:
+    absent = uuid.uuid4().hex[:16]
+    with pytest.raises(Unavailable, match="not built"):
+        await vectors.upsert(absent, [point(axis(1))])
+    with pytest.raises(Unavailable, match="not built"):
+        await vectors.set_payloads(absent, {str(uuid.uuid4()): {}})
+    with pytest.raises(Unavailable, match="not built"):
+        await vectors.delete(absent, [str(uuid.uuid4())])
+    with pytest.raises(Unavailable, match="not built"):
+        await found(vectors, absent)
+    with pytest.raises(Unavailable, match="not built"):
+        await vectors.count(absent)
+    with pytest.raises(Unavailable, match="not built"):
+        [one async for one in vectors.scroll(absent)]
+    with pytest.raises(Unavailable, match="not built"):
+        await vectors.retrieve(absent, [str(uuid.uuid4())])
+
+
+async def test_the_first_index_is_live_and_a_second_one_does_not_take_over() -> None:
+    client = AsyncQdrantClient(":memory:")
+    memory, double = MemoryVectors(), QdrantIndex(client)
+    specs = [IndexSpec("1" * 16, SIZE), IndexSpec("2" * 16, SIZE)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Payload indexes have no effect")
+        for spec in specs:
+            await memory.create(spec)
+            await double.create(spec)
+    aliases = {one.alias_name: one.collection_name for one in (await client.get_aliases()).aliases}
+    assert memory.aliases == aliases == {"documents": specs[0].collection}
+
+
+async def test_a_qdrant_that_does_not_answer_or_refuses_the_key_is_unavailable(server_url: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    async with QdrantIndex.open(dead) as index:
+        with pytest.raises(Unavailable, match="QDRANT_URL"):
+            await index.count("0" * 16)
+    async with QdrantIndex.open(server_url, "wrong") as index:
+        with pytest.raises(Unavailable, match="QDRANT_API_KEY"):
+            await index.count("0" * 16)
