@@ -1,0 +1,223 @@
+"""``tidemark``: log in, ask, search, upload and list, at any gateway.
+
+Where the gateway and the issuer are: options, else the environment, else ``.stack/env`` of a local stack here or above.
+Exit codes: 1 refused, 2 wrong usage, 3 not logged in, 4 not reachable.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from dotenv import dotenv_values
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from gateway.client import NOT_LOGGED_IN, Failed, GatewayClient
+from gateway.login import LoginFailed, Target, TokenFile, access_token, by_browser, by_client_credentials
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+console, complaints = Console(highlight=False), Console(stderr=True, highlight=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="print what the gateway answered")]
+Filter = Annotated[list[str] | None, typer.Option("--filter", help="field=value, repeatable: source, language, ...")]
+TopK = Annotated[int, typer.Option(min=1, max=50, help="how many hits")]
+
+
+@dataclass(frozen=True)
+class Context:
+    target: Target
+    kept: TokenFile
+
+    def gateway(self) -> GatewayClient:
+        return GatewayClient(self.target.gateway, lambda: access_token(self.target, self.kept))
+
+
+@app.callback()
+def main(
+    context: typer.Context,
+    gateway: Annotated[str, typer.Option(envvar="GATEWAY_URL", help="base address of the gateway")] = "",
+    issuer: Annotated[str, typer.Option(envvar="OIDC_ISSUER", help="the OpenID provider")] = "",
+    client: Annotated[
+        str, typer.Option(envvar="TIDEMARK_CLI_CLIENT_ID", help="its client for this program")
+    ] = "tidemark-cli",
+    machine: Annotated[str, typer.Option(envvar="OIDC_CLIENT_ID", hidden=True)] = "",
+    secret: Annotated[str, typer.Option(envvar="OIDC_CLIENT_SECRET", hidden=True)] = "",
+    stack: Annotated[Path | None, typer.Option(envvar="TIDEMARK_STACK", help="folder of a local stack")] = None,
+) -> None:
+    found = _stack_env(stack)
+    target = Target(
+        gateway=(gateway or found.get("GATEWAY_URL") or "http://127.0.0.1:18000").rstrip("/"),
+        issuer=issuer or found.get("OIDC_ISSUER", ""),
+        client_id=client,
+        machine_id=machine or found.get("OIDC_CLIENT_ID", ""),
+        machine_secret=secret or found.get("OIDC_CLIENT_SECRET", ""),
+    )
+    context.obj = Context(target, TokenFile(Path(typer.get_app_dir("tidemark")) / "tokens.json"))
+
+
+@app.command()
+def login(
+    context: typer.Context,
+    user: Annotated[str, typer.Option(help="local development only: who to be, without a browser")] = "",
+    client_credentials: Annotated[
+        bool, typer.Option("--client-credentials", help="as a program, not a person")
+    ] = False,
+) -> None:
+    """Get a token and keep it for this gateway."""
+    target: Target = context.obj.target
+    with _told():
+        if user and client_credentials:
+            raise Failed("choose one of --user and --client-credentials", 2)
+        if client_credentials:
+            token = by_client_credentials(target)
+        else:
+            token = by_browser(target, user=user, tell=lambda url: console.print(f"Log in at {url}", soft_wrap=True))
+        context.obj.kept.write(target.gateway, token)
+    console.print(f"Logged in to {target.gateway}" + (f" as {user}" if user else ""))
+
+
+@app.command()
+def ask(context: typer.Context, question: str, top_k: TopK = 8, filter: Filter = None, as_json: AsJson = False) -> None:
+    """Ask, and see where the answer comes from."""
+    with _told():
+        body = {"question": question, "top_k": top_k, "filters": _filters(filter)}
+        answer = context.obj.gateway().call("POST", "/v1/answers", json=body)
+    if as_json:
+        return _print_json(answer)
+    how = "extractive" if answer["generator"] == "extractive" else f"written by {answer['generator']}"
+    console.print(Panel(_plain(answer["answer"]), title=f"Answer ({how})", title_align="left"))
+    _print_hits(answer["citations"])
+    return console.print(f"{answer['timings']['total']:.2f} s{', cached' if answer['cached'] else ''}", style="dim")
+
+
+@app.command()
+def search(context: typer.Context, query: str, top_k: TopK = 8, filter: Filter = None, as_json: AsJson = False) -> None:
+    """Find passages."""
+    with _told():
+        body = {"query": query, "top_k": top_k, "filters": _filters(filter)}
+        found = context.obj.gateway().call("POST", "/v1/search", json=body)
+    return _print_json(found) if as_json else _print_hits(found["hits"])
+
+
+@app.command()
+def upload(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, readable=True)],
+    title: Annotated[str, typer.Option(help="instead of the file's own; one file only")] = "",
+    principal: Annotated[list[str] | None, typer.Option(help="who may see it, of your own; default: you alone")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="until it is searchable")] = False,
+    seconds: Annotated[float, typer.Option(help="how long to wait for each")] = 120,
+    as_json: AsJson = False,
+) -> None:
+    """Upload files."""
+    gateway, done = context.obj.gateway(), []
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TextColumn("{task.fields[status]}"),
+               TimeElapsedColumn())  # fmt: skip
+    with _told(), Progress(*columns, console=complaints) as progress:
+        if title and len(files) > 1:
+            raise Failed("--title is for one file", 2)
+        for path in files:
+            bar = progress.add_task(_plain(path.name).plain, total=path.stat().st_size, status="uploading")
+            said = gateway.upload(
+                path,
+                title=title,
+                principals=principal or (),
+                progress=lambda sent, bar=bar: progress.advance(bar, sent),
+            )
+            progress.update(bar, status="indexing" if wait else "accepted")
+            if wait:
+                said |= gateway.wait(said["status_url"], seconds=seconds)
+                progress.update(bar, status=said["status"] if said["status"] == "live" else _why(said))
+            done.append(said)
+    if as_json:
+        _print_json(done)
+    else:
+        for said in done:
+            console.print(f"{said['document_id']}  {said.get('status', 'accepted')}  {said['uri']}", soft_wrap=True)
+    if wait and any(said["status"] != "live" for said in done):
+        raise typer.Exit(1)
+
+
+@app.command()
+def documents(
+    context: typer.Context,
+    status: Annotated[str, typer.Option(help="live, deleted, dead")] = "",
+    limit: Annotated[int, typer.Option(min=1)] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List the documents that you may see."""
+    with _told():
+        rows = list(context.obj.gateway().documents(status=status, limit=limit))
+    if as_json:
+        return _print_json(rows)
+    table = Table("document", "status", "title", "source", "chunks", box=None)
+    for row in rows:
+        table.add_row(row["document_id"], _why(row), _plain(row["title"]), row["source"], str(row["chunks"]))
+    return console.print(table if rows else "No documents that you may see.")
+
+
+def _stack_env(stack: Path | None) -> dict[str, str]:
+    here = Path.cwd()
+    folders = [stack] if stack else [folder / ".stack" for folder in (here, *here.parents)]
+    found = next((folder / "env" for folder in folders if (folder / "env").is_file()), None)
+    return {name: value for name, value in dotenv_values(found).items() if value} if found else {}
+
+
+def _filters(given: list[str] | None) -> dict[str, list[str]]:
+    filters: dict[str, list[str]] = {}
+    for each in given or []:
+        field, equals, value = each.partition("=")
+        if not equals:
+            raise Failed(f"--filter {each!r} is not of the form field=value", 2)
+        filters.setdefault(field, []).append(value)
+    return filters
+
+
+def _print_hits(hits: list[dict[str, Any]]) -> None:
+    if not hits:
+        console.print("Nothing found that you may see.")
+    for hit in hits:
+        place = f", page {hit['page']}" if hit["page"] else ""
+        console.print(
+            Text.assemble((f"[{hit['marker']}] ", "bold"), _plain(hit["title"]), place, f"  {hit['score']:.3f}")
+        )
+        console.print(Text("    ") + _plain(hit["quote"].strip()[:400]))
+        console.print(Text(f"    {hit['uri']}", style="dim"), soft_wrap=True)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _why(document: dict[str, Any]) -> str:
+    reason = document.get("reason")
+    return f"{document['status']} ({reason})" if reason else str(document["status"])
+
+
+def _plain(text: str) -> Text:
+    """Documents may hold escape sequences: none reaches the terminal, nor is anything read as markup."""
+    return Text("".join(c if c.isprintable() or c == "\n" else " " for c in text))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Failures as one sentence on stderr and an exit code."""
+    try:
+        yield
+    except (Failed, LoginFailed) as error:
+        complaints.print(_plain(str(error)), style="red")
+        raise typer.Exit(error.code if isinstance(error, Failed) else NOT_LOGGED_IN) from None
+
+
+if __name__ == "__main__":
+    app()

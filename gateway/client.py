@@ -1,0 +1,114 @@
+"""The gateway as a program uses it: calls with a token, problems as sentences."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+
+REFUSED, NOT_LOGGED_IN, UNREACHABLE = 1, 3, 4  # exit codes
+TIMEOUT = httpx.Timeout(120, connect=5)  # a hosted model may write for a minute
+FINAL = {"live", "dead", "suppressed", "deleted"}
+
+
+class Failed(Exception):
+    """The message is for people."""
+
+    def __init__(self, message: str, code: int = REFUSED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass
+class GatewayClient:
+    url: str
+    token: Callable[[], str]
+    transport: httpx.BaseTransport | None = None
+    _client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._client = httpx.Client(base_url=self.url, timeout=TIMEOUT, transport=self.transport)
+
+    def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """Raises Failed."""
+        try:
+            answer = self._client.request(method, path, headers={"Authorization": f"Bearer {self.token()}"}, **options)
+        except httpx.HTTPError as error:
+            raise Failed(f"the gateway {self.url} does not answer ({type(error).__name__})", UNREACHABLE) from None
+        if answer.is_success:
+            return dict(_json(answer))
+        raise _failed(answer)
+
+    def upload(
+        self, path: Path, *, title: str = "", principals: Sequence[str] = (), progress: Callable[[int], None]
+    ) -> dict[str, Any]:
+        """``progress`` is told the number of bytes sent since the last time."""
+        form: dict[str, Any] = {"principals": list(principals)} | ({"title": title} if title else {})
+        try:
+            with path.open("rb") as file:
+                reading: Any = _Watched(file, progress)
+                return self.call("POST", "/v1/documents", files={"file": (path.name, reading)}, data=form)
+        except OSError as error:
+            raise Failed(f"{path} cannot be read: {error.strerror}") from None
+
+    def wait(self, status_url: str, *, seconds: float, pause: float = 0.5) -> dict[str, Any]:
+        """The document once it is searchable, or will never be. Raises Failed when that takes longer than ``seconds``."""
+        end = time.monotonic() + seconds
+        while True:
+            document = self.call("GET", status_url)
+            if document["status"] in FINAL:
+                return document
+            if time.monotonic() > end:
+                raise Failed(f"document {document['document_id']} is still {document['status']} after {seconds:g} s")
+            time.sleep(pause)
+
+    def documents(self, *, status: str, limit: int) -> Iterator[dict[str, Any]]:
+        query: dict[str, Any] = {"limit": min(limit, 500)} | ({"status": status} if status else {})
+        while limit > 0:
+            page = self.call("GET", "/v1/documents", params=query)
+            yield from page["documents"][:limit]
+            limit -= len(page["documents"])
+            if page["next"] is None:
+                return
+            query["after"] = page["next"]
+
+
+class _Watched:
+    """A file that tells how much of it was read."""
+
+    def __init__(self, file: IO[bytes], progress: Callable[[int], None]) -> None:
+        self._file, self._progress = file, progress
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._file.read(size)
+        self._progress(len(piece))
+        return piece
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self.read(65_536), b"")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _json(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        found = answer.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Failed(f"{answer.url.host} answers like no gateway of ours: is the address right?", UNREACHABLE)
+    return found
+
+
+def _failed(answer: httpx.Response) -> Failed:
+    problem = _json(answer)
+    said = problem.get("detail") or problem.get("title") or f"status {answer.status_code}"
+    trace = f" (trace {problem['trace_id']})" if problem.get("trace_id") and answer.status_code >= 500 else ""
+    codes = {401: NOT_LOGGED_IN, 502: UNREACHABLE, 503: UNREACHABLE, 504: UNREACHABLE}
+    hint = "; run `tidemark login`" if answer.status_code == 401 else ""
+    return Failed(f"{problem.get('title', 'Refused')}: {said}{trace}{hint}", codes.get(answer.status_code, REFUSED))

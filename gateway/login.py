@@ -1,0 +1,220 @@
+"""Tokens for the command line: by browser (code and PKCE), by client credentials, refreshed, kept readable by their owner alone."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+import webbrowser
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+from authlib.common.security import generate_token
+from authlib.integrations.base_client import OAuthError
+from authlib.integrations.httpx_client import OAuth2Client
+
+SCOPE = "openid offline_access rag:query rag:ingest"
+PUBLIC = {"token_endpoint_auth_method": "none"}  # PKCE stands in for a secret, which a program on a laptop cannot keep
+PATIENCE = 300  # seconds to log in at the browser
+EARLY = 30  # seconds before its end at which a token is renewed
+TIMEOUT = 10.0
+
+
+class LoginFailed(Exception):
+    """The message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    gateway: str
+    issuer: str
+    client_id: str  # a public client that may redirect to loopback
+    machine_id: str = ""  # the client of client credentials
+    machine_secret: str = ""
+
+
+class TokenFile:
+    """Tokens by gateway: a token is never sent to another gateway than it was got for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self, gateway: str) -> dict[str, Any] | None:
+        try:
+            tokens = json.loads(self._path.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        found = tokens.get(gateway)
+        return found if isinstance(found, dict) else None
+
+    def write(self, gateway: str, token: Mapping[str, Any]) -> None:
+        try:
+            tokens = json.loads(self._path.read_bytes())
+        except (FileNotFoundError, ValueError):
+            tokens = {}
+        fresh = self._path.with_suffix(f".{os.getpid()}")
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(tokens | {gateway: dict(token)}, file)
+        fresh.replace(self._path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """A refresh token works once: two processes must not both spend it."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(self._path.with_suffix(".lock"), "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def access_token(target: Target, kept: TokenFile) -> str:
+    """A token that lives for half a minute at least. Raises LoginFailed when only a login helps."""
+    with kept.locked():
+        token = kept.read(target.gateway)
+        if token is None or token.get("issuer") != target.issuer:
+            raise LoginFailed("you are not logged in: run `tidemark login`")
+        if token["expires_at"] - EARLY < time.time():
+            token = _renewed(target, token)
+            kept.write(target.gateway, token)
+        return str(token["access_token"])
+
+
+def by_client_credentials(target: Target, scope: str = "") -> dict[str, Any]:
+    if not target.machine_secret:
+        raise LoginFailed(
+            "client credentials need OIDC_CLIENT_ID and OIDC_CLIENT_SECRET in the environment or the stack's env"
+        )
+    endpoints = discover(target.issuer)
+    with OAuth2Client(target.machine_id, target.machine_secret, timeout=TIMEOUT) as client:
+        asked = {"scope": scope} if scope else {}
+        return _fetched(target, "machine", lambda: client.fetch_token(
+            endpoints["token_endpoint"], grant_type="client_credentials", **asked))  # fmt: skip
+
+
+def by_browser(target: Target, *, user: str = "", scope: str = SCOPE, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Authorization code with PKCE (RFC 8252). ``user`` is for issuers that let a hint log in, as the development issuer does."""
+    endpoints = discover(target.issuer)
+    with _Listener(("127.0.0.1", 0), _Callback) as listener:
+        redirect = f"http://127.0.0.1:{listener.server_port}/callback"
+        client = OAuth2Client(
+            target.client_id,
+            scope=scope,
+            redirect_uri=redirect,
+            code_challenge_method="S256",
+            timeout=TIMEOUT,
+            **PUBLIC,
+        )
+        with client:
+            verifier = generate_token(64)
+            hint = {"login_hint": user} if user else {}
+            url, state = client.create_authorization_url(
+                endpoints["authorization_endpoint"], code_verifier=verifier, **hint
+            )
+            answer = _hinted(url, redirect) if user else listener.wait(url, tell)
+            _check(answer, state, endpoints)
+            return _fetched(target, "person", lambda: client.fetch_token(
+                endpoints["token_endpoint"], authorization_response=answer, state=state, code_verifier=verifier))  # fmt: skip
+
+
+def discover(issuer: str) -> dict[str, Any]:
+    if not issuer:
+        raise LoginFailed("no issuer is known: pass --issuer, or set OIDC_ISSUER, or start the local stack")
+    try:
+        answer = httpx.get(f"{issuer.rstrip('/')}/.well-known/openid-configuration", timeout=TIMEOUT)
+        answer.raise_for_status()
+        found = answer.json()
+        if found["issuer"] != issuer or not {"authorization_endpoint", "token_endpoint"} <= found.keys():
+            raise ValueError("another issuer's document")
+        return dict(found)
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        raise LoginFailed(
+            f"the issuer {issuer} cannot be read ({type(error).__name__}): is its address right?"
+        ) from None
+
+
+def _renewed(target: Target, token: Mapping[str, Any]) -> dict[str, Any]:
+    if token.get("kind") == "machine":
+        return by_client_credentials(target, token.get("scope", ""))
+    if not token.get("refresh_token"):
+        raise LoginFailed("your login has ended: run `tidemark login` again")
+    endpoint = discover(target.issuer)["token_endpoint"]
+    with OAuth2Client(target.client_id, timeout=TIMEOUT, **PUBLIC) as client:
+        fresh = _fetched(target, "person", lambda: client.refresh_token(endpoint, refresh_token=token["refresh_token"]))
+    return {"refresh_token": token["refresh_token"]} | fresh
+
+
+def _fetched(target: Target, kind: str, fetch: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    try:
+        token = fetch()
+    except (OAuthError, httpx.HTTPError) as error:
+        raise LoginFailed(f"the issuer gave no token ({error}): run `tidemark login` again") from None
+    names = ("access_token", "refresh_token", "scope")
+    expires_at = float(token.get("expires_at") or time.time() + 300)
+    found = {name: token[name] for name in names if token.get(name)}
+    return {**found, "expires_at": expires_at, "issuer": target.issuer, "kind": kind}
+
+
+def _hinted(url: str, redirect: str) -> str:
+    try:
+        answer = httpx.get(url, timeout=TIMEOUT)
+    except httpx.HTTPError as error:
+        raise LoginFailed(f"the issuer does not answer ({type(error).__name__})") from None
+    location = answer.headers.get("location", "")
+    if not answer.is_redirect or not location.startswith(redirect):
+        raise LoginFailed("this issuer does not log in by name: leave out --user and log in at the browser")
+    return str(location)
+
+
+def _check(answer: str, state: str, endpoints: Mapping[str, Any]) -> None:
+    found = {name: values[0] for name, values in parse_qs(urlsplit(answer).query).items()}
+    if found.get("state") != state:
+        raise LoginFailed("the answer belongs to another login: try again")
+    if found.get("iss", endpoints["issuer"]) != endpoints["issuer"]:  # RFC 9207
+        raise LoginFailed("the answer comes from another issuer: try again")
+    if "error" in found:
+        raise LoginFailed(f"the issuer refuses: {found.get('error_description') or found['error']}")
+    if "code" not in found:
+        raise LoginFailed("the answer holds no code: try again")
+
+
+class _Callback(BaseHTTPRequestHandler):
+    server: _Listener
+
+    def do_GET(self) -> None:
+        known = urlsplit(self.path).path == "/callback"
+        body = b"You are logged in: close this window." if known else b"Nothing here."
+        self.send_response(200 if known else 404)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        if known:
+            self.server.answer = f"http://127.0.0.1{self.path}"
+
+    def log_message(self, *_: Any) -> None:
+        """The path holds a code."""
+
+
+class _Listener(HTTPServer):
+    """Waits on loopback for the browser to come back."""
+
+    answer = ""
+
+    def wait(self, url: str, tell: Callable[[str], None]) -> str:
+        tell(url)
+        webbrowser.open(url)
+        end = time.monotonic() + PATIENCE
+        while not self.answer and (left := end - time.monotonic()) > 0:
+            self.timeout = left
+            self.handle_request()
+        if not self.answer:
+            raise LoginFailed(f"nobody logged in within {PATIENCE} seconds")
+        return self.answer

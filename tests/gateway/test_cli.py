@@ -1,0 +1,192 @@
+"""The command line against the development issuer and a gateway, both listening on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from typer.testing import CliRunner, Result
+
+from deploy.local.issuer import create_app as create_issuer
+from deploy.local.issuer_grants import Grants
+from deploy.local.issuer_keys import Keys
+from deploy.local.issuer_tokens import Issuer
+from gateway.app import create_app
+from gateway.cli import app
+from gateway.identity import Verifier
+from gateway.issuer import IssuerKeys
+
+MACHINE_SECRET = "a-secret-of-the-demo-client"
+SENTENCE = "Lanterns on the east pier are lit at dusk."
+
+
+@contextmanager
+def serving(application: Any, listener: socket.socket) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(application, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    end = time.monotonic() + 30
+    while not server.started and time.monotonic() < end:
+        time.sleep(0.01)
+    assert server.started
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(30)
+
+
+def loopback() -> socket.socket:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    return listener
+
+
+@pytest.fixture
+def tidemark(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Runs ``tidemark ARGUMENTS``. ``clock`` shifts the issuer's time: a negative one makes tokens that have ended."""
+    shift = {"seconds": 0}
+    listener = loopback()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    issuer = Issuer(
+        url=url, audience="tidemark", lifetime=300, secret=MACHINE_SECRET, keys=Keys(tmp_path / "keys.json"),
+        grants=Grants(tmp_path / "grants.json"), now=lambda: int(time.time()) + shift["seconds"],
+    )  # fmt: skip
+    verifier = Verifier(IssuerKeys(url, httpx.AsyncClient(), allow_http=True), audience="tidemark")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for name in ("GATEWAY_URL", "OIDC_ISSUER", "TIDEMARK_STACK", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    with serving(create_issuer(issuer), listener), serving(create_app(world, verifier), loopback()) as gateway:  # type: ignore[arg-type]
+        (tmp_path / ".stack").mkdir()
+        lines = (
+            f"GATEWAY_URL={gateway}",
+            f"OIDC_ISSUER={url}",
+            "OIDC_CLIENT_ID=demo",
+            f"OIDC_CLIENT_SECRET={MACHINE_SECRET}",
+        )
+        (tmp_path / ".stack" / "env").write_text("\n".join(lines))
+
+        def run(*arguments: str, code: int = 0) -> Result:
+            result = CliRunner().invoke(app, list(arguments))
+            assert result.exit_code == code, (result.output, result.exception)
+            return result
+
+        run.shift = shift  # type: ignore[attr-defined]
+        run.tokens = tmp_path / "config" / "tidemark" / "tokens.json"  # type: ignore[attr-defined]
+        yield run
+
+
+async def test_alice_logs_in_asks_and_searches(tidemark: Any, world: Any) -> None:
+    await world.index(SENTENCE)
+    await asyncio.to_thread(tidemark, "login", "--user", "alice")
+    told = await asyncio.to_thread(tidemark, "ask", "When are the lanterns lit?")
+    assert SENTENCE in " ".join(told.output.split())
+    assert "a.md" in told.output
+    found = await asyncio.to_thread(tidemark, "search", "lanterns", "--json")
+    assert [hit["text"] for hit in json.loads(found.stdout)["hits"]] == [SENTENCE]
+
+
+def test_the_token_is_its_owners_alone(tidemark: Any) -> None:
+    tidemark("login", "--user", "alice")
+    assert stat.S_IMODE(tidemark.tokens.stat().st_mode) == 0o600
+    assert stat.S_IMODE(tidemark.tokens.parent.stat().st_mode) == 0o700
+
+
+async def test_bob_does_not_find_it(tidemark: Any, world: Any) -> None:
+    await world.index(SENTENCE)
+    await asyncio.to_thread(tidemark, "login", "--user", "bob")
+    assert "Nothing found" in (await asyncio.to_thread(tidemark, "search", "lanterns")).output
+
+
+def test_a_program_logs_in_by_client_credentials(tidemark: Any) -> None:
+    tidemark("login", "--client-credentials")
+    tidemark("documents")
+
+
+def test_an_ended_token_is_refreshed_once_for_each_use(tidemark: Any) -> None:
+    tidemark.shift["seconds"] = -600
+    tidemark("login", "--user", "alice")
+    before = next(iter(json.loads(tidemark.tokens.read_text()).values()))
+    stored = {key: value | {"expires_at": 0} for key, value in json.loads(tidemark.tokens.read_text()).items()}
+    tidemark.tokens.write_text(json.dumps(stored))
+    tidemark.shift["seconds"] = 0
+    tidemark("documents")
+    after = next(iter(json.loads(tidemark.tokens.read_text()).values()))
+    assert after["access_token"] != before["access_token"]
+    assert after["refresh_token"] != before["refresh_token"]
+
+
+def test_who_is_not_logged_in_is_told_how(tidemark: Any) -> None:
+    assert "tidemark login" in tidemark("ask", "x", code=3).output
+
+
+def test_an_unknown_user_is_refused(tidemark: Any) -> None:
+    assert "mallory" in tidemark("login", "--user", "mallory", code=3).output
+    assert not tidemark.tokens.exists()
+
+
+def test_a_token_is_not_sent_to_another_gateway(tidemark: Any) -> None:
+    tidemark("login", "--user", "alice")
+    assert "tidemark login" in tidemark("--gateway", "http://127.0.0.1:1", "documents", code=3).output
+
+
+def test_a_gateway_that_is_down_is_told_in_a_sentence(tidemark: Any) -> None:
+    tidemark("--gateway", "http://127.0.0.1:1", "login", "--user", "alice")
+    assert "does not answer" in tidemark("--gateway", "http://127.0.0.1:1", "documents", code=4).output
+
+
+def test_an_issuer_that_is_down_is_told_in_a_sentence(tidemark: Any) -> None:
+    assert "cannot be read" in tidemark("--issuer", "http://127.0.0.1:1", "login", "--user", "alice", code=3).output
+
+
+async def test_uploads_are_awaited_until_searchable(tidemark: Any, world: Any, tmp_path: Path) -> None:
+    for name in ("tides.md", "lanterns.md"):
+        (tmp_path / name).write_text(SENTENCE)
+    await asyncio.to_thread(tidemark, "login", "--user", "alice")
+    publish = world.events.publish
+
+    async def publish_and_index(topic: str, events: Any, *, headers: Any = None) -> None:
+        await publish(topic, events, headers=headers)
+        for _, event in events:
+            await world.index(SENTENCE, source="uploads", uri=event.uri, principals=["user:alice"])
+
+    world.events.publish = publish_and_index
+    files = [str(tmp_path / name) for name in ("tides.md", "lanterns.md")]
+    told = await asyncio.to_thread(tidemark, "upload", *files, "--wait", "--json")
+    said = json.loads(told.stdout)
+    assert [each["status"] for each in said] == ["live", "live"]
+    assert "tides.md" in said[0]["uri"]
+    listed = await asyncio.to_thread(tidemark, "documents", "--json")
+    assert {each["document_id"] for each in json.loads(listed.stdout)} == {each["document_id"] for each in said}
+
+
+def test_a_problem_is_shown_as_a_sentence(tidemark: Any, tmp_path: Path) -> None:
+    (tmp_path / "large.txt").write_text("x" * 5000)
+    tidemark("login", "--user", "alice")
+    told = tidemark("upload", str(tmp_path / "large.txt"), code=1).output
+    assert "Too large" in told
+    assert "{" not in told
+
+
+def test_a_wrong_filter_is_a_usage_error(tidemark: Any) -> None:
+    tidemark("login", "--user", "alice")
+    tidemark("search", "x", "--filter", "source", code=2)
+    assert "tenant" in tidemark("search", "x", "--filter", "tenant=globex", code=1).output
+
+
+async def test_escape_sequences_of_documents_do_not_reach_the_terminal(tidemark: Any, world: Any) -> None:
+    await world.index("Lanterns \x1b[2J\x1b]0;owned\x07 are [bold]lit[/bold] at dusk.")
+    await asyncio.to_thread(tidemark, "login", "--user", "alice")
+    told = (await asyncio.to_thread(tidemark, "search", "lanterns")).output
+    assert "\x1b" not in told
+    assert "[bold]lit[/bold]" in told
