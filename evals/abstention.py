@@ -1,0 +1,136 @@
+"""When to say "I do not know": the evidence of answerable and of unanswerable questions, and the threshold between them.
+
+``python -m evals.abstention FOLDER...`` takes folders with ``corpus/`` and ``qa.jsonl`` (``question``; ``type`` begins with "unanswerable"
+for some), finds hits for the questions as the gateway does, and prints the table from which ``extractive.THRESHOLD`` was read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rag import chunking
+from rag.adapters.embedders.bm25 import Bm25Encoder
+from rag.adapters.embedders.minilm import Minilm
+from rag.adapters.embedders.onnx import OnnxEmbedder
+from rag.adapters.llms.extractive import THRESHOLD, Evidence, ExtractiveGenerator, evidence
+from rag.ids import Ids
+from rag.models import Cause, Chunk, Hit, Provenance
+from rag.parsing import parse
+
+_QUESTIONS = 200  # of a folder, evenly taken: enough to tell 2% from 5%
+TOP_K = 8  # hits of a question, as the gateway's default
+_CANDIDATES, _RRF = 50, 2  # of each list; Qdrant's constant of reciprocal rank fusion
+_LOST_AT_MOST = (
+    0.05  # share of answerable questions that may be refused: a refusal costs more trust than a cited near miss
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    answerable: bool
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """At ``threshold``: the shares of unanswerable questions refused (rightly) and of answerable ones (wrongly)."""
+
+    threshold: float
+    refused: float
+    lost: float
+
+
+class Collection:
+    """Chunks and their vectors in memory, searched by dense and BM25 candidates, fused by reciprocal rank."""
+
+    def __init__(self, chunks: Sequence[tuple[str, Chunk]], embedder: OnnxEmbedder) -> None:
+        self._chunks, self._embedder, self._sparse = chunks, embedder, Bm25Encoder()
+        inputs = [chunk.input for _, chunk in chunks]
+        self._dense = np.stack(embedder.embed_now(inputs))
+        self._weights: dict[int, dict[int, float]] = {}
+        for row, vector in enumerate(self._sparse.encode(inputs)):
+            for index, value in zip(vector.indices.tolist(), vector.values.tolist(), strict=True):
+                self._weights.setdefault(index, {})[row] = value
+
+    async def search(self, question: str) -> list[Hit]:
+        near = self._dense @ await self._embedder.embed_query(question)
+        scores: dict[int, float] = {}
+        for ranked in (np.argsort(-near)[:_CANDIDATES].tolist(), self._by_terms(question)):
+            for rank, row in enumerate(ranked):
+                scores[row] = scores.get(row, 0.0) + 1 / (_RRF + rank)
+        best = sorted(scores, key=lambda row: -scores[row])[:TOP_K]
+        return [_hit(*self._chunks[row], scores[row]) for row in best]
+
+    def _by_terms(self, question: str) -> list[int]:
+        total: npt.NDArray[np.float64] = np.zeros(len(self._chunks))
+        for index in self._sparse.encode_query(question).indices.tolist():
+            rows = self._weights.get(index, {})
+            rarity = np.log(1 + (len(self._chunks) - len(rows) + 0.5) / (len(rows) + 0.5))
+            for row, value in rows.items():
+                total[row] += rarity * value
+        return [row for row in np.argsort(-total)[:_CANDIDATES].tolist() if total[row] > 0]
+
+
+async def measure(folder: Path, embedder: OnnxEmbedder) -> list[Measured]:
+    collection = Collection(_chunks(folder / "corpus", embedder), embedder)
+    generator = ExtractiveGenerator(embedder)
+    measured = []
+    for item in _questions(folder / "qa.jsonl"):
+        scored = await generator.score(item["question"], await collection.search(item["question"]))
+        if scored:
+            measured.append(Measured(not item["type"].startswith("unanswerable"), evidence(item["question"], scored)))
+    return measured
+
+
+def at(measured: Sequence[Measured], threshold: float) -> Choice:
+    def share(answerable: bool) -> float:
+        scores = [each.evidence.score for each in measured if each.answerable is answerable]
+        return sum(score < threshold for score in scores) / max(1, len(scores))
+
+    return Choice(threshold, share(False), share(True))
+
+
+def _questions(path: Path) -> list[Mapping[str, str]]:
+    items = [json.loads(line) for line in path.read_text().splitlines()]
+    return items[:: max(1, len(items) // _QUESTIONS)]
+
+
+def _chunks(corpus: Path, embedder: OnnxEmbedder) -> list[tuple[str, Chunk]]:
+    ids, settings = Ids(b"only for measuring"), chunking.ChunkSettings()
+    found = []
+    for path in sorted(path for path in corpus.rglob("*") if path.is_file()):
+        parsed = parse(path.read_bytes(), name=path.name)
+        made = chunking.chunk(
+            parsed, document_id=path.name, tenant="evals", ids=ids, tokenizer=embedder, settings=settings
+        )
+        found += [(path.name, chunk) for chunk in made]
+    return found
+
+
+def _hit(name: str, chunk: Chunk, score: float) -> Hit:
+    return Hit(chunk, score, Provenance(name, 1, f"file:///{name}", name, "1", Cause("", "", 0, -1)))
+
+
+def main(folders: Sequence[Path], models_dir: Path) -> None:
+    embedder = Minilm.load(models_dir)
+    for folder in folders:
+        measured = asyncio.run(measure(folder, embedder))
+        answerable = sum(each.answerable for each in measured)
+        print(f"{folder.name}: {answerable} answerable, {len(measured) - answerable} unanswerable")
+        for threshold in (0.5, 0.6, 0.65, THRESHOLD, 0.8, 0.9, 1.0):
+            choice = at(measured, threshold)
+            print(
+                f"  {threshold:.2f}: {choice.refused:6.1%} of the unanswerable refused, {choice.lost:6.1%} of the others lost"
+            )
+
+
+if __name__ == "__main__":
+    main([Path(argument) for argument in sys.argv[1:]], Path(".cache/models"))
