@@ -245,6 +245,8 @@ def snowflake_parameters(settings: Settings) -> dict[str, Any]:
         "port": settings.snowflake_port,
         "protocol": settings.snowflake_protocol,
         "session_parameters": {"CLIENT_TELEMETRY_ENABLED": False, "TIMEZONE": "UTC"},
+        # Elsewhere than at Snowflake there is no cloud to detect, and asking for its metadata costs seconds a login.
+        "platform_detection_timeout_seconds": 0.0 if settings.snowflake_host else None,
         "login_timeout": 10,
         "network_timeout": 60,
     }

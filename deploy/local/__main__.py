@@ -115,7 +115,8 @@ def logs(
 @app.command()
 def demo(dir: Folder = DEFAULT) -> None:
     """Start everything, load the sample corpus, ask, and print the cited answer."""
-    importlib.import_module("deploy.local.demo").run(dir)
+    up(dir)
+    importlib.import_module("deploy.local.demo").run(dir.resolve(), console)
 
 
 def _down(folder: Path) -> None:

@@ -35,6 +35,7 @@ def steps() -> tuple[Step, ...]:
         Step("compatibility", require_backward_compatibility, ("registry",)),
         Step("topics", create_topics, ("kafka", "compatibility")),
         Step("buckets", create_buckets, ("s3",)),
+        Step("tables", create_tables, ("warehouse",)),
         Step("instance", dagster.configure, ()),
     )
 
@@ -89,6 +90,16 @@ def create_buckets(stack: Stack) -> None:
     s3.put_bucket_notification_configuration(
         Bucket=DOCUMENTS, NotificationConfiguration={"QueueConfigurations": [queue]}
     )
+
+
+def create_tables(stack: Stack) -> None:
+    """The tables that the snowflake source watches, empty until somebody fills them."""
+    import snowflake.connector
+
+    from deploy.local import sample
+    from deploy.local.warehouse_connection import connection_parameters
+
+    sample.create_tables(lambda: snowflake.connector.connect(**connection_parameters(environment(stack))))
 
 
 def _client(stack: Stack, service: str) -> Any:

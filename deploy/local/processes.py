@@ -80,7 +80,7 @@ def application(stack: Stack) -> tuple[Process, ...]:
         ),
         Process(
             "consumers", (sys.executable, "-m", "consumers"), probes.answers(port["consumers"], "/healthz"),
-            ports=("consumers",), needs=("topics", "buckets", "ledger", "warehouse", "redis"), infrastructure=False,
+            ports=("consumers",), needs=("topics", "buckets", "ledger", "tables", "redis"), infrastructure=False,
         ),
         Process(
             "gateway", (sys.executable, "-m", "gateway"), probes.answers(port["gateway"], "/readyz"),
