@@ -46,7 +46,8 @@ def register_topics(
             )
     _create(admin, [topic for topic in topics if topic.name not in present], replication, tell)
     for topic in topics:
-        _correct(admin, topic, tell)
+        if topic.name in present:  # a new one is as it was created, and its settings may not be known everywhere yet
+            _correct(admin, topic, tell)
 
 
 def register_schemas(registry: ConfluentRegistry, table: Iterable[Topic], tell: Tell) -> None:

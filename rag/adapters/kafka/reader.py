@@ -17,6 +17,7 @@ from schemas.codec import Codec, Malformed, RegistryUnavailable
 
 BATCH: Final = 500  # records taken from librdkafka at a time
 WAIT: Final = 0.05  # seconds that it may gather them
+SILENCE: Final = 1.0  # seconds after which it is asked whether there is such a partition
 
 READER: Final[Mapping[str, Any]] = {
     "group.id": "tidemark-reader",  # librdkafka wants one; it assigns and never commits, so the group never exists
@@ -46,7 +47,7 @@ class Reader:
             return records
         with asking(f"{topic}[{partition}]"), self._consumer() as consumer:
             consumer.assign([TopicPartition(topic, partition, start)])
-            position, heard = start, time.monotonic()
+            position, heard, known = start, time.monotonic(), False
             while position < end and (limit is None or len(records) < limit):
                 for message in consumer.consume(min(BATCH, end - position), WAIT):
                     heard = time.monotonic()
@@ -58,7 +59,10 @@ class Reader:
                     if offset < end:
                         records.append(self._record(topic, partition, offset, message))
                     position = offset + 1
-                if time.monotonic() - heard > self._timeout:
+                silence = time.monotonic() - heard
+                if silence > SILENCE and not known:
+                    known = self._require(consumer, topic, partition)
+                if silence > self._timeout:
                     raise Unavailable(f"{topic}[{partition}] sent nothing at {position} for {self._timeout:g} s")
         return records[:limit]
 
@@ -81,6 +85,14 @@ class Reader:
         except RegistryUnavailable as unavailable:
             raise Unavailable(f"{topic} cannot be decoded: {unavailable}") from unavailable
         return Record(topic, partition, offset, key, value, _headers(message), error)
+
+    def _require(self, consumer: Consumer, topic: str, partition: int) -> bool:
+        """librdkafka waits for a topic that does not exist as if it might come."""
+        found = consumer.list_topics(topic, timeout=self._timeout).topics[topic]
+        if partition not in found.partitions:
+            problem = KafkaError(KafkaError._UNKNOWN_PARTITION)
+            raise refusal(found.error or problem, f"{topic}[{partition}] cannot be read")
+        return True
 
     def _failure(self, error: KafkaError, consumer: Consumer, at: TopicPartition) -> Exception:
         where = f"{at.topic}[{at.partition}]"
