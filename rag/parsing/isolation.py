@@ -1,7 +1,8 @@
 """What a process may still do once it is about to read hostile bytes: compute, and answer on the socket it was given.
 
-On Linux the kernel enforces it (a network namespace of its own where permitted, a seccomp filter always); elsewhere, and beside that,
-an audit hook stops what goes through Python. Nothing here keeps a process from reading files that its user may read.
+On Linux the kernel enforces it: a network namespace of its own and no capabilities, a seccomp filter, and Landlock for files, each where
+the kernel and the container permit it. Elsewhere, and beside that, an audit hook stops what goes through Python: enough for a
+parser that is led astray, not for one that runs an attacker's machine code.
 """
 
 from __future__ import annotations
@@ -13,21 +14,27 @@ import resource
 import signal
 import struct
 import sys
+from collections.abc import Iterable
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SECCOMP_MODE_FILTER = 2
+_READ_FILES = 1 << 2 | 1 << 3  # files and directories
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | 1  # EPERM
 
 # machine → (audit architecture, numbers of: socket connect execve execveat ptrace process_vm_readv process_vm_writev unshare setns mount
-# bpf perf_event_open io_uring_setup pidfd_getfd keyctl, numbers of: fork vfork clone clone3)
+# bpf perf_event_open io_uring_setup pidfd_getfd keyctl, numbers of: fork vfork clone clone3 kill tkill tgkill pidfd_send_signal)
 _CALLS = {
     "x86_64": (
         0xC000003E,
         (41, 42, 59, 322, 101, 310, 311, 272, 308, 165, 321, 298, 425, 438, 250),
-        (57, 58, 56, 435),
+        (57, 58, 56, 435, 62, 200, 234, 424),
     ),
-    "aarch64": (0xC00000B7, (198, 203, 221, 281, 117, 270, 271, 97, 268, 40, 280, 241, 425, 438, 219), (220, 435)),
+    "aarch64": (
+        0xC00000B7,
+        (198, 203, 221, 281, 117, 270, 271, 97, 268, 40, 280, 241, 425, 438, 219),
+        (220, 435, 129, 130, 131, 424),
+    ),
 }
 _AUDITED = ("socket.", "subprocess.", "os.exec", "os.posix_spawn", "os.system", "os.fork", "ctypes.dlopen", "urllib.")
 
@@ -40,12 +47,47 @@ def leave_network() -> bool:
     return bool(libc.unshare(_CLONE_NEWNET) == 0 or libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0)
 
 
-def refuse_system_calls(*, forks: bool = False) -> bool:
-    """A seccomp filter, kept by all children: no sockets, no programs, no tracing; with ``forks``, no further processes or threads."""
+def drop_capabilities() -> None:
+    """Root without them is bound by its own limits, and still reads the files that root owns."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).capset(struct.pack("Ii", 0x20080522, 0), bytes(24))
+
+
+def landlock_version() -> int:
+    """0 where the kernel has none."""
+    if sys.platform != "linux":
+        return 0
+    return max(0, int(ctypes.CDLL(None, use_errno=True).syscall(444, None, ctypes.c_size_t(0), 1)))
+
+
+def refuse_files(readable: Iterable[str]) -> bool:
+    """Landlock: no file is written, none is read but those beneath ``readable``; no signal leaves."""
+    version = landlock_version()
+    if not version:
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    handled = (1 << (13 if version < 2 else 14 if version < 3 else 15 if version < 5 else 16)) - 1
+    attributes = struct.pack("QQQ", handled, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
+    size = 8 if version < 4 else 16 if version < 6 else 24
+    ruleset = libc.syscall(444, attributes, ctypes.c_size_t(size), 0)
+    if ruleset < 0:
+        return False
+    for path in readable:
+        directory = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        libc.syscall(445, ruleset, 1, struct.pack("=Qi", _READ_FILES, directory), 0)
+        os.close(directory)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, *[ctypes.c_ulong(n) for n in (1, 0, 0, 0)])
+    held = libc.syscall(446, ruleset, 0)
+    os.close(ruleset)
+    return bool(held == 0)
+
+
+def refuse_system_calls(*, alone: bool = False) -> bool:
+    """A seccomp filter, kept by all children: no sockets, programs, tracing; with ``alone``, no processes, threads, signals."""
     if sys.platform != "linux" or platform.machine() not in _CALLS:
         return False
     architecture, calls, forking = _CALLS[platform.machine()]
-    program = _program(architecture, calls + forking if forks else calls)
+    program = _program(architecture, calls + forking if alone else calls)
     libc = ctypes.CDLL(None, use_errno=True)
     length, address = len(program) // 8, ctypes.create_string_buffer(program)
     filter_ = struct.pack("HxxxxxxP", length, ctypes.addressof(address))

@@ -18,6 +18,7 @@ WHOLE = 1_000  # characters: an object that reads no longer than this stays one 
 LONG = 300  # characters: a string longer than this, or with line breaks, is a record of its own
 _TITLES = ("title", "name", "headline", "subject")
 _DEEPEST = 100
+_LONGEST_KEY = 100
 
 
 def parse(content: bytes, name: str) -> ParsedDocument:
@@ -68,7 +69,7 @@ def records(value: Any, path: Path) -> Iterator[Piece]:
         yield _record(plain, path)
         for key, item in value.items():
             if not _is_plain(item):
-                yield from records(item, (*path, one_line(key)))
+                yield from records(item, (*path, one_line(key)[:_LONGEST_KEY]))
     elif isinstance(value, list):
         if all(map(_is_plain, value)):
             yield _record([", ".join(map(_scalar, value))], path)

@@ -19,6 +19,14 @@ MOST_PAGES = 2_000
 _HYPHENS = {0x02: "-", 0xFFFE: "-", 0xAD: "-"}  # how pdfium reports a hyphen at the end of a line
 _GAP = 0.85  # of the font size: a wider gap within a line parts columns or cells; justified spaces stretch to 0.7
 _APPLICATION = ("Microsoft Word - ", "Microsoft PowerPoint - ")
+_NO_TITLE = {
+    "untitled",
+    "anonymous",
+    "(anonymous)",
+    "unspecified",
+    "document",
+    "title",
+}  # that producers write for want of one
 
 
 def parse(content: bytes, name: str, most_pages: int = MOST_PAGES) -> ParsedDocument:
@@ -33,6 +41,8 @@ def parse(content: bytes, name: str, most_pages: int = MOST_PAGES) -> ParsedDocu
         document.close()
     for prefix in _APPLICATION:
         title = title.removeprefix(prefix)
+    if title.strip().lower() in _NO_TITLE:
+        title = ""
     return assemble(pieces_of(pages), name=name, media_type=PDF, title=title, pages=count)
 
 

@@ -12,6 +12,9 @@ from rag.errors import Rejected
 from rag.models import Block, BlockKind, ParsedDocument
 from rag.parsing.language import language_of
 
+_LONGEST_HEADING = 500  # characters; what is longer is no heading, and would be repeated in every section path below it
+_LONGEST_HEADER = 2_000  # characters; a table's header is repeated for every row
+
 CELL = " | "  # between the cells of a row, in a row's text as in its header
 
 _BREAKS = re.compile(r"\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -67,15 +70,19 @@ def assemble(
         text = clean(piece.text).strip("\n").rstrip() if piece.kind is BlockKind.CODE else normalize(piece.text)
         if not any(character.isalnum() for character in text):
             continue  # rules, bullets, empty rows
-        if piece.kind is BlockKind.HEADING:
+        is_heading = piece.kind is BlockKind.HEADING
+        if is_heading:
             text = one_line(text)
+        if is_heading and len(text) <= _LONGEST_HEADING:
             while outline and outline[-1][0] >= piece.level:
                 outline.pop()
+        kind = BlockKind.PARAGRAPH if is_heading and len(text) > _LONGEST_HEADING else piece.kind
         section = tuple(heading for _, heading in outline) if piece.section is None else piece.section
-        blocks.append(Block(piece.kind, position, position + len(text), section, piece.page, piece.header))
+        header = piece.header[:_LONGEST_HEADER] if piece.header else None
+        blocks.append(Block(kind, position, position + len(text), section, piece.page, header))
         texts.append(text)
         position += len(text) + 2
-        if piece.kind is BlockKind.HEADING:
+        if kind is BlockKind.HEADING:
             outline.append((piece.level, text))
     if not blocks:
         raise Rejected(

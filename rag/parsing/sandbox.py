@@ -27,6 +27,7 @@ from rag.parsing import wire
 
 _START_SECONDS = 120  # loading the parsers takes two, on a busy machine ten
 _LARGEST_REFUSAL = 64 * 1024
+_PATHS = [str(Path(rag.__file__).parents[1])]  # where the worker finds this package
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +156,10 @@ class _Nursery:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        root = Path(rag.__file__).parents[1]
         environment = {
             "PATH": os.defpath,
             "LANG": "C.UTF-8",
-            "PYTHONPATH": str(root),
+            "PYTHONPATH": os.pathsep.join(_PATHS),
             "PYTHONDONTWRITEBYTECODE": "1",
             "DO_NOT_TRACK": "1",
             "RAYON_NUM_THREADS": "1",

@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from rag.errors import Rejected
@@ -23,11 +24,15 @@ from rag.parsing import isolation, wire
 from rag.parsing.formats import parse, parser_of
 from rag.parsing.sniffing import media_type_of
 
+_LIBRARIES = {sys.prefix, sys.base_prefix, str(Path(__file__).parents[1])}  # a codec may still be imported
+
 
 def main(control_fd: int) -> None:
     layers = ["network namespace"] if isolation.leave_network() else []
+    isolation.drop_capabilities()
     preload()
     layers += ["seccomp"] if isolation.refuse_system_calls() else []
+    layers += ["landlock"] if isolation.landlock_version() else []
     control = socket.socket(fileno=control_fd)
     control.send(json.dumps({"ready": [*layers, "audit hook"]}).encode())
     children: set[int] = set()
@@ -119,9 +124,10 @@ def _serve(connection: socket.socket) -> None:
     request_length, content_length = wire.LENGTHS.unpack(_exactly(connection, wire.LENGTHS.size))
     request = json.loads(_exactly(connection, request_length))
     content = _exactly(connection, content_length)
-    isolation.refuse_system_calls(forks=True)
-    isolation.refuse_in_python()
     isolation.limit_resources(seconds=request["seconds"], memory_bytes=request["memory_bytes"])
+    isolation.refuse_files(_LIBRARIES)
+    isolation.refuse_system_calls(alone=True)
+    isolation.refuse_in_python()
     status, reply = _reply(content, request)
     connection.sendall(wire.REPLY.pack(status, len(reply)))
     connection.sendall(reply)
