@@ -115,7 +115,9 @@ def _styles(serif: bool) -> dict[str, ParagraphStyle]:
         "note": ParagraphStyle("note", body, leftIndent=8, borderPadding=5, backColor=colors.HexColor("#eef3f5")),
         "title": ParagraphStyle("title", fontName=bold, fontSize=22, leading=27, spaceAfter=4),
         "subtitle": ParagraphStyle("subtitle", body, fontSize=11, textColor=colors.HexColor("#445566"), spaceAfter=12),
-        "h1": ParagraphStyle("h1", fontName=bold, fontSize=15, leading=19, spaceBefore=10, spaceAfter=5, keepWithNext=1),
+        "h1": ParagraphStyle(
+            "h1", fontName=bold, fontSize=15, leading=19, spaceBefore=10, spaceAfter=5, keepWithNext=1
+        ),
         "h2": ParagraphStyle("h2", fontName=bold, fontSize=12, leading=15, spaceBefore=8, spaceAfter=4, keepWithNext=1),
     }
 
@@ -133,7 +135,11 @@ def _pdf_table(block: Block, styles: dict[str, ParagraphStyle], width: float) ->
     cells = [[Paragraph(_markup(c), styles["head" if i == 0 else "cell"]) for c in row] for i, row in enumerate(rows)]
     table = Table(cells, colWidths=[width * weight / sum(weights) for weight in weights], repeatRows=1)
     shaded, ruled = colors.HexColor("#dde6ea"), colors.HexColor("#8899a5")
-    grid = [("BACKGROUND", (0, 0), (-1, 0), shaded), ("GRID", (0, 0), (-1, -1), 0.4, ruled), ("VALIGN", (0, 0), (-1, -1), "TOP")]
+    grid = [
+        ("BACKGROUND", (0, 0), (-1, 0), shaded),
+        ("GRID", (0, 0), (-1, -1), 0.4, ruled),
+        ("VALIGN", (0, 0), (-1, -1), "TOP"),
+    ]
     table.setStyle(TableStyle(grid))
     return table
 
