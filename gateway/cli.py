@@ -43,7 +43,7 @@ class Context:
 
 
 @app.callback()
-def main(
+def _where(
     context: typer.Context,
     gateway: Annotated[str, typer.Option(envvar="GATEWAY_URL", help="base address of the gateway")] = "",
     issuer: Annotated[str, typer.Option(envvar="OIDC_ISSUER", help="the OpenID provider")] = "",
@@ -219,5 +219,10 @@ def _told() -> Iterator[None]:
         raise typer.Exit(error.code if isinstance(error, Failed) else NOT_LOGGED_IN) from None
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The entry point ``tidemark``."""
     app()
+
+
+if __name__ == "__main__":
+    main()

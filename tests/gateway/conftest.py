@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
+import structlog
 from joserfc import jwt
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from opentelemetry import trace
@@ -20,13 +20,13 @@ from gateway.identity import Verifier
 from gateway.issuer import IssuerKeys
 from rag import chunking, indexing
 from rag.adapters.memory.cache import MemoryAnswerCache
+from rag.adapters.memory.events import MemoryEventLog
 from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.memory.models import HashEmbedder, KeepOrder, WordBm25
 from rag.adapters.memory.objects import MemoryObjects
-from rag.errors import Unavailable
+from rag.adapters.memory.vectors import MemoryVectors
 from rag.ids import Ids
 from rag.models import (
-    AccessFilter,
     Answer,
     Block,
     BlockKind,
@@ -35,16 +35,13 @@ from rag.models import (
     DocumentStatus,
     Embedding,
     Hit,
-    HybridQuery,
     IndexSpec,
     ParsedDocument,
-    Payload,
-    Point,
-    ScoredPoint,
     Work,
 )
 from rag.settings import Settings, SourceSettings
 
+CHANGED = "documents.changed.v1"
 ISSUER = "http://issuer.test"
 SECRET = "only-for-these-tests-1234567890"
 USERS: dict[str, dict[str, Any]] = {
@@ -95,56 +92,6 @@ class Issuer:
         return jwt.encode({"alg": self.algorithm, "kid": key.kid}, claims, key, algorithms=[self.algorithm])
 
 
-class Vectors:
-    """The points under the filter, by cosine."""
-
-    def __init__(self) -> None:
-        self.points: dict[str, Point] = {}
-        self.limits: list[int] = []
-
-    async def create(self, spec: IndexSpec) -> None:
-        return None
-
-    async def count(self, index_id: str, *, partition: int | None = None) -> int:
-        return len(self.points)
-
-    async def upsert(self, index_id: str, points: Sequence[Point]) -> None:
-        self.points |= {point.chunk_id: point for point in points}
-
-    async def set_payloads(self, index_id: str, payloads: Mapping[str, Payload]) -> None:
-        for chunk_id, payload in payloads.items():
-            old = self.points[chunk_id]
-            self.points[chunk_id] = Point(chunk_id, old.embedding, payload)
-
-    async def delete(self, index_id: str, chunk_ids: Sequence[str]) -> None:
-        for chunk_id in chunk_ids:
-            self.points.pop(chunk_id, None)
-
-    async def search(self, index_id: str, query: HybridQuery, access: AccessFilter, *, limit: int) -> list[ScoredPoint]:
-        self.limits.append(limit)
-        scored = [
-            ScoredPoint(point.chunk_id, float(np.dot(query.dense, point.embedding.dense)), point.payload)
-            for point in self.points.values()
-            if point.payload["tenant"] == access.tenant
-            and set(point.payload["principals"]) & set(access.principals)
-            and all(point.payload[name] in values for name, values in access.narrow.items())
-        ]
-        return sorted(scored, key=lambda point: -point.score)[:limit]
-
-
-class Log:
-    def __init__(self) -> None:
-        self.published: list[tuple[str, str, Any]] = []
-
-    async def publish(
-        self, topic: str, events: Sequence[tuple[str, Any]], *, headers: Mapping[str, str] | None = None
-    ) -> None:
-        self.published += [(topic, key, value) for key, value in events]
-
-    async def describe(self, topic: str) -> None:
-        raise Unavailable("kafka does not answer")
-
-
 class Quoting:
     """Answers with the text of the best hit. ``asked`` counts; ``meanwhile`` runs while it writes."""
 
@@ -180,7 +127,7 @@ class World:
         self.ids = Ids(SECRET.encode())
         self.sources = self.settings.source_registry()
         self.objects = MemoryObjects(f"s3://{self.settings.internal_bucket}", f"s3://{self.settings.s3_bucket}")
-        self.events, self.ledger, self.vectors = Log(), MemoryLedger(), Vectors()
+        self.events, self.ledger, self.vectors = MemoryEventLog(), MemoryLedger(), MemoryVectors()
         self.embedder, self.sparse, self.reranker, self.generator = HashEmbedder(), WordBm25(), KeepOrder(), Quoting()
         self.cache: Any = MemoryAnswerCache()
         client = httpx.AsyncClient(transport=httpx.MockTransport(self.issuer.answer))
@@ -196,6 +143,14 @@ class World:
 
     async def post(self, user: str, path: str, **body: Any) -> httpx.Response:
         return await self.client.post(path, json=body, headers=self.bearer(user))
+
+    async def published(self) -> list[Any]:
+        """Events of documents.changed.v1, in the order of their publication."""
+        records = []
+        for number, (low, end) in (await self.events.describe(CHANGED)).bounds.items():
+            records += await self.events.read(CHANGED, number, low, end)
+        assert not [record.error for record in records if record.error]
+        return sorted((record.value for record in records), key=lambda event: event.announced_at)
 
     async def index(
         self, text: str, *, name: str = "a.md", principals: Sequence[str] = ("group:staff",), tenant: str = "acme",
@@ -232,6 +187,13 @@ def _traced() -> None:
     trace.set_tracer_provider(TracerProvider())
 
 
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[Any]]:
+    """What was logged."""
+    with structlog.testing.capture_logs() as captured:
+        yield captured
+
+
 @pytest.fixture
 def settings() -> Settings:
     places = [
@@ -248,5 +210,6 @@ def settings() -> Settings:
 @pytest.fixture
 async def world(settings: Settings) -> AsyncIterator[World]:
     made = World(settings)
+    await made.vectors.create(made.spec)
     yield made
     await made.client.aclose()

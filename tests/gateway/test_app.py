@@ -30,7 +30,7 @@ async def test_every_error_is_a_problem(world: Any, method: str, path: str, stat
     assert len(problem["trace_id"]) == 32
 
 
-async def test_a_bug_tells_the_trace_and_nothing_else(world: Any) -> None:
+async def test_a_bug_tells_the_trace_and_nothing_else(world: Any, logs: list[Any]) -> None:
     async def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("password=hunter2")
 
@@ -41,6 +41,21 @@ async def test_a_bug_tells_the_trace_and_nothing_else(world: Any) -> None:
     assert "hunter2" not in answer.text
     assert "RuntimeError" not in answer.text
     assert len(answer.json()["trace_id"]) == 32
+    assert [(line["event"], line["error"]) for line in logs] == [("unexpected", "RuntimeError")]
+
+
+async def test_nobody_and_nothing_asked_is_in_the_logs(world: Any, logs: list[Any]) -> None:
+    world.objects.denied.add("s3://tidemark-internal")
+    world.clock, world.issuer.is_down = 1e6, True
+    await world.post("alice", "/v1/answers", question="What does Carol earn?")
+    world.issuer.is_down = False
+    world.clock += 60
+    world.vectors._specs.clear()
+    world.vectors._points.clear()
+    await world.post("alice", "/v1/answers", question="What does Carol earn?")
+    await world.client.get("/readyz")
+    assert len(logs) >= 3
+    assert not [line for line in logs if "alice" in str(line) or "Carol" in str(line)]
 
 
 @pytest.mark.parametrize("length", [str(MAX_BODY + 1), "9" * 30, "-1", "x"])
@@ -78,10 +93,11 @@ async def test_without_redis_nobody_is_limited(world: Any) -> None:
 
 
 async def test_readiness_names_what_is_missing(world: Any) -> None:
+    world.objects.denied.add("s3://tidemark-internal")
     answer = await world.client.get("/readyz")
     told = answer.json()
     assert (answer.status_code, told["ready"]) == (200, True)
-    assert {name for name, each in told["dependencies"].items() if not each["ok"]} == {"events"}
+    assert {name for name, each in told["dependencies"].items() if not each["ok"]} == {"objects"}
     world.issuer.is_down, world.clock = True, 1e6
     answer = await world.client.get("/readyz")
     assert (answer.status_code, answer.json()["dependencies"]["issuer"]["why"]) == (503, "does not answer")
