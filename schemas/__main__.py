@@ -63,10 +63,19 @@ def _problems(folder: Path) -> Iterator[str]:
         if not broken and (not released or list(released.values())[-1] != schema):
             yield f"{topic}: changed since its last release: run `python -m schemas release` and commit what it writes"
     if folder == contracts.FOLDER:
-        if EVENTS.read_text() != _events():
+        yield from _out_of_date()
+
+
+def _out_of_date() -> Iterator[str]:
+    try:
+        generated = _events()
+    except ValueError as error:
+        yield str(error)
+    else:
+        if EVENTS.read_text() != generated:
             yield "schemas/events.py is out of date: run `python -m schemas generate`"
-        if not DOCS.exists() or DOCS.read_text() != _docs():
-            yield "docs/topics.md is out of date: run `python -m schemas docs`"
+    if not DOCS.exists() or DOCS.read_text() != _docs():
+        yield "docs/topics.md is out of date: run `python -m schemas docs`"
 
 
 def _release(folder: Path) -> int:
@@ -105,7 +114,10 @@ def _register(options: argparse.Namespace, parser: argparse.ArgumentParser) -> i
     table = topics(options.partitions or int(named.get("KAFKA_PARTITIONS", DOCUMENT_PARTITIONS))).values()
     try:
         register_topics(
-            AdminClient({**kafka, "bootstrap.servers": bootstrap}), table, print, replication=options.replication
+            AdminClient({"log_level": 2, **kafka, "bootstrap.servers": bootstrap}),
+            table,
+            print,
+            replication=options.replication,
         )
         register_schemas(ConfluentRegistry(url, registry), table, print)
     except (CannotRegister, RegistryUnavailable, IncompatibleSchema) as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 import fastavro
+from fastavro.read import SchemaResolutionError
 
 from schemas import contracts, events, topics
 from schemas.contracts import Schema
@@ -20,6 +21,10 @@ from schemas.events import Event
 
 MAGIC: Final = 0
 PREFIX: Final = struct.Struct(">bI")
+
+UNDECODABLE: Final = (  # all that fastavro and the events raise for bytes that are not what their schema says
+    SchemaResolutionError, EOFError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError, MemoryError,
+)  # fmt: skip
 
 
 class Malformed(ValueError):
@@ -96,7 +101,7 @@ class Codec:
         try:
             datum = fastavro.schemaless_reader(stream, cast(Any, writer), cast(Any, reader))
             event = _event(expected, reader, cast(dict[str, Any], datum))
-        except (EOFError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError, MemoryError) as error:
+        except UNDECODABLE as error:
             raise Malformed(
                 f"a record of {topic} does not fit schema {schema_id}, which it names ({type(error).__name__})"
             ) from error

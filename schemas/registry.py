@@ -29,7 +29,9 @@ class ConfluentRegistry:
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self._url = url
-        self._client = SchemaRegistryClient({"url": url, "timeout": TIMEOUT, "max.retries": RETRIES, **(options or {})})
+        self.client = SchemaRegistryClient.new_client(
+            {"url": url, "timeout": TIMEOUT, "max.retries": RETRIES, **(options or {})}
+        )
 
     def id_of(self, subject: str, schema: Schema) -> int:
         found = self._ask(f"{subject} (run `python -m schemas register`)", "lookup_schema", subject, _avro(schema))
@@ -53,11 +55,11 @@ class ConfluentRegistry:
         self._ask(subject, "set_compatibility", subject, level)
 
     def close(self) -> None:
-        self._client.close()
+        self.client.close()
 
     def _ask(self, thing: str, method: str, *arguments: Any) -> Any:
         try:
-            return getattr(self._client, method)(*arguments)
+            return getattr(self.client, method)(*arguments)
         except SchemaRegistryError as error:
             if error.http_status_code == NOT_FOUND:
                 raise UnknownSchema(f"the schema registry at {self._url} does not have {thing}") from error
