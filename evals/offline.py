@@ -1,0 +1,79 @@
+"""An index in memory, built by the pipeline itself: quality without a stack, and with any embedder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from governance.admission import admit
+from rag.adapters.memory.ledger import MemoryLedger
+from rag.adapters.memory.models import KeepOrder
+from rag.adapters.memory.objects import MemoryObjects
+from rag.adapters.memory.vectors import MemoryVectors
+from rag.artifacts import CONTAINER, Artifacts
+from rag.chunking import ChunkSettings
+from rag.ids import Ids, fingerprint, object_uri
+from rag.models import Batch, Cause, IndexSpec, Work
+from rag.parsing import SandboxedParser
+from rag.pipeline import Pipeline
+from rag.ports import Embedder, Generator, Parser, Reranker, SparseEncoder, Tokenizer
+from rag.sources import Source, Sources
+
+BASE = "s3://evals"
+TENANT, PRINCIPAL = "evals", "group:staff"
+_SECRET = b"keys the ids of an index that lives for one evaluation"
+
+
+@dataclass(frozen=True)
+class Offline:
+    """``evals.quality.Backend`` in memory."""
+
+    spec: IndexSpec
+    embedder: Embedder
+    sparse: SparseEncoder
+    vectors: MemoryVectors
+    ledger: MemoryLedger
+    reranker: Reranker
+    generator: Generator
+    pipeline: Pipeline
+
+
+def offline(
+    embedder: Embedder, tokenizer: Tokenizer, sparse: SparseEncoder, generator: Generator, *, parser: Parser | None = None
+) -> Offline:
+    """An empty index."""
+    spec = IndexSpec(fingerprint({"embedder": embedder.fingerprint, "sparse": sparse.fingerprint}), embedder.dimensions)
+    objects, ledger, vectors = MemoryObjects(BASE, CONTAINER), MemoryLedger(), MemoryVectors()
+    pipeline = Pipeline(
+        spec=spec,
+        ids=Ids(_SECRET),
+        sources=Sources({"evals": Source("evals", TENANT, BASE, (PRINCIPAL,))}),
+        objects=objects,
+        artifacts=Artifacts(objects),
+        ledger=ledger,
+        catalog=ledger,
+        cache=ledger,
+        vectors=vectors,
+        parser=parser or SandboxedParser(),
+        tokenizer=tokenizer,
+        embedder=embedder,
+        sparse=sparse,
+        chunking=ChunkSettings(),
+    )
+    return Offline(spec, embedder, sparse, vectors, ledger, KeepOrder(), generator, pipeline)
+
+
+async def index(contents: Mapping[str, bytes], backend: Offline) -> int:
+    """Parse, chunk, embed and index documents (name → bytes) as a Dagster run would; returns the number of chunks."""
+    pipeline = backend.pipeline
+    await backend.vectors.create(backend.spec)
+    works = []
+    for number, (name, content) in enumerate(contents.items()):
+        uri = object_uri(BASE, name)
+        await pipeline.objects.put(uri, content)
+        document_id = pipeline.ids.document_id(TENANT, "evals", uri)
+        works.append(Work(document_id, TENANT, "evals", uri, 0, Cause("evals", "", 0, number)))
+    gate = admit(backend.ledger)
+    parsed = await pipeline.parse(Batch(backend.spec.index_id, 0, tuple(works)), admit=gate)
+    report = await pipeline.index(await pipeline.embed(await pipeline.chunk(parsed)), admit=gate)
+    return report.chunks
