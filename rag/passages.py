@@ -126,7 +126,12 @@ def _is_record(text: str) -> bool:
 
 
 def _stem(word: str) -> str:
-    for ending in ("ing", "ies", "ed", "es", "s"):
-        if word.endswith(ending) and len(word) - len(ending) >= 4:
+    """Plural, past and progressive of English folded, roughly; words of other languages are mostly left alone."""
+    if word.endswith("ies") and len(word) > 5:
+        return f"{word[:-3]}y"
+    if word.endswith(("sses", "xes", "ches", "shes")):
+        return word[:-2]
+    for ending in ("ing", "ed", "s"):
+        if word.endswith(ending) and not word.endswith("ss") and len(word) - len(ending) >= 4:
             return word[: -len(ending)]
     return word
