@@ -110,7 +110,11 @@ def _register(options: argparse.Namespace, parser: argparse.ArgumentParser) -> i
         )
     prefix, client = "schema.registry.", _pairs(options.client_config)
     kafka = {name: value for name, value in client.items() if not name.startswith(prefix)}
-    registry = {name.removeprefix(prefix): value for name, value in client.items() if name.startswith(prefix)}
+    registry = {
+        name.removeprefix(prefix): int(value) if value.isdecimal() else value
+        for name, value in client.items()
+        if name.startswith(prefix)
+    }
     table = topics(options.partitions or int(named.get("KAFKA_PARTITIONS", DOCUMENT_PARTITIONS))).values()
     try:
         register_topics(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
+import httpx2  # what Confluent's client speaks HTTP with
 from confluent_kafka.schema_registry import Schema as RegisteredSchema
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
@@ -41,9 +41,12 @@ class ConfluentRegistry:
         found = self._ask(f"schema {schema_id}", "get_schema", schema_id)
         if (found.schema_type or "AVRO") != "AVRO":
             raise UnknownSchema(f"schema {schema_id} of {self._url} is {found.schema_type}, not Avro")
-        schema = json.loads(found.schema_str)
+        try:
+            schema = json.loads(found.schema_str or "")
+        except ValueError:
+            schema = None
         if not isinstance(schema, dict):
-            raise UnknownSchema(f"schema {schema_id} of {self._url} is not a record")
+            raise UnknownSchema(f"schema {schema_id} of {self._url} is no Avro record")
         return schema
 
     def register(self, subject: str, schema: Schema) -> int:
@@ -66,8 +69,10 @@ class ConfluentRegistry:
             if error.http_status_code == CONFLICT:
                 raise IncompatibleSchema(f"the schema registry refuses {thing}: {error.error_message}") from error
             raise RegistryUnavailable(f"the schema registry at {self._url} failed for {thing}: {error}") from error
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx2.HTTPError, OSError) as error:
             raise RegistryUnavailable(f"the schema registry at {self._url} does not answer: {error}") from error
+        except ValueError as error:
+            raise RegistryUnavailable(f"what answers at {self._url} is no schema registry: {error}") from error
 
 
 class MemoryRegistry:

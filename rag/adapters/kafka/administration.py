@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     TopicCollection,
@@ -86,7 +87,9 @@ class Administration:
 
     def _offsets(self, topic: str, partitions: list[int], spec: Any) -> dict[int, int]:
         asked = {TopicPartition(topic, partition): spec for partition in partitions}
-        answers = self._open().list_offsets(asked, request_timeout=self._timeout)
+        # the end up to which readers are given records: a transaction still open, somebody else's, would count otherwise
+        isolation: Any = IsolationLevel.READ_COMMITTED
+        answers = self._open().list_offsets(asked, isolation_level=isolation, request_timeout=self._timeout)
         return {at.partition: self._wait(future).offset for at, future in answers.items()}
 
     def _open(self) -> AdminClient:
