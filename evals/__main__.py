@@ -17,7 +17,9 @@ from evals import report
 from evals.questions import NAMES, ROOT, load
 from rag.errors import TidemarkError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="What the answers are worth.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="What the answers are worth."
+)
 console = Console(highlight=False)
 
 Stack = Annotated[Path, typer.Option("--dir", envvar="TIDEMARK_DIR", help="folder of a running local stack")]
@@ -51,7 +53,9 @@ def quality(
 
 @app.command()
 def bench(
-    small: Annotated[bool, typer.Option("--small", help="a quick pass over 40 documents: shows that it works, not how fast")] = False,
+    small: Annotated[
+        bool, typer.Option("--small", help="a quick pass over 40 documents: shows that it works, not how fast")
+    ] = False,
     written: Annotated[Path, typer.Option("--json", help="where the figures go")] = ROOT / ".stack" / "bench.json",
     keep: Annotated[bool, typer.Option("--keep", help="leave the stack's folder for a look at its logs")] = False,
 ) -> None:

@@ -15,7 +15,7 @@ from rag.adapters.llms.extractive import ExtractiveGenerator
 from rag.ids import object_uri
 from rag.models import AccessFilter
 from rag.settings import load as load_settings
-from rag.wiring import services
+from rag.wiring import Services, services
 
 GROUPS = ("staff", "finance", "people")  # whose documents the questions are about
 Step = Callable[[], None]
@@ -24,19 +24,28 @@ Step = Callable[[], None]
 async def on_stack(
     asked_for: QuestionSet, stack: Path, *, prefix: str = "", answers: bool = True, progress: Step = lambda: None
 ) -> tuple[Quality, Ranking]:
+    """On the local stack of this folder."""
+    async with services(load_settings(stack)) as backend:
+        return await ask_services(asked_for, backend, prefix=prefix, answers=answers, progress=progress)
+
+
+async def ask_services(
+    asked_for: QuestionSet, backend: Services, *, prefix: str = "", answers: bool = True, progress: Step = lambda: None
+) -> tuple[Quality, Ranking]:
     """The set's corpus lies in the watched bucket under ``prefix``; rows come from the source ``snowflake``."""
-    settings = load_settings(stack)
+    settings = backend.settings
     documents = f"s3://{settings.s3_bucket}/{prefix}".rstrip("/")
     rows = next((each.base_uri for each in settings.configured_sources if each.kind == "snowflake"), "s3://none/rows")
-    access = filter_for(tenant=settings.default_tenant, subject="evals", groups=GROUPS)
-    async with services(settings) as backend:
-        inventory: dict[str, str] = {}
-        for source in ("s3", "snowflake"):
-            found = await backend.ledger.inventory(backend.spec.index_id, source)
-            inventory |= {uri: document_id for uri, (document_id, _) in found.items()}
-        return await _both(
-            asked_for, lambda name: located(name, documents, rows), access, backend, inventory, answers, progress
-        )
+    inventory: dict[str, str] = {}
+    for source, base in (("s3", documents), ("snowflake", rows)):
+        found = await backend.ledger.inventory(backend.spec.index_id, source)
+        inventory |= {uri: document_id for uri, (document_id, _) in found.items() if uri.startswith(f"{base}/")}
+    return await _both(
+        asked_for,
+        lambda name: located(name, documents, rows),
+        filter_for(tenant=settings.default_tenant, subject="evals", groups=GROUPS),
+        backend, inventory, answers, progress,
+    )  # fmt: skip
 
 
 async def in_memory(

@@ -39,7 +39,12 @@ class Offline:
 
 
 def offline(
-    embedder: Embedder, tokenizer: Tokenizer, sparse: SparseEncoder, generator: Generator, *, parser: Parser | None = None
+    embedder: Embedder,
+    tokenizer: Tokenizer,
+    sparse: SparseEncoder,
+    generator: Generator,
+    *,
+    parser: Parser | None = None,
 ) -> Offline:
     """An empty index."""
     spec = IndexSpec(fingerprint({"embedder": embedder.fingerprint, "sparse": sparse.fingerprint}), embedder.dimensions)

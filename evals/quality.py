@@ -91,7 +91,9 @@ class Quality:
     by_kind: Mapping[str, Estimate] = field(default_factory=dict)  # kind of question → recall at the last cut-off
 
 
-async def ask(question: Question, gold: Sequence[str], access: AccessFilter, backend: Backend, *, answers: bool) -> Asked:
+async def ask(
+    question: Question, gold: Sequence[str], access: AccessFilter, backend: Backend, *, answers: bool
+) -> Asked:
     """One question, as ``gateway.answering`` does it."""
     found = await retrieve(
         question.text,

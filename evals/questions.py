@@ -60,7 +60,7 @@ def load(name: str) -> QuestionSet:
 
 
 def read(name: str, corpus: Path, file: Path) -> QuestionSet:
-    """A JSON line per question: ``question``, ``evidence`` (each with ``doc`` or ``document``), and perhaps ``id``, ``kind`` or ``type``."""
+    """A JSON line per question: ``question``, ``evidence`` (each with ``doc`` or ``document``), perhaps ``id`` and ``kind``."""
     if not file.is_file() or not corpus.is_dir():
         raise Rejected(f"question set {name!r} needs {file} and {corpus}: put them there", reason="no_dataset")
     found = QuestionSet(name, corpus, tuple(_questions(file)))

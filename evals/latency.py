@@ -1,0 +1,85 @@
+"""Seconds that a caller waits for the gateway, one request after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import httpx
+
+from evals.metrics import percentile
+from rag.errors import Unavailable
+from rag.settings import Settings
+
+WARM_UP = 10  # requests that are not counted: connections, pools and pages of a fresh process
+TOP_K = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Of ``n`` requests; ``cached`` of them were told by the gateway to come from its answer cache."""
+
+    n: int
+    p50: float
+    p95: float
+    slowest: float
+    cached: int
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """``cold``: each question for the first time. ``cached``, ``repeated``: the same questions once more."""
+
+    search_cold: Latency
+    search_repeated: Latency
+    answers_cold: Latency
+    answers_cached: Latency
+
+
+def measure(settings: Settings, questions: Sequence[str], warm_up: Sequence[str]) -> Latencies:
+    """``warm_up`` shares no question with ``questions``. Searches do not fill the answer cache."""
+    headers = {"Authorization": f"Bearer {token(settings)}"}
+    with httpx.Client(base_url=settings.gateway_url, headers=headers, timeout=60) as client:
+        for question in warm_up[:WARM_UP]:
+            _search(client, question)
+            _answer(client, question)
+        return Latencies(
+            search_cold=_timed([_search(client, question) for question in questions]),
+            search_repeated=_timed([_search(client, question) for question in questions]),
+            answers_cold=_timed([_answer(client, question) for question in questions]),
+            answers_cached=_timed([_answer(client, question) for question in questions]),
+        )
+
+
+def token(settings: Settings) -> str:
+    """Client credentials of the development client."""
+    secret = settings.oidc_client_secret.get_secret_value() if settings.oidc_client_secret else ""
+    with httpx.Client(timeout=30) as client:
+        found = client.get(f"{settings.oidc_issuer}/.well-known/openid-configuration").raise_for_status().json()
+        form = {"grant_type": "client_credentials"}
+        asked = client.post(found["token_endpoint"], data=form, auth=(settings.oidc_client_id, secret))
+        return str(asked.raise_for_status().json()["access_token"])
+
+
+def _search(client: httpx.Client, question: str) -> tuple[float, bool]:
+    return _post(client, "/v1/search", {"query": question, "top_k": TOP_K})
+
+
+def _answer(client: httpx.Client, question: str) -> tuple[float, bool]:
+    return _post(client, "/v1/answers", {"question": question, "top_k": TOP_K})
+
+
+def _post(client: httpx.Client, path: str, body: dict[str, object]) -> tuple[float, bool]:
+    began = time.perf_counter()
+    response = client.post(path, json=body)
+    seconds = time.perf_counter() - began
+    if response.is_error:
+        raise Unavailable(f"the gateway answers {response.status_code} on {path}: {response.text[:500]}")
+    return seconds, bool(response.json().get("cached", False))
+
+
+def _timed(results: Sequence[tuple[float, bool]]) -> Latency:
+    seconds = [each for each, _ in results]
+    cached = sum(cached for _, cached in results)
+    return Latency(len(seconds), percentile(seconds, 0.5), percentile(seconds, 0.95), max(seconds), cached)
