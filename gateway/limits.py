@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
@@ -10,6 +11,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError
 
 from gateway.problems import TooMany
 from rag.telemetry import DEGRADED, logger
@@ -41,8 +43,9 @@ class RateLimit:
 
 
 def _redis(url: str) -> Storage:
-    options = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "retry": Retry(NoBackoff(), 1)}
+    # one more try, for a connection that an idle server closed; a slow server gets none
+    retry = Retry(NoBackoff(), 1, supported_errors=(ConnectionError,))
+    options: dict[str, Any] = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "retry": retry}
     return RedisStorage(
-        f"async+{url}", wrap_exceptions=True, implementation="redispy", key_prefix="tidemark:limits",
-        **options,  # type: ignore[arg-type]  # passed on to redis.asyncio.Redis
-    )  # fmt: skip
+        f"async+{url}", wrap_exceptions=True, implementation="redispy", key_prefix="tidemark:limits", **options
+    )

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
 
 from rag.errors import Unavailable
 
@@ -27,7 +27,7 @@ class RedisAnswerCache:
     async def open(cls, url: str) -> AsyncIterator[RedisAnswerCache]:
         """Connects when first used."""
         # one more try, for a connection that an idle server closed; redis-py's default is seconds of them
-        retry = Retry(NoBackoff(), 1)
+        retry = Retry(NoBackoff(), 1, supported_errors=(ConnectionError,))
         client = Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=retry)
         try:
             yield cls(client)
