@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local import lifecycle, survivors
+from deploy.local.stack import ROOT
 
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
 OBEDIENT = "import signal; print('ready', flush=True); signal.pause()"
@@ -84,3 +85,16 @@ def test_the_holder_of_a_port_is_named() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         assert f"pid {os.getpid()}" in survivors.holder_of(listener.getsockname()[1])
+
+
+def test_a_stack_ends_with_the_process_it_was_started_for(tmp_path: Path) -> None:
+    folder = tmp_path / "stack"
+    folder.mkdir()
+    command = [sys.executable, "-m", "deploy.local", "clean", "--dir", str(folder), "--after-pid"]
+    with running(OBEDIENT, None) as owner, running(OBEDIENT, folder):
+        heir = subprocess.Popen([*command, str(owner.pid)], cwd=ROOT, stdout=subprocess.DEVNULL)
+        owner.kill()
+        owner.wait()
+        assert heir.wait(60) == 0
+        assert survivors.processes_of(folder) == []
+    assert not folder.exists()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.stack import ROOT, parse
+from tests.live.world import Traces, otlp_receiver
 
 SECONDS = 600  # the first start of a machine downloads Kafka
 
@@ -62,9 +63,24 @@ def temporary_stack() -> Iterator[LocalStack]:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Mapping[str, str]]:
+def _received() -> Iterator[tuple[str, Traces]]:
+    with otlp_receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def traces(_received: tuple[str, Traces]) -> Traces:
+    """What the processes of the stack export."""
+    return _received[1]
+
+
+@pytest.fixture(scope="session")
+def stack(_received: tuple[str, Traces]) -> Iterator[Mapping[str, str]]:
     """The whole stack, running: the values of its env file."""
-    with temporary_stack() as local:
+    settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": _received[0], "RECONCILE_SECONDS": "5", "POLL_SECONDS": "1"}
+    with pytest.MonkeyPatch.context() as patch, temporary_stack() as local:
+        for name, value in settings.items():
+            patch.setenv(name, value)
         local.run("up", "--free-ports")
         yield local.env
 
