@@ -131,6 +131,7 @@ def environment(stack: Stack) -> dict[str, str]:
         "SNOWFLAKE_PASSWORD": kept["SNOWFLAKE_PASSWORD"],
         "SNOWFLAKE_DATABASE": "TIDEMARK",
         "SNOWFLAKE_SCHEMA": "PUBLIC",
+        "RATE_LIMIT": "6000",  # a minute: one client plays all callers here
         "SNOWFLAKE_TABLES": "CUSTOMERS:ID:UPDATED_AT:NAME,TICKETS:ID:UPDATED_AT:SUBJECT",
         "INBOX_DIR": str(stack.folder / "inbox"),
         "ARTIFACTS_URL": (stack.folder / "artifacts").as_uri(),
