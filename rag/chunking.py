@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import zlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Literal, NamedTuple
 
 from rag.ids import Ids
@@ -22,7 +22,8 @@ from rag.ports import Tokenizer
 VERSION = 1  # raise it when the same document and settings give other chunks
 
 Rule = Literal["greedy", "window", "minima"]
-WORD, CLAUSE, SENTENCE, BLOCK = range(4)  # strengths of boundaries
+_LONGEST_TOKEN = 16  # characters a token may stand for before the text is taken for a monster (a hash, base64)
+WORD, CLAUSE, SENTENCE, BLOCK, SECTION = range(5)  # strengths of boundaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class ChunkSettings:
     header_tokens: int = 64  # at most, of a table's header
     reach: int = 64  # to either side, of the rule "minima"
     rule: Rule = "window"
+    siblings: bool = False  # let small sections under one heading share a chunk
     title: bool = False  # begin ``input`` with the document's title
 
     def __post_init__(self) -> None:
@@ -78,7 +80,9 @@ def chunk(
     parsed: ParsedDocument, *, document_id: str, tenant: str, ids: Ids, tokenizer: Tokenizer, settings: ChunkSettings
 ) -> tuple[Chunk, ...]:
     """In order, without overlap, every block covered. ``input`` has at most ``settings.max_tokens`` tokens."""
-    made = [piece for run in runs(parsed) for piece in _Cutter(parsed, run, tokenizer, settings).pieces()]
+    together = siblings(runs(parsed)) if settings.siblings else runs(parsed)
+    aboves: dict[tuple[str, ...], str] = {}
+    made = [piece for run in together for piece in _Cutter(parsed, run, tokenizer, settings, aboves).pieces()]
     chunk_ids = ids.chunk_ids(tenant, document_id, [piece.input for piece in made])
     return tuple(
         Chunk(
@@ -124,6 +128,16 @@ def runs(parsed: ParsedDocument) -> Iterator[Run]:
         yield current
 
 
+def siblings(several: Iterable[Run]) -> Iterator[Run]:
+    """Sections without tables that stand side by side under one heading, as one run under that heading."""
+    for (parent, _), group in groupby(several, key=lambda run: (run.path[:-1], run.header or (run.opening != 1))):
+        members = list(group)
+        if len(members) == 1 or members[0].header or members[0].opening != 1:
+            yield from members
+        else:
+            yield Run(parent, None, [block for run in members for block in run.blocks])
+
+
 class Piece(NamedTuple):
     start: int
     end: int
@@ -139,42 +153,60 @@ class _Cutter:
     run: Run
     tokenizer: Tokenizer
     settings: ChunkSettings
+    aboves: dict[tuple[str, ...], str]  # what stands above the text, by path and header: neighbours share it
 
     def pieces(self) -> Iterator[Piece]:
-        above = self._above(self.run.path)
-        budget = self.settings.max_tokens - self.settings.special_tokens - self._count(above)
+        if (whole := self._whole()) is not None:
+            yield whole
+            return
+        highest = max(self._count(self._above(path)) for path in {block.section for block in self.run.blocks})
+        budget = self.settings.max_tokens - self.settings.special_tokens - highest
         units = list(self._units(budget))
         cut = RULES[self.settings.rule]
         for first, last in _stretches(cut(units, self.parsed.text, budget, self.settings)):
             yield from self._fit(units[first:last])
 
+    def _whole(self) -> Piece | None:
+        """The run as one piece when it fits, as most sections do: then nothing in it need be looked at."""
+        first, last = self.run.blocks[0], self.run.blocks[-1]
+        if last.end - first.start > self.settings.max_tokens * _LONGEST_TOKEN:
+            return None
+        piece = self._piece(first, first.start, last.end, self.run.blocks)
+        return piece if piece.tokens <= self.settings.max_tokens else None
+
     def _fit(self, units: Sequence[Unit]) -> Iterator[Piece]:
         """One piece; two when the tokenizer counts more in the whole than in its parts (or one part is that long)."""
         first, last = units[0], units[-1]
-        opening = self.run.opening if first.block is self.run.blocks[0] and first.start == first.block.start else 0
-        path = self.run.path[: len(self.run.path) - opening]
-        text = self.parsed.text[first.start : last.end]
-        above = self._above(path)
-        tokens = self._count(above + text) + self.settings.special_tokens
-        if tokens > self.settings.max_tokens and len(text) > 1:
-            if len(units) == 1:
-                middle = (first.start + first.end) // 2
-                units = [first._replace(end=middle), first._replace(start=middle)]
-            yield from self._fit(units[: len(units) // 2])
-            yield from self._fit(units[len(units) // 2 :])
-        else:
-            yield Piece(first.start, last.end, above + text, tokens, self.run.path, first.block.page)
+        piece = self._piece(first.block, first.start, last.end, [unit.block for unit in units])
+        if piece.tokens <= self.settings.max_tokens or last.end - first.start < 2:
+            yield piece
+            return
+        if len(units) == 1:
+            middle = (first.start + first.end) // 2
+            units = [first._replace(end=middle), first._replace(start=middle)]
+        yield from self._fit(units[: len(units) // 2])
+        yield from self._fit(units[len(units) // 2 :])
+
+    def _piece(self, first: Block, start: int, end: int, blocks: Iterable[Block]) -> Piece:
+        text = self.parsed.text[start:end]
+        input_ = self._above(first.section) + text
+        body = next((block for block in blocks if block.kind is not BlockKind.HEADING), None)
+        section = body.section if body else (*first.section, text)
+        return Piece(start, end, input_, self._count(input_) + self.settings.special_tokens, section, first.page)
 
     # -- what stands above the text in ``input``
 
     def _above(self, path: tuple[str, ...]) -> str:
-        names = [re.sub(r"\[\d+\]", "", name) for name in path] if self._is_record else list(path)
-        lines = [
-            self._shortened(self.parsed.title, self.settings.path_tokens) if self.settings.title else "",
-            self._path([name for name in names if name]),
-            self._shortened(self.run.header or "", self.settings.header_tokens),
-        ]
-        return "".join(f"{line}\n" for line in lines if line)
+        key = (*path, "", self.run.header or "")
+        if key not in self.aboves:
+            names = [re.sub(r"\[\d+\]", "", name) for name in path] if self._is_record else list(path)
+            lines = [
+                self._shortened(self.parsed.title, self.settings.path_tokens) if self.settings.title else "",
+                self._path([name for name in names if name]),
+                self._shortened(self.run.header or "", self.settings.header_tokens),
+            ]
+            self.aboves[key] = "".join(f"{line}\n" for line in lines if line)
+        return self.aboves[key]
 
     @property
     def _is_record(self) -> bool:
@@ -183,12 +215,15 @@ class _Cutter:
 
     def _path(self, names: list[str]) -> str:
         """As many headings as fit: the outermost says what it is about, the innermost say where."""
+        names = [name[: self.settings.path_tokens * _LONGEST_TOKEN] for name in names]
         while len(names) > 1 and self._count(" > ".join(names)) > self.settings.path_tokens:
             names.pop(1 if len(names) > 2 else 0)
         return self._shortened(" > ".join(names), self.settings.path_tokens)
 
     def _shortened(self, text: str, most: int) -> str:
-        text = text[: most * 24]
+        if len(text) <= most:
+            return text
+        text = text[: most * _LONGEST_TOKEN]
         spans = self.tokenizer.spans(text)
         return text if len(spans) <= most else text[: spans[most][0]].rstrip()
 
@@ -200,7 +235,7 @@ class _Cutter:
     def _units(self, budget: int) -> Iterator[Unit]:
         for block in self.run.blocks:
             weigh = _Weights(self.tokenizer, self.parsed.text[block.start : block.end], block.start)
-            strength = BLOCK
+            strength = SECTION if block.kind is BlockKind.HEADING else BLOCK
             for start, end, level in _sentences(self.parsed.text, block):
                 for part in _parts(self.parsed.text, start, end, weigh, budget, strength):
                     yield Unit(*part, block)
@@ -208,7 +243,7 @@ class _Cutter:
 
 
 class _Weights:
-    """Tokens of parts of a text that is tokenized once. A token that stands for a monster (a hash, base64) weighs by its length."""
+    """Tokens of parts of a text that is tokenized once. A token that stands for a monster weighs by its length."""
 
     def __init__(self, tokenizer: Tokenizer, text: str, offset: int) -> None:
         spans = tokenizer.spans(text)

@@ -28,7 +28,7 @@ def parse(content: bytes, name: str) -> ParsedDocument:
 
 
 def _pieces(columns: dict[str, Any], title: str) -> Iterator[Piece]:
-    """Short columns together, each text column by itself under the row's title."""
+    """Short columns together, each text column by itself under the row's title and its own name."""
     texts = {column: _text(value) for column, value in columns.items()}
     short = {column: text for column, text in texts.items() if text and not _is_long(text)}
     yield Piece(
@@ -36,7 +36,7 @@ def _pieces(columns: dict[str, Any], title: str) -> Iterator[Piece]:
     )
     for column, text in texts.items():
         if _is_long(text):
-            yield Piece(BlockKind.RECORD, text, header=column, section=(title,))
+            yield Piece(BlockKind.RECORD, text, header=column, section=(title, one_line(column)))
 
 
 def _is_long(text: str) -> bool:

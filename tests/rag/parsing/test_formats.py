@@ -270,7 +270,7 @@ def test_a_row_object_becomes_a_title_short_columns_and_long_ones() -> None:
     assert parsed.title == "Printer on fire"
     assert texts(parsed)[0] == "ID: 7\nPRIORITY: high"
     assert parsed.blocks[1].header == "BODY"
-    assert parsed.blocks[1].section == ("Printer on fire",)
+    assert parsed.blocks[1].section == ("Printer on fire", "BODY")
 
 
 def test_plain_text_is_read_in_any_encoding() -> None:

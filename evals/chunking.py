@@ -1,0 +1,235 @@
+"""Which chunks: what an edit costs, and what is found, for each rule that ``rag.chunking`` knows. Its table is in docs/chunking.md.
+
+``python -m evals.chunking`` reads the enterprise and northwind corpora beside the checkout; vectors are kept in ``--cache`` between runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import process_time
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from evals.metrics import distinct
+from evals.quality import Ranking, ranking
+from evals.questions import ROOT, QuestionSet, load
+from rag.adapters.embedders.bm25 import Bm25Encoder
+from rag.adapters.embedders.minilm import Minilm
+from rag.adapters.embedders.onnx import OnnxEmbedder
+from rag.chunking import ChunkSettings, chunk
+from rag.ids import Ids
+from rag.models import BlockKind, Chunk, ParsedDocument, Vector
+from rag.parsing import parse
+
+_CANDIDATES, _RRF = 50, 2  # of each list; Qdrant's constant of reciprocal rank fusion
+_EDITS = 300
+_SEED = 20
+
+VARIANTS = {
+    "greedy": ChunkSettings(rule="greedy"),
+    "window 128": ChunkSettings(rule="window", min_tokens=128),
+    "window 64": ChunkSettings(rule="window", min_tokens=64),
+    "minima 96": ChunkSettings(rule="minima", reach=96),
+    "minima 64": ChunkSettings(rule="minima", reach=64),
+    "greedy, siblings": ChunkSettings(rule="greedy", siblings=True),
+    "window 128, siblings": ChunkSettings(rule="window", min_tokens=128, siblings=True),
+    "window 64, siblings": ChunkSettings(rule="window", min_tokens=64, siblings=True),
+    "window 128, title": ChunkSettings(rule="window", min_tokens=128, title=True),
+    "window 128, no path": ChunkSettings(rule="window", min_tokens=128, path_tokens=0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """Chunks to embed after an edit: mean, share of edits that cost at most one, most."""
+
+    mean: float
+    one: float
+    most: int
+
+
+class Chunker:
+    def __init__(self, embedder: OnnxEmbedder, settings: ChunkSettings) -> None:
+        self._tokenizer, self._settings, self._ids = embedder, settings, Ids(b"keys of one measurement")
+
+    def __call__(self, parsed: ParsedDocument) -> tuple[Chunk, ...]:
+        return chunk(
+            parsed, document_id="d", tenant="t", ids=self._ids, tokenizer=self._tokenizer, settings=self._settings
+        )
+
+
+# -- what an edit costs -------------------------------------------------------------------------------------------------
+
+
+def edited(parsed: ParsedDocument, index: int, text: str) -> ParsedDocument:
+    """The document with another text in one block."""
+    block = parsed.blocks[index]
+    shift = len(text) - (block.end - block.start)
+    blocks = [
+        replace(b, start=b.start + shift * (i > index), end=b.end + shift * (i >= index))
+        for i, b in enumerate(parsed.blocks)
+    ]
+    return replace(parsed, text=parsed.text[: block.start] + text + parsed.text[block.end :], blocks=tuple(blocks))
+
+
+def edits(documents: Sequence[ParsedDocument], chunker: Chunker) -> dict[str, Edits]:
+    """A sentence put at the top of a section, one reworded, one taken away: in paragraphs, drawn evenly over their characters."""
+    generator = random.Random(_SEED)  # noqa: S311 - no secret
+    paragraphs = [
+        (number, index, block.end - block.start)
+        for number, parsed in enumerate(documents)
+        for index, block in enumerate(parsed.blocks)
+        if block.kind is BlockKind.PARAGRAPH and block.end - block.start > 80
+    ]
+    drawn = generator.choices(paragraphs, weights=[size for *_, size in paragraphs], k=_EDITS)
+    before = {number: {c.chunk_id for c in chunker(documents[number])} for number in {number for number, *_ in drawn}}
+    costs: dict[str, list[int]] = defaultdict(list)
+    for number, index, _ in drawn:
+        parsed = documents[number]
+        top = index
+        while top and parsed.blocks[top - 1].section == parsed.blocks[index].section:
+            top -= parsed.blocks[top - 1].kind is not BlockKind.HEADING
+            if parsed.blocks[top - 1].kind is BlockKind.HEADING:
+                break
+        for kind, at, text in (
+            ("insert at the top", top, f"This sentence is number {generator.random()}. {_text(parsed, top)}"),
+            ("reword a sentence", index, _reworded(_text(parsed, index), generator)),
+            ("delete a sentence", index, _shortened(_text(parsed, index), generator)),
+        ):
+            after = chunker(edited(parsed, at, text))
+            costs[kind].append(sum(c.chunk_id not in before[number] for c in after))
+    return {
+        kind: Edits(sum(each) / len(each), sum(n <= 1 for n in each) / len(each), max(each))
+        for kind, each in costs.items()
+    }
+
+
+def _text(parsed: ParsedDocument, index: int) -> str:
+    return parsed.text[parsed.blocks[index].start : parsed.blocks[index].end]
+
+
+def _reworded(text: str, generator: random.Random) -> str:
+    """Three words in a row are others now."""
+    words = text.split(" ")
+    at = generator.randrange(max(1, len(words) - 3))
+    return " ".join([*words[:at], "quite", "another", "wording", *words[at + 3 :]])
+
+
+def _shortened(text: str, generator: random.Random) -> str:
+    sentences = text.split(". ")
+    if len(sentences) > 1:
+        sentences.pop(generator.randrange(len(sentences)))
+    return ". ".join(sentences)
+
+
+# -- what is found ------------------------------------------------------------------------------------------------------
+
+
+class Vectors:
+    """The embedder, remembering: variants share most of their inputs."""
+
+    def __init__(self, embedder: OnnxEmbedder, folder: Path) -> None:
+        self._embedder, self._file = embedder, folder / f"chunking-{embedder.fingerprint}.npz"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._known: dict[str, Vector] = {}
+        if self._file.exists():
+            with np.load(self._file) as stored:
+                self._known = dict(zip(stored["keys"].tolist(), stored["vectors"], strict=True))
+
+    def __call__(self, texts: Sequence[str]) -> Vector:
+        keys = [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts]
+        new = list({key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}.items())
+        for start in track(range(0, len(new), 256), f"{len(new)} new inputs", transient=True):
+            batch = new[start : start + 256]
+            vectors = self._embedder.embed_now([text for _, text in batch])
+            self._known.update(zip((key for key, _ in batch), vectors, strict=True))
+            np.savez(self._file, keys=np.array(list(self._known)), vectors=np.stack(list(self._known.values())))
+        return np.stack([self._known[key] for key in keys])
+
+
+def found(asked: QuestionSet, chunks: dict[str, tuple[Chunk, ...]], vectors: Vectors, sample: int) -> Ranking:
+    """Hybrid as the gateway's: dense and BM25 candidates, fused by reciprocal rank, documents in the order of their best chunk."""
+    names = [name for name, made in chunks.items() for _ in made]
+    inputs = [c.input for made in chunks.values() for c in made]
+    dense, sparse = vectors(inputs), _Sparse(inputs)
+    questions = [q for q in asked.questions if q.gold]
+    questions = questions[:: max(1, len(questions) // sample)]
+    results = []
+    for question, vector in zip(questions, vectors([q.text for q in questions]), strict=True):
+        scores: dict[int, float] = defaultdict(float)
+        for ranked in (np.argsort(-(dense @ vector))[:_CANDIDATES].tolist(), sparse.best(question.text)):
+            for rank, row in enumerate(ranked):
+                scores[row] += 1 / (_RRF + rank)
+        best = sorted(scores, key=lambda row: -scores[row])
+        results.append((list(distinct(names[row] for row in best)), question.gold))
+    return ranking(results)
+
+
+class _Sparse:
+    def __init__(self, inputs: Sequence[str]) -> None:
+        self._encoder, self._size = Bm25Encoder(), len(inputs)
+        self._postings: dict[int, list[tuple[int, float]]] = defaultdict(list)
+        for row, vector in enumerate(self._encoder.encode(inputs)):
+            for term, weight in zip(vector.indices.tolist(), vector.values.tolist(), strict=True):
+                self._postings[term].append((row, weight))
+
+    def best(self, question: str) -> list[int]:
+        scores = np.zeros(self._size)
+        query = self._encoder.encode_query(question)
+        for term, weight in zip(query.indices.tolist(), query.values.tolist(), strict=True):
+            postings = self._postings.get(term, [])
+            idf = np.log(1 + (self._size - len(postings) + 0.5) / (len(postings) + 0.5))
+            for row, value in postings:
+                scores[row] += idf * value * weight
+        return [row for row in np.argsort(-scores)[:_CANDIDATES].tolist() if scores[row] > 0]
+
+
+# -- the table ----------------------------------------------------------------------------------------------------------
+
+
+def main(
+    models: Annotated[Path, typer.Option(help="where the embedder is built")] = ROOT / ".cache" / "models",
+    cache: Annotated[Path, typer.Option(help="where vectors are kept")] = ROOT / ".cache" / "evals",
+    sample: Annotated[int, typer.Option(help="questions, evenly taken")] = 250,
+    only: Annotated[str, typer.Option(help="variants whose name begins so")] = "",
+) -> None:
+    embedder = Minilm.load(models)
+    vectors = Vectors(embedder, cache)
+    asked, longer = load("enterprise"), load("northwind")
+    documents = {name: parse((asked.folder / name).read_bytes(), Path(name).name) for name in asked.documents()}
+    others = [parse((longer.folder / name).read_bytes(), name) for name in longer.documents()]
+    table = Table("rule", "chunks", "tokens", "chunks/s", "insert", "reword", "delete", "R@1", "R@5", "R@10", "MRR")
+    for name, settings in VARIANTS.items():
+        if not name.startswith(only):
+            continue
+        chunker = Chunker(embedder, settings)
+        began = process_time()
+        chunks = {document: chunker(parsed) for document, parsed in documents.items()}
+        seconds = process_time() - began
+        made = [c for each in chunks.values() for c in each]
+        costs = edits([*documents.values(), *others], chunker)
+        hits = found(asked, chunks, vectors, sample)
+        table.add_row(
+            name,
+            str(len(made)),
+            f"{np.mean([c.tokens for c in made]):.0f}",
+            f"{len(made) / seconds:.0f}",
+            *(f"{cost.mean:.2f} · {cost.one:.0%} · {cost.most}" for cost in costs.values()),
+            *(f"{hits.recall[cut].mean:.3f}" for cut in (1, 5, 10)),
+            f"{hits.mrr.mean:.3f}",
+        )
+        Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
