@@ -157,8 +157,9 @@ def corpus(
     northwind = load_questions("northwind")
     originals = corpora.files(asked_for.folder, names, PREFIX)
     others = corpora.files(northwind.folder, northwind.documents(), "northwind", hidden=True)
-    have = sum(len(corpora.chunks_of(each, tokenizer, settings)) for each in (*originals, *others))
-    made = corpora.load(originals, int(MARGIN * CHUNKS) - have, tokenizer, settings)
+    texts = corpora.parsed(originals)
+    have = sum(corpora.count(each, tokenizer, settings) for each in (*texts, *corpora.parsed(others)))
+    made = corpora.load(texts, int(MARGIN * CHUNKS) - have, tokenizer, settings)
     return [*originals, *others, *made], asked_for
 
 
