@@ -281,22 +281,34 @@ def _joined(lines: Sequence[str]) -> str:
 
 
 def _table_rows(lines: Sequence[Line], body: float) -> list[list[str]]:
-    """Cells by column. A line whose first column is empty, or that follows closely a full one, continues the row above."""
+    """Cells by column. A line whose first column is empty, or that has one cell only, continues the row above; so do header lines."""
     columns = _column_edges(lines, body)
+    heads = _header_lines(lines)
     rows: list[list[str]] = []
-    for line in lines:
+    for number, line in enumerate(lines):
         cells = [""] * len(columns)
         for run in line:
             column = max((i for i, edge in enumerate(columns) if run.left >= edge - body), default=0)
             cells[column] = f"{cells[column]} {run.text}".strip()
-        if rows and (not cells[0] or sum(map(bool, cells)) == 1):
-            rows[-1] = [
-                _joined([above, cell]) if above and cell else above or cell
-                for above, cell in zip(rows[-1], cells, strict=True)
-            ]
+        within_header = 0 < number < heads or (
+            len(rows) == 1 and not rows[0][0]
+        )  # cells of a header may be centred in height
+        if rows and number != heads and (not cells[0] or sum(map(bool, cells)) == 1 or within_header):
+            rows[-1] = [_continued(above, cell) for above, cell in zip(rows[-1], cells, strict=True)]
         else:
             rows.append(cells)
     return rows
+
+
+def _header_lines(lines: Sequence[Line]) -> int:
+    """How many lines stand above the first gap that is clearly wider than the others, where most typesetters draw the rule."""
+    gaps = [above[0].bottom - below[0].bottom for above, below in pairwise(lines)]
+    usual = median(gaps)
+    return next((number for number, gap in enumerate(gaps[:4], start=1) if gap > 1.25 * usual), 1)
+
+
+def _continued(above: str, cell: str) -> str:
+    return _joined([above, cell]) if above and cell else above or cell
 
 
 def _column_edges(lines: Sequence[Line], body: float) -> list[float]:
