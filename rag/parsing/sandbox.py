@@ -27,7 +27,7 @@ from rag.parsing import wire
 
 _START_SECONDS = 120  # loading the parsers takes two, on a busy machine ten
 _LARGEST_REFUSAL = 64 * 1024
-_PATHS = [str(Path(rag.__file__).parents[1])]  # where the worker finds this package
+_PATHS = [str(Path(rag.__file__).parents[1]), *filter(None, sys.path)]  # where the worker finds what this process finds
 
 
 @dataclass(frozen=True, slots=True)

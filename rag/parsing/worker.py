@@ -24,7 +24,8 @@ from rag.parsing import isolation, wire
 from rag.parsing.formats import parse, parser_of
 from rag.parsing.sniffing import media_type_of
 
-_LIBRARIES = {sys.prefix, sys.base_prefix, str(Path(__file__).parents[1])}  # a codec may still be imported
+_PACKAGES = {path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"} and Path(path).is_dir()}
+_LIBRARIES = {sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]), *_PACKAGES}  # a codec may still be imported
 
 
 def main(control_fd: int) -> None:
