@@ -78,7 +78,8 @@ async def _flush(registry: Registry) -> None:
     while True:
         await asyncio.sleep(FLUSH_SECONDS)
         for collection in registry.names.collections.values():
-            await collection.run(collection.flush)
+            with contextlib.suppress(Refused):  # deleted meanwhile, or told in the log
+                await collection.run(collection.flush)
 
 
 # -- at the door --------------------------------------------------------------------------------------------------------

@@ -13,15 +13,17 @@ from deploy.local.vectors.refusals import Refused, only
 TESTS = ("match", "range", "values_count", "is_empty", "is_null")
 
 
-def filter_(wanted: rest.Filter | None) -> edge.Filter | None:
-    if wanted is None:
-        return None
+def optional(wanted: rest.Filter | None) -> edge.Filter | None:
+    return None if wanted is None else filter_(wanted)
+
+
+def filter_(wanted: rest.Filter) -> edge.Filter:
     at_least = wanted.min_should
     return edge.Filter(
         must=_conditions(wanted.must),
         should=_conditions(wanted.should),
         must_not=_conditions(wanted.must_not),
-        min_should=at_least and edge.MinShould(_conditions(at_least.conditions), at_least.min_count),
+        min_should=edge.MinShould(_conditions(at_least.conditions) or [], at_least.min_count) if at_least else None,
     )
 
 

@@ -9,4 +9,5 @@ import qdrant_edge as edge
 if __name__ == "__main__":
     shard = edge.EdgeShard.load(sys.argv[1])
     shard.optimize()
+    shard.flush()
     shard.close()

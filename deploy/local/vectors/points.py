@@ -19,7 +19,7 @@ from deploy.local.vectors.refusals import Refused, only, parse
 
 LARGEST = 3.4028234663852886e38  # of a float32
 INDICES = 2**32
-UNCOUNTED = 1_000  # points that an operation by filter is taken for, to decide when to flush
+UNCOUNTED = 100  # points that an operation by filter is taken for, to decide when to flush
 
 
 class PointIn(BaseModel, extra="forbid"):
@@ -136,9 +136,11 @@ def upsert(raw: Any, vectors: Vectors) -> Update:
 def _rows(raw: Any) -> list[PointIn]:
     given = {name for name in raw if raw[name] is not None} if isinstance(raw, dict) else set()
     if given == {"points"}:
-        return _read(Rows, raw).points
+        rows: Rows = _read(Rows, raw)
+        return rows.points
     if given == {"batch"}:
-        return _read(Columns, raw["batch"]).rows()
+        columns: Columns = _read(Columns, raw["batch"])
+        return columns.rows()
     raise Refused(f"Format error in JSON body: expected points or batch, got {', '.join(sorted(given)) or 'neither'}")
 
 
@@ -187,10 +189,10 @@ def clear_payload(raw: Any, _: Vectors) -> Update:
 def _on(wanted: Any, by_ids: Any, by_filter: Any, *arguments: Any) -> Update:
     only(wanted, "points", "filter", "payload", "key", "keys")
     ids, where = getattr(wanted, "points", None), getattr(wanted, "filter", None)
-    if (ids is None) == (where is None):
-        raise Refused("exactly one of points and filter says which points are meant")
-    if ids is None:
+    if ids is None and where is not None:
         return Update(by_filter(filter_(where), *arguments), UNCOUNTED)
+    if ids is None or where is not None:
+        raise Refused("exactly one of points and filter says which points are meant")
     return Update(by_ids(ids, *arguments), len(ids))
 
 

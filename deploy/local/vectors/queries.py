@@ -7,7 +7,7 @@ from typing import Any
 import qdrant_edge as edge
 from qdrant_client.http import models as rest
 
-from deploy.local.vectors.filters import filter_
+from deploy.local.vectors.filters import optional
 from deploy.local.vectors.points import Vectors, records
 from deploy.local.vectors.refusals import Refused, only, parse
 
@@ -30,7 +30,7 @@ def scroll(shard: edge.EdgeShard, raw: Any, _: Vectors) -> Any:
         edge.ScrollRequest(
             offset=wanted.offset,
             limit=_limit(wanted.limit),
-            filter=filter_(wanted.filter),
+            filter=optional(wanted.filter),
             with_payload=_payload(wanted.with_payload, True),
             with_vector=_vector(wanted.with_vector),
             order_by=_order(wanted.order_by),
@@ -44,13 +44,13 @@ def count(shard: edge.EdgeShard, raw: Any, _: Vectors) -> Any:
     """Always exact, which satisfies who asks for an estimate."""
     wanted = parse(rest.CountRequest, raw)
     only(wanted, "filter", "exact")
-    return {"count": shard.count(edge.CountRequest(exact=True, filter=filter_(wanted.filter)))}
+    return {"count": shard.count(edge.CountRequest(exact=True, filter=optional(wanted.filter)))}
 
 
 def facet(shard: edge.EdgeShard, raw: Any, _: Vectors) -> Any:
     wanted = parse(rest.FacetRequest, raw)
     only(wanted, "key", "limit", "filter", "exact")
-    found = shard.facet(edge.FacetRequest(wanted.key, _limit(wanted.limit), exact=True, filter=filter_(wanted.filter)))
+    found = shard.facet(edge.FacetRequest(wanted.key, _limit(wanted.limit), exact=True, filter=optional(wanted.filter)))
     return {"hits": [{"value": hit.value, "count": hit.count} for hit in found.hits]}
 
 
@@ -83,7 +83,7 @@ def _stage(wanted: rest.QueryRequest | rest.Prefetch, vectors: Vectors) -> dict[
     return {
         "prefetches": [edge.Prefetch(**_stage(one, vectors)) for one in before],
         "query": _scoring(wanted.query, wanted.using, vectors),
-        "filter": filter_(wanted.filter),
+        "filter": optional(wanted.filter),
         "params": _params(wanted.params),
         "score_threshold": wanted.score_threshold,
         "limit": _limit(wanted.limit),
@@ -117,9 +117,7 @@ def _scoring(wanted: Any, using: str | None, vectors: Vectors) -> Any:
 def _order(wanted: rest.OrderBy | str | None) -> edge.OrderBy | None:
     if wanted is None or isinstance(wanted, str):
         return edge.OrderBy(wanted) if wanted else None
-    start = wanted.start_from
-    if start is not None and not isinstance(start, int | float):
-        start = start.isoformat()
+    start = wanted.start_from if isinstance(wanted.start_from, int | float | None) else wanted.start_from.isoformat()
     direction = edge.Direction.Desc if wanted.direction is rest.Direction.DESC else edge.Direction.Asc
     return edge.OrderBy(wanted.key, direction, start)
 
@@ -128,16 +126,19 @@ def _params(wanted: rest.SearchParams | None) -> edge.SearchParams | None:
     if wanted is None:
         return None
     only(wanted, "hnsw_ef", "exact", "quantization", "indexed_only")
-    quantization = wanted.quantization
-    if quantization is not None:
-        only(quantization, "ignore", "rescore", "oversampling")
     return edge.SearchParams(
         hnsw_ef=wanted.hnsw_ef,
         exact=bool(wanted.exact),
         indexed_only=bool(wanted.indexed_only),
-        quantization=quantization
-        and edge.QuantizationSearchParams(bool(quantization.ignore), quantization.rescore, quantization.oversampling),
+        quantization=_quantized(wanted.quantization),
     )
+
+
+def _quantized(wanted: rest.QuantizationSearchParams | None) -> edge.QuantizationSearchParams | None:
+    if wanted is None:
+        return None
+    only(wanted, "ignore", "rescore", "oversampling")
+    return edge.QuantizationSearchParams(bool(wanted.ignore), wanted.rescore, wanted.oversampling)
 
 
 def _payload(wanted: Any, default: bool) -> Any:

@@ -32,13 +32,31 @@ def decode(body: bytes) -> Any:
 
 def parse(kind: Any, raw: Any) -> Any:
     """`raw` as one of qdrant_client's request models. They forbid unknown fields; strict, so that no value is bent to fit."""
+    text = to_json(raw)
+    if b'"range"' in text:
+        _refuse_numbers_for_dates(raw)
     try:
-        return _adapter(kind).validate_json(to_json(raw), strict=True)
+        return _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         found.sort(key=lambda one: one["type"] != "extra_forbidden")
         told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:SHOWN])
         raise Refused(f"Format error in JSON body: {told}") from None
+
+
+def _refuse_numbers_for_dates(raw: Any) -> None:
+    """pydantic takes "5" for five seconds after 1970, so a range of a number in quotes would become one of dates."""
+    if isinstance(raw, list):
+        for one in raw:
+            _refuse_numbers_for_dates(one)
+    elif isinstance(raw, dict):
+        bounds = raw.get("range")
+        for bound in bounds.values() if isinstance(bounds, dict) else ():
+            if isinstance(bound, str) and "-" not in bound[1:]:
+                raise Refused(f"range of `{raw.get('key')}`: {bound!r} is neither a number nor a date")
+        for name, one in raw.items():
+            if name != "payload":
+                _refuse_numbers_for_dates(one)
 
 
 def only(model: BaseModel, *known: str) -> None:
