@@ -28,7 +28,7 @@ from rag.errors import Unavailable
 from rag.rows import Table
 from rag.settings import Settings, SourceSettings, load, snowflake_parameters
 from rag.sources import Source
-from rag.telemetry import configure, flush, logger
+from rag.telemetry import configure, flush, logger, span
 from rag.wiring import Services, services
 
 _log = logger("consumers")
@@ -62,7 +62,9 @@ async def reconcile(source: Source, made: Services, *, confirmed: bool = False) 
     except MassDeletion as refused:
         _log.error("reconcile.refused", source=source.name, why=str(refused))
         notices = refused.notices
-    await publish(notices, source, made.ids, made.events)
+    if notices:
+        with span("source.handle", source=source.name, notices=len(notices)):
+            await publish(notices, source, made.ids, made.events)
     _log.info("reconcile.done", source=source.name, announced=len(notices))
     return len(notices)
 

@@ -97,6 +97,8 @@ def trace_id() -> str:
 
 def configure(service: str, *, otlp_endpoint: str | None = None, level: str = "INFO") -> None:
     """JSON logs on stderr with trace ids; spans exported over OTLP/HTTP when an endpoint is named."""
+    if isinstance(trace.get_tracer_provider(), TracerProvider):
+        return  # a process has one provider for its life
     provider = TracerProvider(resource=Resource.create({"service.name": f"tidemark-{service}"}))
     if otlp_endpoint:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
