@@ -87,7 +87,7 @@ async def main(settings: Settings) -> None:
             found = stream(chosen, made)
             if found:
                 loops.append(run(found, made.ids, made.events))
-            if chosen.kind in {"s3", "uploads"}:
+            if chosen.kind != "folder":  # which is listed all the time
                 loops.append(reconcile_for_ever(chosen.source(), made, settings.reconcile_seconds))
         _log.info("consumers.started", sources=[chosen.name for chosen in settings.configured_sources])
         with contextlib.suppress(asyncio.CancelledError):
@@ -126,8 +126,7 @@ async def reconcile_all(settings: Settings, *, confirmed: bool) -> None:
     configure("consumers", level=settings.log_level)
     async with services(settings) as made:
         for chosen in settings.configured_sources:
-            if chosen.kind != "snowflake":
-                await reconcile(chosen.source(), made, confirmed=confirmed)
+            await reconcile(chosen.source(), made, confirmed=confirmed)
 
 
 if __name__ == "__main__":
