@@ -50,7 +50,8 @@ class Attempts:
         """Seconds to wait before the next attempt."""
         if not self.failed:
             return 0.0
-        return max(0.0, self.last + min(FIRST_BACKOFF * 2 ** (self.failed - 1), LONGEST_BACKOFF) - now)
+        backoff = min(FIRST_BACKOFF * 2.0 ** (self.failed - 1), LONGEST_BACKOFF)
+        return float(max(0.0, self.last + backoff - now))
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,9 +68,8 @@ def table_assets(source: Source, table: Table) -> list[dg.AssetsDefinition]:
 
 def _summary(snowflake: SnowflakeResource, table: Table) -> Sequence[Any]:
     with snowflake.get_connection() as connection:
-        found: Sequence[Any] = (
-            connection.cursor().execute(f"select count(*), max({table.changed}) from {table.name}").fetchone()  # noqa: S608
-        )
+        cursor: Any = connection.cursor()
+        found: Sequence[Any] = cursor.execute(f"select count(*), max({table.changed}) from {table.name}").fetchone()  # noqa: S608
     return found
 
 
@@ -79,4 +78,5 @@ def _rows(snowflake: SnowflakeResource, table: Table) -> list[Row]:
         f"select to_varchar({table.key}), {table.changed}, to_json(object_construct(*)) from {table.name} order by 1"  # noqa: S608
     )
     with snowflake.get_connection() as connection:
-        return [Row(*found) for found in connection.cursor().execute(query).fetchall()]
+        cursor: Any = connection.cursor()
+        return [Row(*found) for found in cursor.execute(query).fetchall()]

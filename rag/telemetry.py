@@ -47,7 +47,9 @@ ANSWERS = Counter(
     "tidemark_answers", "Answers by outcome", ["generator", "outcome"]
 )  # outcome: fresh | cached | abstained
 # Redis is a convenience: without it answers are made afresh and callers are not limited.
-DEGRADED = Counter("tidemark_degraded", "Requests served without a part that did not answer", ["part"])  # cache | limits
+DEGRADED = Counter(
+    "tidemark_degraded", "Requests served without a part that did not answer", ["part"]
+)  # cache | limits
 RERANK_FALLBACKS = Counter(
     "tidemark_rerank_fallbacks", "Questions answered in fused order: the reranker did not answer", []
 )

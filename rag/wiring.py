@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -152,7 +153,7 @@ def _load_models(
     directory: Path | None,
     models_dir: Path,
     threads: int,
-    pooling: str,
+    pooling: Literal["mean", "cls"],
     prefixes: tuple[str, str],
     dimensions: int,
 ) -> tuple[Embedder, Tokenizer, SparseEncoder]:

@@ -4,10 +4,9 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from rag.adapters.memory.events import MemoryEventLog
-
 from consumers.runner import step
 from consumers.snowflake import SnowflakeStream
+from rag.adapters.memory.events import MemoryEventLog
 from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.memory.objects import MemoryObjects
 from rag.arrivals import CHANGED

@@ -8,7 +8,17 @@ import pytest
 from rag.adapters.memory.ledger import MemoryLedger
 from rag.indexing import Desired, apply, desired, payload, plan, sweep
 from rag.models import (
-    Access, Cause, Chunk, DocumentStatus, Embedding, ParsedDocument, Payload, Point, Recorded, SparseVector, Work,
+    Access,
+    Cause,
+    Chunk,
+    DocumentStatus,
+    Embedding,
+    ParsedDocument,
+    Payload,
+    Point,
+    Recorded,
+    SparseVector,
+    Work,
 )  # fmt: skip
 
 INDEX = "f" * 16
