@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from time import process_time
 from typing import Annotated
@@ -22,14 +24,15 @@ from rich.table import Table
 
 from evals.metrics import distinct
 from evals.quality import Ranking, ranking
-from evals.questions import ROOT, QuestionSet, load
+from evals.questions import ROOT, Question, QuestionSet, load
 from rag.adapters.embedders.bm25 import Bm25Encoder
 from rag.adapters.embedders.minilm import Minilm
 from rag.adapters.embedders.onnx import OnnxEmbedder
 from rag.chunking import ChunkSettings, chunk
 from rag.ids import Ids
-from rag.models import BlockKind, Chunk, ParsedDocument, Vector
+from rag.models import Block, BlockKind, Chunk, ParsedDocument, Vector
 from rag.parsing import parse
+from rag.ports import Tokenizer
 
 _CANDIDATES, _RRF = 50, 2  # of each list; Qdrant's constant of reciprocal rank fusion
 _EDITS = 300
@@ -41,11 +44,8 @@ VARIANTS = {
     "window 64": ChunkSettings(rule="window", min_tokens=64),
     "minima 96": ChunkSettings(rule="minima", reach=96),
     "minima 64": ChunkSettings(rule="minima", reach=64),
-    "greedy, siblings": ChunkSettings(rule="greedy", siblings=True),
-    "window 128, siblings": ChunkSettings(rule="window", min_tokens=128, siblings=True),
-    "window 64, siblings": ChunkSettings(rule="window", min_tokens=64, siblings=True),
-    "window 128, title": ChunkSettings(rule="window", min_tokens=128, title=True),
-    "window 128, no path": ChunkSettings(rule="window", min_tokens=128, path_tokens=0),
+    "minima 64, title": ChunkSettings(rule="minima", reach=64, title=True),
+    "minima 64, no path": ChunkSettings(rule="minima", reach=64, path_tokens=0),
 }
 
 
@@ -58,8 +58,15 @@ class Edits:
     most: int
 
 
+class Remembering:
+    """The embedder's tokenizer: an edit leaves most blocks as they were."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.spans = lru_cache(maxsize=500_000)(tokenizer.spans)
+
+
 class Chunker:
-    def __init__(self, embedder: OnnxEmbedder, settings: ChunkSettings) -> None:
+    def __init__(self, embedder: Tokenizer, settings: ChunkSettings) -> None:
         self._tokenizer, self._settings, self._ids = embedder, settings, Ids(b"keys of one measurement")
 
     def __call__(self, parsed: ParsedDocument) -> tuple[Chunk, ...]:
@@ -82,6 +89,24 @@ def edited(parsed: ParsedDocument, index: int, text: str) -> ParsedDocument:
     return replace(parsed, text=parsed.text[: block.start] + text + parsed.text[block.end :], blocks=tuple(blocks))
 
 
+def around(parsed: ParsedDocument, index: int) -> tuple[ParsedDocument, int]:
+    """The part of the document that a block's chunks can depend on, all sections under the same heading, and the block's place in it."""
+    parent = parsed.blocks[index].section[:-1]
+
+    def inside(block: Block) -> bool:
+        return block.section[: len(parent)] == parent
+
+    first, last = index, index + 1
+    while first and inside(parsed.blocks[first - 1]):
+        first -= 1
+    while last < len(parsed.blocks) and inside(parsed.blocks[last]):
+        last += 1
+    kept = parsed.blocks[first:last]
+    begin = kept[0].start
+    moved = tuple(replace(b, start=b.start - begin, end=b.end - begin) for b in kept)
+    return replace(parsed, text=parsed.text[begin : kept[-1].end], blocks=moved), index - first
+
+
 def edits(documents: Sequence[ParsedDocument], chunker: Chunker) -> dict[str, Edits]:
     """A sentence put at the top of a section, one reworded, one taken away: in paragraphs, drawn evenly over their characters."""
     generator = random.Random(_SEED)  # noqa: S311 - no secret
@@ -92,22 +117,22 @@ def edits(documents: Sequence[ParsedDocument], chunker: Chunker) -> dict[str, Ed
         if block.kind is BlockKind.PARAGRAPH and block.end - block.start > 80
     ]
     drawn = generator.choices(paragraphs, weights=[size for *_, size in paragraphs], k=_EDITS)
-    before = {number: {c.chunk_id for c in chunker(documents[number])} for number in {number for number, *_ in drawn}}
     costs: dict[str, list[int]] = defaultdict(list)
-    for number, index, _ in drawn:
-        parsed = documents[number]
+    for number, place, _ in drawn:
+        parsed, index = around(documents[number], place)
+        known = {c.chunk_id for c in chunker(parsed)}
         top = index
         while top and parsed.blocks[top - 1].section == parsed.blocks[index].section:
-            top -= parsed.blocks[top - 1].kind is not BlockKind.HEADING
             if parsed.blocks[top - 1].kind is BlockKind.HEADING:
                 break
+            top -= 1
         for kind, at, text in (
             ("insert at the top", top, f"This sentence is number {generator.random()}. {_text(parsed, top)}"),
             ("reword a sentence", index, _reworded(_text(parsed, index), generator)),
             ("delete a sentence", index, _shortened(_text(parsed, index), generator)),
         ):
             after = chunker(edited(parsed, at, text))
-            costs[kind].append(sum(c.chunk_id not in before[number] for c in after))
+            costs[kind].append(sum(c.chunk_id not in known for c in after))
     return {
         kind: Edits(sum(each) / len(each), sum(n <= 1 for n in each) / len(each), max(each))
         for kind, each in costs.items()
@@ -157,12 +182,11 @@ class Vectors:
         return np.stack([self._known[key] for key in keys])
 
 
-def found(asked: QuestionSet, chunks: dict[str, tuple[Chunk, ...]], vectors: Vectors, sample: int) -> Ranking:
-    """Hybrid as the gateway's: dense and BM25 candidates, fused by reciprocal rank, documents in the order of their best chunk."""
-    names = [name for name, made in chunks.items() for _ in made]
-    inputs = [c.input for made in chunks.values() for c in made]
+def found(asked: Sequence[Question], chunks: Sequence[tuple[str, Chunk]], vectors: Vectors, sample: int) -> Ranking:
+    """Hybrid as the gateway's: dense and BM25 candidates, fused by reciprocal rank; what chunks are of, in the order of its best."""
+    names, inputs = [name for name, _ in chunks], [c.input for _, c in chunks]
     dense, sparse = vectors(inputs), _Sparse(inputs)
-    questions = [q for q in asked.questions if q.gold]
+    questions = [q for q in asked if q.gold]
     questions = questions[:: max(1, len(questions) // sample)]
     results = []
     for question, vector in zip(questions, vectors([q.text for q in questions]), strict=True):
@@ -173,6 +197,13 @@ def found(asked: QuestionSet, chunks: dict[str, tuple[Chunk, ...]], vectors: Vec
         best = sorted(scores, key=lambda row: -scores[row])
         results.append((list(distinct(names[row] for row in best)), question.gold))
     return ranking(results)
+
+
+def about_pages(asked: QuestionSet) -> list[Question]:
+    """The questions with the pages that answer them in place of the documents."""
+    with (asked.folder.parent / "qa.jsonl").open() as lines:
+        items = {str(item["id"]): item["evidence"] for item in map(json.loads, lines)}
+    return [replace(q, gold=tuple(f"{e['doc']}#{e['page']}" for e in items[q.id])) for q in asked.questions if q.gold]
 
 
 class _Sparse:
@@ -205,30 +236,38 @@ def main(
 ) -> None:
     embedder = Minilm.load(models)
     vectors = Vectors(embedder, cache)
-    asked, longer = load("enterprise"), load("northwind")
-    documents = {name: parse((asked.folder / name).read_bytes(), Path(name).name) for name in asked.documents()}
-    others = [parse((longer.folder / name).read_bytes(), name) for name in longer.documents()]
-    table = Table("rule", "chunks", "tokens", "chunks/s", "insert", "reword", "delete", "R@1", "R@5", "R@10", "MRR")
+    sets = [load("enterprise"), load("northwind")]
+    corpora = [{name: parse((s.folder / name).read_bytes(), Path(name).name) for name in s.documents()} for s in sets]
+    table = Table(
+        "rule", "chunks", "tokens", "chunks/s", "insert", "reword", "delete", *["R@1", "R@5", "R@10", "MRR"] * 2
+    )
     for name, settings in VARIANTS.items():
         if not name.startswith(only):
             continue
         chunker = Chunker(embedder, settings)
         began = process_time()
-        chunks = {document: chunker(parsed) for document, parsed in documents.items()}
+        made = [[(document, c) for document, parsed in corpus.items() for c in chunker(parsed)] for corpus in corpora]
         seconds = process_time() - began
-        made = [c for each in chunks.values() for c in each]
-        costs = edits([*documents.values(), *others], chunker)
-        hits = found(asked, chunks, vectors, sample)
+        every = [c for chunks in made for _, c in chunks]
+        costs = edits([d for corpus in corpora for d in corpus.values()], Chunker(Remembering(embedder), settings))
+        of_pages = [(f"{document}#{c.page}", c) for document, c in made[1]]
+        hits = [
+            found(sets[0].questions, made[0], vectors, sample),
+            found(about_pages(sets[1]), of_pages, vectors, sample),
+        ]
         table.add_row(
             name,
-            str(len(made)),
-            f"{np.mean([c.tokens for c in made]):.0f}",
-            f"{len(made) / seconds:.0f}",
+            f"{len(every):,}",
+            f"{np.mean([c.tokens for c in every]):.0f}",
+            f"{len(every) / seconds:,.0f}",
             *(f"{cost.mean:.2f} · {cost.one:.0%} · {cost.most}" for cost in costs.values()),
-            *(f"{hits.recall[cut].mean:.3f}" for cut in (1, 5, 10)),
-            f"{hits.mrr.mean:.3f}",
+            *(
+                str(n)
+                for hit in hits
+                for n in (*(f"{hit.recall[cut].mean:.3f}" for cut in (1, 5, 10)), f"{hit.mrr.mean:.3f}")
+            ),
         )
-        Console(width=150).print(table)
+    Console(width=170).print(table)
 
 
 if __name__ == "__main__":

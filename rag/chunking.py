@@ -12,7 +12,7 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import accumulate, groupby
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 from rag.ids import Ids
@@ -23,7 +23,7 @@ VERSION = 1  # raise it when the same document and settings give other chunks
 
 Rule = Literal["greedy", "window", "minima"]
 _LONGEST_TOKEN = 16  # characters a token may stand for before the text is taken for a monster (a hash, base64)
-WORD, CLAUSE, SENTENCE, BLOCK, SECTION = range(5)  # strengths of boundaries
+WORD, CLAUSE, SENTENCE, BLOCK = range(4)  # strengths of boundaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,6 @@ class ChunkSettings:
     header_tokens: int = 64  # at most, of a table's header
     reach: int = 64  # to either side, of the rule "minima"
     rule: Rule = "window"
-    siblings: bool = False  # let small sections under one heading share a chunk
     title: bool = False  # begin ``input`` with the document's title
 
     def __post_init__(self) -> None:
@@ -80,9 +79,8 @@ def chunk(
     parsed: ParsedDocument, *, document_id: str, tenant: str, ids: Ids, tokenizer: Tokenizer, settings: ChunkSettings
 ) -> tuple[Chunk, ...]:
     """In order, without overlap, every block covered. ``input`` has at most ``settings.max_tokens`` tokens."""
-    together = siblings(runs(parsed)) if settings.siblings else runs(parsed)
     aboves: dict[tuple[str, ...], str] = {}
-    made = [piece for run in together for piece in _Cutter(parsed, run, tokenizer, settings, aboves).pieces()]
+    made = [piece for run in runs(parsed) for piece in _Cutter(parsed, run, tokenizer, settings, aboves).pieces()]
     chunk_ids = ids.chunk_ids(tenant, document_id, [piece.input for piece in made])
     return tuple(
         Chunk(
@@ -128,16 +126,6 @@ def runs(parsed: ParsedDocument) -> Iterator[Run]:
         yield current
 
 
-def siblings(several: Iterable[Run]) -> Iterator[Run]:
-    """Sections without tables that stand side by side under one heading, as one run under that heading."""
-    for (parent, _), group in groupby(several, key=lambda run: (run.path[:-1], run.header or (run.opening != 1))):
-        members = list(group)
-        if len(members) == 1 or members[0].header or members[0].opening != 1:
-            yield from members
-        else:
-            yield Run(parent, None, [block for run in members for block in run.blocks])
-
-
 class Piece(NamedTuple):
     start: int
     end: int
@@ -159,7 +147,7 @@ class _Cutter:
         if (whole := self._whole()) is not None:
             yield whole
             return
-        highest = max(self._count(self._above(path)) for path in {block.section for block in self.run.blocks})
+        highest = self._count(self._above(self.run.path))
         budget = self.settings.max_tokens - self.settings.special_tokens - highest
         units = list(self._units(budget))
         cut = RULES[self.settings.rule]
@@ -235,7 +223,7 @@ class _Cutter:
     def _units(self, budget: int) -> Iterator[Unit]:
         for block in self.run.blocks:
             weigh = _Weights(self.tokenizer, self.parsed.text[block.start : block.end], block.start)
-            strength = SECTION if block.kind is BlockKind.HEADING else BLOCK
+            strength = BLOCK
             for start, end, level in _sentences(self.parsed.text, block):
                 for part in _parts(self.parsed.text, start, end, weigh, budget, strength):
                     yield Unit(*part, block)

@@ -101,7 +101,6 @@ def documents(draw: st.DrawFn) -> ParsedDocument:
 shapes = st.fixed_dictionaries(
     {
         "rule": st.sampled_from(["greedy", "window", "minima"]),
-        "siblings": st.booleans(),
         "title": st.booleans(),
         "max_tokens": st.sampled_from([48, 100, 256]),
         "path_tokens": st.just(8),

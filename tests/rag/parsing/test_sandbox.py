@@ -151,7 +151,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxedParse
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rag.parsing.sandbox._PATHS", [str(package), *sys.modules["rag.parsing.sandbox"]._PATHS])
         patch.setenv("TIDEMARK_SECRET", "do-not-tell")
-        parser = SandboxedParser(ParseLimits(seconds=5, wall_seconds=10, memory_bytes=256 * 2**20))
+        parser = SandboxedParser(ParseLimits(seconds=2, wall_seconds=8, memory_bytes=256 * 2**20))
         parser.start()
     yield parser
     parser.close()
