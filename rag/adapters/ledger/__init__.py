@@ -1,6 +1,5 @@
-"""The ledger on PostgreSQL: one adapter for the ports that must share its transactions."""
+"""The ledger on PostgreSQL: one adapter for the ports that must share its transactions. ``schema.migrate`` makes its tables."""
 
 from rag.adapters.ledger.postgres import PostgresLedger, open_ledger
-from rag.adapters.ledger.schema import migrate
 
-__all__ = ["PostgresLedger", "migrate", "open_ledger"]
+__all__ = ["PostgresLedger", "open_ledger"]
