@@ -1,7 +1,8 @@
 """When to say "I do not know": the evidence of answerable and of unanswerable questions, and the threshold between them.
 
 ``python -m evals.abstention FOLDER...`` takes folders with ``corpus/`` and ``qa.jsonl`` (``question``; ``type`` begins with "unanswerable"
-for some), finds hits for the questions as the gateway does, and prints the table from which ``extractive.THRESHOLD`` was read.
+for some; the sample corpus calls them ``documents/``, ``questions.jsonl`` and ``kind``), finds hits for the questions as the gateway
+does, and prints the table from which ``extractive.THRESHOLD`` was read.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rag import chunking
 from rag.adapters.embedders.bm25 import Bm25Encoder
 from rag.adapters.embedders.minilm import Minilm
 from rag.adapters.embedders.onnx import OnnxEmbedder
-from rag.adapters.llms.extractive import THRESHOLD, Evidence, ExtractiveGenerator, evidence
+from rag.adapters.llms.extractive import THRESHOLD, Evidence, ExtractiveGenerator
 from rag.ids import Ids
 from rag.models import Cause, Chunk, Hit, Provenance
 from rag.parsing import parse
@@ -80,13 +81,13 @@ class Collection:
 
 
 async def measure(folder: Path, embedder: OnnxEmbedder) -> list[Measured]:
-    collection = Collection(_chunks(folder / "corpus", embedder), embedder)
+    collection = Collection(_chunks(_first(folder, "corpus", "documents"), embedder), embedder)
     generator = ExtractiveGenerator(embedder)
     measured = []
-    for item in _questions(folder / "qa.jsonl"):
-        scored = await generator.score(item["question"], await collection.search(item["question"]))
+    for item in _questions(_first(folder, "qa.jsonl", "questions.jsonl")):
+        scored, evidence = await generator.weigh(item["question"], await collection.search(item["question"]))
         if scored:
-            measured.append(Measured(not item["type"].startswith("unanswerable"), evidence(item["question"], scored)))
+            measured.append(Measured(not _kind(item).startswith("unanswerable"), evidence))
     return measured
 
 
@@ -100,7 +101,16 @@ def at(measured: Sequence[Measured], threshold: float) -> Choice:
 
 def _questions(path: Path) -> list[Mapping[str, str]]:
     items = [json.loads(line) for line in path.read_text().splitlines()]
+    items = [item for item in items if _kind(item) != "row"]  # a warehouse's rows are not in the folder
     return items[:: max(1, len(items) // _QUESTIONS)]
+
+
+def _first(folder: Path, *names: str) -> Path:
+    return next(path for name in names if (path := folder / name).exists())
+
+
+def _kind(item: Mapping[str, str]) -> str:
+    return item.get("type") or item["kind"]
 
 
 def _chunks(corpus: Path, embedder: OnnxEmbedder) -> list[tuple[str, Chunk]]:
@@ -125,7 +135,7 @@ def main(folders: Sequence[Path], models_dir: Path) -> None:
         measured = asyncio.run(measure(folder, embedder))
         answerable = sum(each.answerable for each in measured)
         print(f"{folder.name}: {answerable} answerable, {len(measured) - answerable} unanswerable")
-        for threshold in (0.5, 0.6, 0.65, THRESHOLD, 0.8, 0.9, 1.0):
+        for threshold in (0.6, 0.65, 0.7, THRESHOLD, 0.8, 0.85, 0.9, 1.0):
             choice = at(measured, threshold)
             print(
                 f"  {threshold:.2f}: {choice.refused:6.1%} of the unanswerable refused, {choice.lost:6.1%} of the others lost"

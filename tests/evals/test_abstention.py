@@ -3,7 +3,7 @@ from rag.adapters.llms.extractive import Evidence
 
 
 def measured(answerable: bool, *cosines: float) -> list[Measured]:
-    return [Measured(answerable, Evidence(cosine, 0.0)) for cosine in cosines]
+    return [Measured(answerable, Evidence(0.0, cosine, 0.0, unknown_name=False)) for cosine in cosines]
 
 
 def test_a_threshold_refuses_what_has_less_evidence_and_nothing_at_it() -> None:
@@ -17,5 +17,7 @@ def test_a_set_without_unanswerable_questions_can_be_measured() -> None:
     assert (choice.refused, choice.lost) == (0.0, 0.5)
 
 
-def test_evidence_grows_with_the_terms_that_a_chunk_has() -> None:
-    assert Evidence(0.5, 1.0).score > Evidence(0.5, 0.0).score == 0.5
+def test_evidence_grows_with_what_a_chunk_has_and_falls_with_what_no_hit_names() -> None:
+    plain = Evidence(0.5, 0.5, 0.5, unknown_name=False)
+    assert Evidence(0.5, 0.5, 0.9, unknown_name=False).score > plain.score
+    assert Evidence(0.5, 0.5, 0.5, unknown_name=True).score < plain.score

@@ -54,6 +54,17 @@ async def test_a_question_that_the_hits_do_not_answer_gets_a_plain_refusal(
     assert (made.text, list(made.citations), made.abstained) == (ABSTENTION, [], True)
 
 
+async def test_a_name_that_no_source_has_is_no_evidence(generator: ExtractiveGenerator) -> None:
+    assert not (await ask("What is the yearly deductible of the Plus plan?", generator)).abstained
+    _, known = await generator.weigh("What is the yearly deductible of the Plus plan?", HITS)
+    for question in ("What is the yearly deductible of the Platinum plan?", "What is the deductible of Plus7?"):
+        _, evidence = await generator.weigh(question, HITS)
+        assert evidence.unknown_name
+        assert evidence.score < known.score
+    for question in ("WHAT IS THE DEDUCTIBLE OF THE CHEAP PLAN?", "Wie viele Urlaubstage haben Angestellte pro Jahr?"):
+        assert not (await generator.weigh(question, HITS))[1].unknown_name, "capitals that name nothing"
+
+
 async def test_a_sources_own_reference_is_no_marker(generator: ExtractiveGenerator) -> None:
     made = await ask("When is fish served in the canteen?", generator)
     assert "As shown in (3), fish is on Friday." in made.text
