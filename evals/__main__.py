@@ -45,10 +45,10 @@ def quality(
         run = in_memory(asked_for, answers=answers, progress=step) if offline else on_stack(
             asked_for, dir, prefix=prefix, answers=answers, progress=step
         )  # fmt: skip
-        found, plain = asyncio.run(run)
-    report.quality(found, plain, console)
+        found = asyncio.run(run)
+    report.quality(found, console)
     if written:
-        written.write_text(json.dumps({"quality": asdict(found), "bm25": asdict(plain)}, indent=2) + "\n")
+        written.write_text(json.dumps(asdict(found), indent=2) + "\n")
 
 
 @app.command()

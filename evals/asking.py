@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
-from evals import offline
-from evals.quality import Backend, Quality, Ranking, baseline, evaluate, parsed_documents
+from evals import offline, sample
+from evals.offline import Held
+from evals.quality import Quality, evaluate
 from evals.questions import QuestionSet, located
 from governance.access import filter_for
 from rag.adapters.embedders.bm25 import Bm25Encoder
 from rag.adapters.embedders.minilm import Minilm
 from rag.adapters.llms.extractive import ExtractiveGenerator
-from rag.ids import object_uri
-from rag.models import AccessFilter
+from rag.ports import Row
+from rag.rows import MEDIA_TYPE, Table, row_object
 from rag.settings import load as load_settings
 from rag.wiring import Services, services
 
 GROUPS = ("staff", "finance", "people")  # whose documents the questions are about
+ROWS = f"{offline.BASE}/rows"
+_TITLES = {"customers": "NAME", "tickets": "SUBJECT"}
 Step = Callable[[], None]
 
 
 async def on_stack(
     asked_for: QuestionSet, stack: Path, *, prefix: str = "", answers: bool = True, progress: Step = lambda: None
-) -> tuple[Quality, Ranking]:
+) -> Quality:
     """On the local stack of this folder."""
     async with services(load_settings(stack)) as backend:
         return await ask_services(asked_for, backend, prefix=prefix, answers=answers, progress=progress)
@@ -31,49 +36,52 @@ async def on_stack(
 
 async def ask_services(
     asked_for: QuestionSet, backend: Services, *, prefix: str = "", answers: bool = True, progress: Step = lambda: None
-) -> tuple[Quality, Ranking]:
+) -> Quality:
     """The set's corpus lies in the watched bucket under ``prefix``; rows come from the source ``snowflake``."""
     settings = backend.settings
     documents = f"s3://{settings.s3_bucket}/{prefix}".rstrip("/")
     rows = next((each.base_uri for each in settings.configured_sources if each.kind == "snowflake"), "s3://none/rows")
-    inventory: dict[str, str] = {}
+    corpus: dict[str, str] = {}
     for source, base in (("s3", documents), ("snowflake", rows)):
         found = await backend.ledger.inventory(backend.spec.index_id, source)
-        inventory |= {uri: document_id for uri, (document_id, _) in found.items() if uri.startswith(f"{base}/")}
-    return await _both(
+        corpus |= {uri: document_id for uri, (document_id, _) in found.items() if uri.startswith(f"{base}/")}
+    return await evaluate(
         asked_for,
         lambda name: located(name, documents, rows),
         filter_for(tenant=settings.default_tenant, subject="evals", groups=GROUPS),
-        backend, inventory, answers, progress,
-    )  # fmt: skip
+        backend,
+        corpus=corpus,
+        answers=answers,
+        progress=progress,
+    )
 
 
 async def in_memory(
     asked_for: QuestionSet, *, models: Path = Path(".cache/models"), answers: bool = True, progress: Step = lambda: None
-) -> tuple[Quality, Ranking]:
-    """The set's documents, indexed in memory by the default models; rows of tables are not indexed."""
+) -> Quality:
+    """The set's corpus, indexed in memory by the default models."""
     embedder = Minilm.load(models)
     backend = offline.offline(embedder, embedder, Bm25Encoder(), ExtractiveGenerator(embedder))
-    await offline.index({name: (asked_for.folder / name).read_bytes() for name in asked_for.documents()}, backend)
-    uris = [object_uri(offline.BASE, name) for name in asked_for.documents()]
-    inventory = {uri: backend.pipeline.ids.document_id(offline.TENANT, "evals", uri) for uri in uris}
-    return await _both(
+    held = [Held(name, (asked_for.folder / name).read_bytes()) for name in asked_for.documents()]
+    if asked_for.folder == sample.SAMPLE / "documents":
+        held += _rows()
+    await offline.index(held, backend)
+    return await evaluate(
         asked_for,
-        lambda name: located(name, offline.BASE, "s3://none/rows"),
+        lambda name: located(name, offline.BASE, ROWS),
         filter_for(tenant=offline.TENANT, subject="evals", groups=("staff",)),
-        backend, inventory, answers, progress,
-    )  # fmt: skip
-
-
-async def _both(
-    asked_for: QuestionSet, locate: Callable[[str], str], access: AccessFilter, backend: Backend,
-    inventory: dict[str, str], answers: bool, progress: Step,
-) -> tuple[Quality, Ranking]:  # fmt: skip
-    """The index, and BM25 over the whole texts of the documents that the questions' corpus has in it."""
-    found = await evaluate(
-        asked_for, locate, access, backend, indexed=sorted(inventory), answers=answers, progress=progress
+        backend,
+        corpus={each.uri: backend.pipeline.ids.document_id(offline.TENANT, offline.SOURCE, each.uri) for each in held},
+        answers=answers,
+        progress=progress,
     )
-    corpus = {document_id: uri for uri, document_id in inventory.items()}
-    parsed = await parsed_documents(sorted(corpus), backend)
-    texts = {corpus[document_id]: f"{each.title}\n{each.text}" for document_id, each in parsed.items()}
-    return found, baseline(asked_for, locate, texts)
+
+
+def _rows() -> Iterator[Held]:
+    """The rows of the sample tables, as the warehouse source writes them."""
+    for name, rows in sample.tables().items():
+        table = Table(name.upper(), "ID", "UPDATED_AT", _TITLES.get(name))
+        for row in rows:
+            columns = {column.upper(): value for column, value in row.items()}
+            content, labels = row_object(table, Row(row["id"], datetime.now(UTC), json.dumps(columns)))
+            yield Held(f"rows/{name}/{row['id']}.json", content, MEDIA_TYPE, labels)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from governance.admission import admit
 from rag.adapters.memory.ledger import MemoryLedger
@@ -20,8 +20,22 @@ from rag.ports import Embedder, Generator, Parser, Reranker, SparseEncoder, Toke
 from rag.sources import Source, Sources
 
 BASE = "s3://evals"
-TENANT, PRINCIPAL = "evals", "group:staff"
+TENANT, SOURCE, PRINCIPAL = "evals", "evals", "group:staff"
 _SECRET = b"keys the ids of an index that lives for one evaluation"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An object of the corpus."""
+
+    name: str
+    content: bytes = field(repr=False)
+    media_type: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def uri(self) -> str:
+        return object_uri(BASE, self.name)
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,7 @@ def offline(
     pipeline = Pipeline(
         spec=spec,
         ids=Ids(_SECRET),
-        sources=Sources({"evals": Source("evals", TENANT, BASE, (PRINCIPAL,))}),
+        sources=Sources({SOURCE: Source(SOURCE, TENANT, BASE, (PRINCIPAL,))}),
         objects=objects,
         artifacts=Artifacts(objects),
         ledger=ledger,
@@ -68,16 +82,15 @@ def offline(
     return Offline(spec, embedder, sparse, vectors, ledger, KeepOrder(), generator, pipeline)
 
 
-async def index(contents: Mapping[str, bytes], backend: Offline) -> int:
-    """Parse, chunk, embed and index documents (name → bytes) as a Dagster run would; returns the number of chunks."""
+async def index(held: Sequence[Held], backend: Offline) -> int:
+    """Parse, chunk, embed and index documents as a Dagster run would; returns the number of chunks."""
     pipeline = backend.pipeline
     await backend.vectors.create(backend.spec)
     works = []
-    for number, (name, content) in enumerate(contents.items()):
-        uri = object_uri(BASE, name)
-        await pipeline.objects.put(uri, content)
-        document_id = pipeline.ids.document_id(TENANT, "evals", uri)
-        works.append(Work(document_id, TENANT, "evals", uri, 0, Cause("evals", "", 0, number)))
+    for number, each in enumerate(held):
+        await pipeline.objects.put(each.uri, each.content, media_type=each.media_type, labels=each.labels)
+        document_id = pipeline.ids.document_id(TENANT, SOURCE, each.uri)
+        works.append(Work(document_id, TENANT, SOURCE, each.uri, 0, Cause("evals", "", 0, number)))
     gate = admit(backend.ledger)
     parsed = await pipeline.parse(Batch(backend.spec.index_id, 0, tuple(works)), admit=gate)
     report = await pipeline.index(await pipeline.embed(await pipeline.chunk(parsed)), admit=gate)

@@ -14,6 +14,7 @@ from evals.bm25 import Bm25
 from evals.metrics import Estimate, distinct, estimate, ndcg_at, quote_alignment, recall_at, reciprocal_rank
 from evals.questions import Question, QuestionSet
 from rag import generation
+from rag.errors import Rejected
 from rag.models import AccessFilter, Answer, Citation, IndexSpec, ParsedDocument
 from rag.pipeline import Pipeline
 from rag.ports import Embedder, Generator, Ledger, Reranker, SparseEncoder, VectorIndex
@@ -47,11 +48,13 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """``ranked``: URIs of the documents of the ``CANDIDATES`` best chunks, each at its best chunk's place."""
+    """``ranked``: URIs of the documents of the ``CANDIDATES`` best chunks, each at its best chunk's place; ``read``: the texts of the
+    ``TOP_K`` chunks that the answer was made from."""
 
     question: Question
     gold: tuple[str, ...]
     ranked: tuple[str, ...]
+    read: tuple[str, ...] = ()
     answer: Answer | None = None
 
 
@@ -75,8 +78,11 @@ class Citations:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """``refused`` and ``lost``: shares of unanswerable and of answerable questions that were answered by an abstention.
+    """``bm25``: the same for plain BM25 over whole documents; ``gain``: how much better retrieval is, question by question, so that an
+    interval without 0 tells the two apart.
 
+    ``evidence``: share of the gold quotes that stand in the chunks that an answer is made from. ``refused`` and ``lost``: shares of
+    unanswerable and of answerable questions that were answered by an abstention.
     ``unindexed``: gold documents that the index does not have; questions about them count, as misses.
     """
 
@@ -85,6 +91,9 @@ class Quality:
     unanswerable: int
     unindexed: tuple[str, ...]
     retrieval: Ranking
+    bm25: Ranking
+    gain: Ranking
+    evidence: Estimate | None = None
     refused: Estimate | None = None
     lost: Estimate | None = None
     citations: Citations | None = None
@@ -107,7 +116,8 @@ async def ask(
     )
     hits = (await rerank(question.text, found, backend.reranker, limit=CANDIDATES)).hits
     answer = await generation.answer(question.text, hits[:TOP_K], backend.generator) if answers else None
-    return Asked(question, tuple(gold), tuple(distinct(hit.provenance.uri for hit in hits)), answer)
+    ranked = tuple(distinct(hit.provenance.uri for hit in hits))
+    return Asked(question, tuple(gold), ranked, tuple(hit.chunk.text for hit in hits[:TOP_K]), answer)
 
 
 async def evaluate(
@@ -116,32 +126,40 @@ async def evaluate(
     access: AccessFilter,
     backend: Backend,
     *,
-    indexed: Sequence[str],
+    corpus: Mapping[str, str],
     answers: bool = True,
     progress: Callable[[], None] = lambda: None,
 ) -> Quality:
-    """Ask every question of the set. ``locate``: gold name → URI; ``indexed``: URIs that the index has."""
+    """Ask every question of the set. ``locate``: gold name → URI; ``corpus``: URI → document id of what the index has of the set's
+    documents, which is also what BM25 ranks."""
     asked = []
     for question in asked_for.questions:
         gold = [locate(name) for name in question.gold]
         asked.append(await ask(question, gold, access, backend, answers=answers))
         progress()
-    wanted = {uri for each in asked for uri in each.gold}
-    return await judge(asked_for.name, asked, backend, unindexed=sorted(wanted - set(indexed)))
+    return await judge(asked_for.name, asked, backend, corpus)
 
 
-async def judge(dataset: str, asked: Sequence[Asked], backend: Backend, *, unindexed: Sequence[str] = ()) -> Quality:
+async def judge(dataset: str, asked: Sequence[Asked], backend: Backend, corpus: Mapping[str, str]) -> Quality:
     good, bad = ([each for each in asked if bool(each.gold) is answerable] for answerable in (True, False))
     kinds = sorted({each.question.kind for each in good})
+    names = {document_id: uri for uri, document_id in corpus.items()}
+    parsed = await parsed_documents(sorted(names), backend)
+    bm25 = Bm25({names[document_id]: f"{each.title}\n{each.text}" for document_id, each in parsed.items()})
+    hybrid = [scores(each.ranked, each.gold) for each in good]
+    plain = [scores(bm25.rank(each.question.text), each.gold) for each in good]
     return Quality(
         dataset,
         len(good),
         len(bad),
-        tuple(unindexed),
-        ranking([(each.ranked, each.gold) for each in good]),
+        tuple(sorted({uri for each in good for uri in each.gold} - corpus.keys())),
+        ranking(hybrid),
+        ranking(plain),
+        ranking([{name: mine[name] - its[name] for name in mine} for mine, its in zip(hybrid, plain, strict=True)]),
+        evidence=await _evidence(good),
         refused=_abstained(bad),
         lost=_abstained(good),
-        citations=await _citations(asked, backend),
+        citations=await _citations(asked, parsed, backend),
         by_kind={
             kind: estimate([recall_at(each.ranked, each.gold, CUTS[-1]) for each in good if each.question.kind == kind])
             for kind in kinds
@@ -149,21 +167,18 @@ async def judge(dataset: str, asked: Sequence[Asked], backend: Backend, *, unind
     )
 
 
-def ranking(results: Sequence[tuple[Sequence[str], Sequence[str]]]) -> Ranking:
-    """Of (ranked documents, gold documents) pairs, one for each answerable question."""
-    return Ranking(
-        {cut: estimate([recall_at(ranked, gold, cut) for ranked, gold in results]) for cut in CUTS},
-        estimate([reciprocal_rank(ranked, gold) for ranked, gold in results]),
-        estimate([ndcg_at(ranked, gold, CUTS[-1]) for ranked, gold in results]),
-    )
+def scores(ranked: Sequence[str], gold: Sequence[str]) -> dict[str, float]:
+    """Of one question."""
+    recalls = {f"recall@{cut}": recall_at(ranked, gold, cut) for cut in CUTS}
+    return {**recalls, "mrr": reciprocal_rank(ranked, gold), "ndcg": ndcg_at(ranked, gold, CUTS[-1])}
 
 
-def baseline(asked_for: QuestionSet, locate: Callable[[str], str], texts: Mapping[str, str]) -> Ranking:
-    """Plain BM25 over whole documents (URI → text) on the same answerable questions."""
-    bm25 = Bm25(texts)
-    return ranking([
-        (bm25.rank(each.text), [locate(name) for name in each.gold]) for each in asked_for.questions if each.gold
-    ])  # fmt: skip
+def ranking(questions: Sequence[Mapping[str, float]]) -> Ranking:
+    """Of the scores of answerable questions."""
+    found = {name: estimate([each[name] for each in questions]) for name in questions[0]} if questions else {}
+    if not found:
+        raise Rejected("no question of the set has a gold document: nothing to retrieve", reason="bad_dataset")
+    return Ranking({cut: found[f"recall@{cut}"] for cut in CUTS}, found["mrr"], found["ndcg"])
 
 
 async def parsed_documents(document_ids: Sequence[str], backend: Backend) -> dict[str, ParsedDocument]:
@@ -183,13 +198,22 @@ def _abstained(asked: Sequence[Asked]) -> Estimate | None:
     return estimate([float(answer.abstained) for answer in answers]) if answers else None
 
 
-async def _citations(asked: Sequence[Asked], backend: Backend) -> Citations | None:
+async def _evidence(asked: Sequence[Asked]) -> Estimate | None:
+    quoted = [each for each in asked if each.question.quotes]
+    shares = [await quote_alignment(each.question.quotes, "\n".join(each.read)) for each in quoted]
+    return estimate(shares) if shares else None
+
+
+async def _citations(
+    asked: Sequence[Asked], parsed: Mapping[str, ParsedDocument], backend: Backend
+) -> Citations | None:
     """Against the parsed source, which retrieval and generation did not look at."""
     citations: list[Citation] = [citation for each in asked if each.answer for citation in each.answer.citations]
     if not citations:
         return None
-    parsed = await parsed_documents(sorted({each.document_id for each in citations}), backend)
-    texts = {document_id: document.text for document_id, document in parsed.items()}
+    others = sorted({each.document_id for each in citations} - parsed.keys())
+    sources = {**parsed, **await parsed_documents(others, backend)}
+    texts = {document_id: document.text for document_id, document in sources.items()}
     aligned = [await quote_alignment([each.quote], texts.get(each.document_id, "")) for each in citations]
     at_span = [texts.get(each.document_id, "")[each.start : each.end] == each.quote != "" for each in citations]
     return Citations(len(citations), sum(aligned) / len(citations), sum(at_span) / len(citations))

@@ -25,12 +25,16 @@ _ROW = "tables/"  # gold that is a row: tables/<table>#<key>
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """``gold``: names of the documents that answer it, relative to the corpus; none when the corpus cannot answer."""
+    """``gold``: names of the documents that answer it, relative to the corpus; none when the corpus cannot answer.
+
+    ``quotes``: passages of theirs that state the answer, verbatim, where the set has them.
+    """
 
     id: str
     text: str
     gold: tuple[str, ...]
     kind: str = ""
+    quotes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ def _questions(file: Path) -> Iterator[Question]:
 
 
 def _question(item: Mapping[str, Any], number: str) -> Question:
-    gold = (str(each["document"] if "document" in each else each["doc"]) for each in item["evidence"])
+    passages = item["evidence"]
+    gold = (str(each["document"] if "document" in each else each["doc"]) for each in passages)
+    quotes = tuple(str(each["quote"]) for each in passages if each.get("quote"))
     kind = item.get("kind") or item.get("type") or ""
-    return Question(str(item.get("id", number)), str(item["question"]), tuple(dict.fromkeys(gold)), str(kind))
+    return Question(str(item.get("id", number)), str(item["question"]), tuple(dict.fromkeys(gold)), str(kind), quotes)

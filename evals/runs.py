@@ -52,6 +52,10 @@ class Run:
     metadata: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
+    def has_ended(self) -> bool:
+        return self.status in {"SUCCESS", "FAILURE", "CANCELED"}
+
+    @property
     def began(self) -> float:
         """The first step's start: from here on the run works."""
         return min(step.start for step in self.steps)

@@ -30,7 +30,7 @@ CITED = Citations(n=3, aligned=1.0, at_span=1.0)
 FIGURES = Figures(
     small=False, machine=Machine(2, "cpu", "3.11", 0.0), indexing=INDEXING, embedding=EMBEDDING, rates=rates(INDEXING, EMBEDDING),
     latencies=Latencies(*(Latency(9, 0.01, 0.02, 0.03, cached) for cached in (0, 0, 0, 9))),
-    quality=Quality("enterprise", 1, 0, (), ONCE, None, estimate([0.0]), CITED), bm25=ONCE,
+    quality=Quality("enterprise", 1, 0, (), ONCE, ONCE, ONCE, lost=estimate([0.0]), citations=CITED),
 )  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def _printed(figures: Figures) -> str:
 
 def test_the_report_shows_rates_limit_ratio_latency_and_quality_side_by_side() -> None:
     text = _printed(FIGURES)
-    for shown in ("100 documents (60 md, 40 pdf), 5100 chunks", "51.00", "60.00", "0.85", "start-up 6.0 s", "BM25, whole documents",
+    for shown in ("100 documents (60 md, 40 pdf), 5100 chunks", "51.00", "60.00", "0.85", "start-up 6.0 s", "plain BM25",
                   "answers, cached", "10.0"):  # fmt: skip
         assert shown in text
     assert not report.warnings(FIGURES)

@@ -10,11 +10,12 @@ import pytest
 
 from evals import offline
 from evals.metrics import estimate
-from evals.offline import Offline
-from evals.quality import Asked, ask, baseline, evaluate, judge, parsed_documents
+from evals.offline import Held, Offline
+from evals.quality import Asked, ask, evaluate, judge
 from evals.questions import Question, QuestionSet, located
 from governance.access import filter_for
 from rag.adapters.memory.models import HashEmbedder, WordBm25
+from rag.errors import Rejected
 from rag.generation import abstention, cite
 from rag.models import AccessFilter, Answer, Hit, ParsedDocument
 from rag.parsing import parse
@@ -53,7 +54,7 @@ class InProcess:
 async def backend() -> Offline:
     embedder = HashEmbedder()
     made = offline.offline(embedder, embedder, WordBm25(), FirstSentence(), parser=InProcess())
-    assert await offline.index({"pump.md": PUMP, "sensor.md": SENSOR}, made) == 2
+    assert await offline.index([Held("pump.md", PUMP), Held("sensor.md", SENSOR)], made) == 2
     return made
 
 
@@ -65,11 +66,13 @@ def _uri(name: str) -> str:
     return located(name, offline.BASE, "s3://none/rows")
 
 
-INDEXED = [_uri("pump.md"), _uri("sensor.md")]
+def _corpus(backend: Offline) -> dict[str, str]:
+    ids = backend.pipeline.ids
+    return {uri: ids.document_id(offline.TENANT, offline.SOURCE, uri) for uri in (_uri("pump.md"), _uri("sensor.md"))}
 
 
 async def test_a_set_is_asked_and_judged_from_retrieval_to_citations(backend: Offline) -> None:
-    found = await evaluate(_set(*QUESTIONS), _uri, ACCESS, backend, indexed=INDEXED)
+    found = await evaluate(_set(*QUESTIONS), _uri, ACCESS, backend, corpus=_corpus(backend))
     assert (found.answerable, found.unanswerable, found.unindexed) == (2, 1, ())
     assert found.retrieval.recall[1].mean == found.retrieval.mrr.mean == 1
     assert found.refused == estimate([1.0])
@@ -81,7 +84,7 @@ async def test_a_set_is_asked_and_judged_from_retrieval_to_citations(backend: Of
 
 async def test_who_may_see_nothing_finds_nothing(backend: Offline) -> None:
     stranger: AccessFilter = filter_for(tenant=offline.TENANT, subject="eve", groups=("others",))
-    found = await evaluate(_set(*QUESTIONS), _uri, stranger, backend, indexed=INDEXED)
+    found = await evaluate(_set(*QUESTIONS), _uri, stranger, backend, corpus=_corpus(backend))
     assert found.retrieval.recall[10].mean == 0
     assert found.lost == estimate([1.0, 1.0])
     assert found.citations is None
@@ -89,7 +92,7 @@ async def test_who_may_see_nothing_finds_nothing(backend: Offline) -> None:
 
 async def test_gold_that_is_not_indexed_is_told_and_counts_as_a_miss(backend: Offline) -> None:
     asked_for = _set(QUESTIONS[0], Question("4", "What does the valve do?", ("valve.md",)))
-    found = await evaluate(asked_for, _uri, ACCESS, backend, indexed=INDEXED)
+    found = await evaluate(asked_for, _uri, ACCESS, backend, corpus=_corpus(backend))
     assert found.unindexed == (_uri("valve.md"),)
     assert found.retrieval.recall[10].mean == 0.5
 
@@ -101,21 +104,33 @@ async def test_a_citation_that_the_source_does_not_hold_is_found_out(backend: Of
     (citation,) = asked.answer.citations
     forged = replace(citation, quote=citation.quote.replace("Tuesday", "Sundays"))
     moved = replace(citation, start=citation.start + 1, end=citation.end + 1)
-    both = [Asked(asked.question, asked.gold, asked.ranked, replace(asked.answer, citations=(each,)))
+    both = [Asked(asked.question, asked.gold, asked.ranked, asked.read, replace(asked.answer, citations=(each,)))
             for each in (forged, moved)]  # fmt: skip
-    found = await judge("own", both, backend)
+    found = await judge("own", both, backend, _corpus(backend))
     assert found.citations
     assert (found.citations.aligned, found.citations.at_span) == (0.5, 0)
 
 
 async def test_retrieval_alone_is_judged_without_answers(backend: Offline) -> None:
-    found = await evaluate(_set(*QUESTIONS), _uri, ACCESS, backend, indexed=INDEXED, answers=False)
+    found = await evaluate(_set(*QUESTIONS), _uri, ACCESS, backend, corpus=_corpus(backend), answers=False)
     assert (found.refused, found.lost, found.citations) == (None, None, None)
 
 
-async def test_the_baseline_answers_the_same_questions_from_the_same_texts(backend: Offline) -> None:
-    ids = {backend.pipeline.ids.document_id(offline.TENANT, "evals", uri): uri for uri in INDEXED}
-    parsed = await parsed_documents(sorted(ids), backend)
-    texts = {ids[document_id]: each.text for document_id, each in parsed.items()}
-    assert "Tuesday" in texts[_uri("pump.md")]
-    assert baseline(_set(*QUESTIONS), _uri, texts).mrr == estimate([1.0, 1.0])
+async def test_bm25_answers_the_same_questions_from_the_same_texts(backend: Offline) -> None:
+    """Nothing is gained on questions that both answer, and all on one whose words no document has."""
+    found = await evaluate(_set(*QUESTIONS), _uri, ACCESS, backend, corpus=_corpus(backend))
+    assert found.bm25.mrr == estimate([1.0, 1.0])
+    assert found.gain.mrr == estimate([0.0, 0.0])
+    strange = _set(Question("5", "Workshop?", ("pump.md",)))
+    assert (await evaluate(strange, _uri, ACCESS, backend, corpus=_corpus(backend))).bm25.mrr.mean == 0
+
+
+async def test_gold_quotes_are_looked_for_in_the_chunks_that_are_read(backend: Offline) -> None:
+    quotes = ("cleaned every Tuesday by the night shift", "cleaned every Friday")
+    found = await evaluate(_set(replace(QUESTIONS[0], quotes=quotes)), _uri, ACCESS, backend, corpus=_corpus(backend))
+    assert found.evidence == estimate([0.5])
+
+
+async def test_a_set_without_answerable_questions_is_refused(backend: Offline) -> None:
+    with pytest.raises(Rejected, match="nothing to retrieve"):
+        await evaluate(_set(QUESTIONS[2]), _uri, ACCESS, backend, corpus=_corpus(backend))

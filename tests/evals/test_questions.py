@@ -22,6 +22,7 @@ def test_gold_documents_are_named_once_whatever_the_set_calls_them(tmp_path: Pat
     passages = [{"document": "x/a.md", "quote": "text"}, {"document": "x/a.md", "quote": "te"}]
     found = read("own", *_write(tmp_path, {"question": "q?", "evidence": passages}, {"question": "r?", "evidence": []}))
     assert [each.gold for each in found.questions] == [("x/a.md",), ()]
+    assert found.questions[0].quotes == ("text", "te")
     assert found.documents() == ["x/a.md"]
 
 

@@ -27,6 +27,8 @@ RESULT = {
 def test_a_run_began_with_its_first_step_and_ended_with_its_last() -> None:
     run = parse(RESULT)
     assert (run.created, run.launched, run.began, run.ended) == (10, 12, 15, 30)
+    assert run.has_ended
+    assert not parse({**RESULT, "status": "STARTED"}).has_ended
     assert run.metadata == {"embeddings": {"embedded": 7, "seconds": 9.5}}
 
 
