@@ -29,7 +29,7 @@ def parse(content: bytes, name: str) -> ParsedDocument:
 
 
 def _pieces(text: str) -> Iterator[Piece]:
-    rows = csv.reader(text.split("\n"), delimiter=_delimiter(text), skipinitialspace=True)
+    rows = csv.reader((f"{line}\n" for line in text.split("\n")), delimiter=_delimiter(text), skipinitialspace=True)
     first: list[str] = next((cells for cells in rows if any(cell.strip() for cell in cells)), [])
     header = row(first) if _is_header(first) else None
     if header is None:

@@ -13,6 +13,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _DECLARED = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]{2,40})""", re.IGNORECASE)
+_BEYOND = [bytes([byte]) for byte in range(0x80, 0x100)]
+_FEW = 20  # bytes beyond ASCII; fewer say nothing, and cp1252 is the best guess
 _SAMPLE = 32_768  # bytes; detection is slow and says no more about a longer sample
 
 
@@ -54,7 +56,10 @@ def _declared(content: bytes) -> str | None:
 
 
 def _likeliest(content: bytes) -> str | None:
+    sample = content[:_SAMPLE]
+    if sum(map(sample.count, _BEYOND)) < _FEW:
+        return None
     from charset_normalizer import from_bytes
 
-    best = from_bytes(content[:_SAMPLE]).best()
+    best = from_bytes(sample).best()
     return best.encoding if best else None

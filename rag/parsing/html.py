@@ -11,20 +11,15 @@ from rag.parsing.pieces import assemble
 from rag.parsing.sniffing import HTML
 
 _TITLE_TAG = re.compile(r"<title[^>]{0,200}>([^<]{1,1000})</title", re.IGNORECASE)
-_DEEPEST = 250  # libxml2 stops at 256 and drops what is below
 
 
 def parse(content: bytes, name: str) -> ParsedDocument:
     text = decode(content, markup=True)
     found = _TITLE_TAG.search(text[:20_000])
-    return assemble(pieces_of(partition_html(_readable(text))), name=name, media_type=HTML, title=_unescape(found))
+    return assemble(pieces_of(partition_html(text)), name=name, media_type=HTML, title=_unescape(found))
 
 
 def _unescape(found: re.Match[str] | None) -> str:
     import html
 
     return html.unescape(found[1]) if found else ""
-
-
-def _readable(text: str) -> str:
-    return text

@@ -129,9 +129,9 @@ def limit_resources(*, seconds: float, memory_bytes: int) -> None:
     signal.setitimer(signal.ITIMER_PROF, seconds)  # counts CPU time in fractions; its default is to kill
     whole = int(seconds) + 2  # the kernel's own limit, which no code in the process can lift
     resource.setrlimit(resource.RLIMIT_CPU, (whole, whole))
-    size, data = _memory()
-    resource.setrlimit(resource.RLIMIT_AS, (size + memory_bytes,) * 2)
     if sys.platform == "linux":
+        size, data = _memory()
+        resource.setrlimit(resource.RLIMIT_AS, (size + memory_bytes,) * 2)
         resource.setrlimit(resource.RLIMIT_DATA, (data + memory_bytes,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -140,8 +140,6 @@ def limit_resources(*, seconds: float, memory_bytes: int) -> None:
 
 def _memory() -> tuple[int, int]:
     """Bytes of address space and of data that this process has."""
-    if sys.platform != "linux":
-        return 0, 0
     with open("/proc/self/statm") as file:
         fields = file.read().split()
     page = resource.getpagesize()

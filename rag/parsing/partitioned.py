@@ -14,15 +14,14 @@ from rag.models import BlockKind
 from rag.parsing.pieces import Piece, row
 
 _KINDS = {"Title": BlockKind.HEADING, "ListItem": BlockKind.LIST_ITEM, "CodeSnippet": BlockKind.CODE}
+_DROPPED_TEXT = re.compile(r"<(/?)(?:details|summary|figure|figcaption|form)(?=[\s>])", re.IGNORECASE)
 _DROPPED = {"Header", "Footer", "PageBreak", "PageNumber", "Image"}
 
 
 def partition_html(text: str) -> list[Any]:
+    """Unstructured drops some elements that hold text, with all that is in them: they are given another name first."""
+    text = _DROPPED_TEXT.sub(r"<\1div", text)
     return list(_module("html").partition_html(text=text, languages=[""]))  # "": no language detection, ours is faster
-
-
-def partition_md(text: str) -> list[Any]:
-    return list(_module("md").partition_md(text=text, languages=[""]))
 
 
 def partition_docx(file: Any) -> list[Any]:

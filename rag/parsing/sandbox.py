@@ -35,11 +35,16 @@ class ParseLimits:
     """Of one document. Memory counts from what the loaded parsers take already."""
 
     seconds: float = 30.0  # of CPU time
-    wall_seconds: float = 90.0  # however busy the machine is
+    wall_seconds: float | None = None  # however busy the machine is; None: three times the CPU time
     memory_bytes: int = 2**30
     input_bytes: int = 100 * 2**20
     pages: int = 2_000
     output_bytes: int = 256 * 2**20
+
+    @property
+    def patience(self) -> float:
+        """Seconds until the parse is given up, by the clock."""
+        return 3 * self.seconds if self.wall_seconds is None else self.wall_seconds
 
 
 class SandboxedParser:
@@ -103,7 +108,7 @@ class SandboxedParser:
 
     def _attempt(self, content: bytes, name: str, media_type: str | None) -> ParsedDocument:
         nursery = self._worker()
-        deadline = time.monotonic() + self.limits.wall_seconds
+        deadline = time.monotonic() + self.limits.patience
         with nursery.child() as child:
             request = {
                 "name": name,
@@ -118,7 +123,7 @@ class SandboxedParser:
                 return wire.load(reply) if accepted else _raise(wire.load_refusal(reply))
             except TimeoutError as error:
                 raise Rejected(
-                    f"{name!r} was not parsed within {self.limits.wall_seconds:g} seconds: split it", reason="timeout"
+                    f"{name!r} was not parsed within {self.limits.patience:g} seconds: split it", reason="timeout"
                 ) from error
             except (EOFError, ConnectionError):
                 pass
@@ -155,7 +160,7 @@ class _Nursery:
     """One worker process, see ``rag.parsing.worker``."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = socket.socketpair()
         environment = {
             "PATH": os.defpath,
             "LANG": "C.UTF-8",
@@ -166,7 +171,7 @@ class _Nursery:
         }
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", "rag.parsing.worker", str(theirs.fileno())],
+                [sys.executable, "-W", "ignore", "-m", "rag.parsing.worker", str(theirs.fileno())],
                 env=environment,
                 cwd="/",
                 stdin=subprocess.DEVNULL,

@@ -96,6 +96,22 @@ def test_rows_of_a_table_know_its_header(name: str) -> None:
     assert {b.header for b in parsed.blocks} == {"Plan | Price"}
 
 
+def test_markdown_is_read_by_the_rules_that_writers_go_by() -> None:
+    parsed = parse(
+        b"Intro:\n- first\n  - nested under it\n- second\n\n  with a paragraph\n# Heading\n~~old~~ new", "x.md"
+    )
+    assert texts(parsed) == ["Intro:", "first", "nested under it", "second", "with a paragraph", "Heading", "old new"]
+    assert block_of(parsed, "old").section == ("Heading",)
+
+
+def test_html_keeps_what_folds_and_what_is_captioned() -> None:
+    page = (
+        b"<form><details open><summary>Can I return it?</summary><p>Within a month.</p></details>"
+        b"<figure><figcaption>Our plant.</figcaption></figure></form>"
+    )
+    assert texts(parse(page, "faq.html")) == ["Can I return it?", "Within a month.", "Our plant."]
+
+
 def test_code_keeps_its_lines() -> None:
     parsed = parse(b"# A\n\n```\ndef f():\n    return 1\n\n\nf()\n```\n", "x.md")
     assert texts(parsed, BlockKind.CODE) == ["def f():\n    return 1\n\n\nf()"]
@@ -227,6 +243,10 @@ def test_csv_rows_stay_rows_whatever_the_dialect() -> None:
         parsed = parse(content, "people.csv")
         assert texts(parsed) == ["Ada | London", "Grace, H. | Arlington"]
         assert {b.header for b in parsed.blocks} == {"name | city"}
+
+
+def test_a_csv_cell_may_hold_line_breaks() -> None:
+    assert texts(parse(b'name,note\nAda,"two\nlines"\n', "x.csv")) == ["Ada | two lines"]
 
 
 def test_csv_without_header_names_none() -> None:
