@@ -13,7 +13,7 @@ import numpy as np
 
 RESAMPLES = 2000  # enough for the second digit of a 95% interval
 _SEED = 20_26
-_QUOTATION_MARKS = str.maketrans(dict.fromkeys("\"“”„‟'‘’`´", "·"))
+_FOLDED = str.maketrans({**dict.fromkeys("\"“”„‟'‘’`´", "·"), "|": " "})  # | parts cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ async def quote_alignment(quotes: Sequence[str], source: str) -> float:
     """Share of the quotes that stand word for word in ``source``: ragas' QuotedSpansAlignment, case kept, quotes of any length.
 
     ragas looks for text between any two quotation marks, an apostrophe being one, so marks within quote and source are folded to
-    one neutral sign first; white space counts as one blank. An empty quote is not aligned.
+    one neutral sign first; white space and the lines between cells count as one blank. An empty quote is not aligned.
     """
     if not quotes:
         raise ValueError("no quotes to align: an abstention has no alignment")
@@ -96,7 +96,7 @@ async def quote_alignment(quotes: Sequence[str], source: str) -> float:
 
 
 def _folded(text: str) -> str:
-    return " ".join(text.translate(_QUOTATION_MARKS).split())
+    return " ".join(text.translate(_FOLDED).split())
 
 
 @cache

@@ -72,6 +72,9 @@ async def test_ragas_finds_a_quote_that_stands_in_the_source_and_no_other() -> N
     source = "The policy covers\n  travel by train, the company's choice. “Taxis” need a reason."
     assert await quote_alignment(["travel by train, the company's choice."], source) == 1
     assert await quote_alignment(['"Taxis" need a reason.'], source) == 1  # another shape of the same mark
+    assert (
+        await quote_alignment(["Prague 4,100"], "City | Rate\nPrague | 4,100") == 1
+    )  # cells are apart by a blank or a line
     assert await quote_alignment(["travel by plane"], source) == 0
     assert await quote_alignment(["Travel by train"], source) == 0  # case is part of a quote
     assert await quote_alignment(["policy covers travel", "policy covers taxis"], source) == 0.5
