@@ -31,7 +31,7 @@ class ChunkSettings:
     """All counts in the embedder's tokens."""
 
     max_tokens: int = 256  # of ``input``, special tokens included
-    min_tokens: int = 128  # of text, before which the rule "window" looks for no boundary
+    min_tokens: int = 64  # of text, before which the rule "window" looks for no boundary
     special_tokens: int = 2  # that the embedder adds
     path_tokens: int = 48  # at most, of the heading path
     header_tokens: int = 64  # at most, of a table's header

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from itertools import pairwise
@@ -12,7 +13,7 @@ import pytest
 
 from rag.errors import Rejected
 from rag.models import Block, BlockKind, ParsedDocument
-from rag.parsing import parse
+from rag.parsing import VERSION, parse
 
 
 def texts(parsed: ParsedDocument, kind: BlockKind | None = None) -> list[str]:
@@ -335,3 +336,26 @@ def test_bad_files_are_refused_with_a_plain_reason(make: SimpleNamespace) -> Non
     assert refusal(bytes(range(256)) * 4, "a.bin") == "unsupported"
     assert refusal(b'{"a": [1, 2', "a.json") == "corrupt"
     assert refusal(b"[" * 100_000, "a.json") == "corrupt"
+
+
+# -- what indexes rest on
+
+
+def test_the_same_bytes_give_the_text_they_gave_before(make: SimpleNamespace) -> None:
+    """When this fails, indexes built before are out of date: raise ``rag.parsing.VERSION``, and put the new hashes here."""
+    files = {
+        "x.md": b"---\ntitle: T\n---\n# A\n\nSome text, *marked*.\n\n- one\n- two\n\n|a|b|\n|-|-|\n|1|2|\n\n```\ncode\n```\n",
+        "x.html": b"<title>T</title><h1>A</h1><p>Some <b>text</b>.<ul><li>one<li>two</ul><table><tr><td>a<tr><td>1</table>",
+        "x.txt": b"Some text.\n\n- one\n- two\n\nMore\nof it.",
+        "x.csv": b"name,city\nAda,London\n",
+        "x.json": b'{"title": "T", "items": [{"a": 1.50}, {"b": [1, 2]}]}',
+        "x.pdf": make.pdf(make.both(make.lines("A", size=20), make.lines("Some text that goes", "on here.", y=700))),
+        "x.docx": make.docx(lambda d: (d.add_heading("A"), d.add_paragraph("Some text."))),
+    }
+    hashes = {
+        name: hashlib.sha256(repr(parse(content, name)).encode()).hexdigest()[:12] for name, content in files.items()
+    }
+    assert (VERSION, hashes) == (1, {
+        "x.md": "6a9bb21f8d3e", "x.html": "0111142f7a77", "x.txt": "41117555cb73", "x.csv": "15dcf7d2fb30", "x.json": "22abe88aff62",
+        "x.pdf": "885e0fd79e98", "x.docx": "7d46e8c200da",
+    })  # fmt: skip
