@@ -19,7 +19,7 @@ from rag.telemetry import ANSWERS, span
 if TYPE_CHECKING:
     from rag.wiring import Services
 
-CANDIDATES = 50  # what a reranker chooses from; fused order just keeps the first of them
+CANDIDATES = 50  # what a reranker chooses from
 ATTEMPTS = 3  # documents may change while a model writes
 CHANGED = "the documents that the answer rests on changed while it was written: ask again"
 
@@ -50,7 +50,7 @@ async def find(question: str, access: AccessFilter, top_k: int, services: Servic
         hits = await retrieve(
             question,
             access,
-            limit=max(top_k, CANDIDATES),
+            limit=top_k if services.reranker.name == "none" else max(top_k, CANDIDATES),
             embedder=services.embedder,
             sparse=services.sparse,
             vectors=services.vectors,

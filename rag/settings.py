@@ -130,6 +130,7 @@ class Settings(BaseSettings):
     openai_base_url: str | None = Field(None, description="any OpenAI-compatible server")
     openai_api_key: SecretStr | None = None
     llm_model: str | None = Field(None, description="model of OPENAI_BASE_URL; unset: extractive answers")
+    llm_context_window: int = Field(32_768, ge=1024, description="tokens that the model takes")
     cohere_api_key: SecretStr | None = Field(None, description="set: Cohere reranks")
     cohere_base_url: str | None = None
     cohere_model: str = "rerank-v3.5"

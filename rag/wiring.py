@@ -243,6 +243,7 @@ def _generator(settings: Settings, embedder: Embedder) -> Generator:
         api_base=settings.openai_base_url,
         api_key=_plain(settings.openai_api_key),
         is_chat_model=True,
+        context_window=settings.llm_context_window,
         max_retries=0,
     )
     return HostedGenerator(llm)
