@@ -46,4 +46,7 @@ def snowflake(settings: Settings) -> SnowflakeResource:
     )
 
 
-defs = definitions(load())
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What Dagster loads; the settings are read then, not at import."""
+    return definitions(load())
