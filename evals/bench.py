@@ -43,12 +43,15 @@ PREFIX = "enterprise"
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """``load_before``: load average of the last minute before anything was started, as a share of the cores."""
+    """``load_before``: load average of the last minute before anything was started, as a share of the cores. ``pace_before`` and
+    ``pace_after``: texts per second of the embedder alone on the same few texts, before the documents were put and at the very end."""
 
     cores: int
     processor: str
     python: str
     load_before: float
+    pace_before: float
+    pace_after: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +116,14 @@ class Figures:
 
 
 async def run(*, small: bool, keep: bool, console: Console) -> Figures:
-    machine = Machine(os.cpu_count() or 1, platform.processor() or platform.machine(), platform.python_version(),
-                      round(os.getloadavg()[0] / (os.cpu_count() or 1), 2))  # fmt: skip
+    load_before = os.getloadavg()[0] / (os.cpu_count() or 1)
     asked_for = load_questions("enterprise")
     _say(console, "starting a stack of its own")
     async with temporary_stack(keep=keep) as folder:
         settings = load_settings(folder)
         async with services(settings) as backend:
             documents, asked_for = corpus(asked_for, small, backend.pipeline.tokenizer, backend.pipeline.chunking)
+            pace_before = await pace(backend.embedder)
             _say(console, f"{len(documents)} documents into S3, through Kafka and Dagster")
             began = time.time()
             put = await put_documents(documents, backend)
@@ -138,6 +141,14 @@ async def run(*, small: bool, keep: bool, console: Console) -> Figures:
         _say(console, f"the embedder alone on the same {len(inputs)} chunks, the stack stopped")
         await deploy("down", folder)
         embedding = await alone(inputs, tokens, embedder)
+        machine = Machine(
+            cores=os.cpu_count() or 1,
+            processor=platform.processor() or platform.machine(),
+            python=platform.python_version(),
+            load_before=load_before,
+            pace_before=pace_before,
+            pace_after=await pace(embedder),
+        )
     return Figures(small, machine, indexing, embedding, rates(indexing, embedding), latencies, quality)
 
 
@@ -210,6 +221,8 @@ async def measured(
     documents: Sequence[corpora.Document], done: Sequence[Run], began: float, put: float, backend: Services
 ) -> Indexing:
     worked = [run for run in done if run.steps]
+    if not worked:
+        raise Unavailable("no run of Dagster indexed anything: is a stream lane working in its place?")
     counts = await backend.ledger.counts(backend.spec.index_id, "s3")
     return Indexing(
         documents=len(documents),
@@ -240,6 +253,16 @@ async def chunk_inputs(backend: Services) -> tuple[list[str], int]:
                 inputs += [chunk.input for chunk in chunks]
                 tokens += sum(chunk.tokens for chunk in chunks)
     return list(dict.fromkeys(inputs)), tokens
+
+
+async def pace(embedder: Embedder) -> float:
+    """How fast the machine is now, told by always the same texts."""
+    questions = [each.text for each in load_questions("enterprise").questions]
+    texts = [" ".join(questions[first : first + 5]) for first in range(0, len(questions), 5)]
+    await embedder.embed(texts[:16])  # the first call pays for memory
+    began = time.perf_counter()
+    await embedder.embed(texts)
+    return len(texts) / (time.perf_counter() - began)
 
 
 async def alone(inputs: Sequence[str], tokens: int, embedder: Embedder) -> Embedding:

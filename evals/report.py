@@ -74,6 +74,11 @@ def warnings(figures: Figures) -> list[str]:
         found.append(
             f"the machine was busy before the start (load {machine.load_before:.2f} per core): trust ratios, not seconds"
         )
+    drift = machine.pace_after / machine.pace_before
+    if not 0.85 < drift < 1.15:
+        found.append(
+            f"the embedder ran {drift:.2f} times as fast at the end as before the documents came: the ratio may be off by as much"
+        )
     if embedding.fastest_slice > 1.25 * embedding.slowest_slice:
         found.append(
             f"the embedder alone varied from {embedding.slowest_slice:.1f} to {embedding.fastest_slice:.1f} chunks/s: the machine is noisy"

@@ -28,10 +28,14 @@ EMBEDDING = Embedding(chunks=5100, tokens=400_000, seconds=85.0, slowest_slice=5
 ONCE = Ranking({cut: estimate([1.0]) for cut in CUTS}, estimate([1.0]), estimate([1.0]))
 CITED = Citations(n=3, aligned=1.0, at_span=1.0)
 FIGURES = Figures(
-    small=False, machine=Machine(2, "cpu", "3.11", 0.0), indexing=INDEXING, embedding=EMBEDDING, rates=rates(INDEXING, EMBEDDING),
+    small=False,
+    machine=Machine(2, "cpu", "3.11", 0.0, 80.0, 82.0),
+    indexing=INDEXING,
+    embedding=EMBEDDING,
+    rates=rates(INDEXING, EMBEDDING),
     latencies=Latencies(*(Latency(9, 0.01, 0.02, 0.03, cached) for cached in (0, 0, 0, 9))),
     quality=Quality("enterprise", 1, 0, (), ONCE, ONCE, ONCE, lost=estimate([0.0]), citations=CITED),
-)  # fmt: skip
+)
 
 
 def test_the_ratio_compares_working_time_with_the_embedder_alone() -> None:
@@ -44,6 +48,12 @@ def test_the_ratio_compares_working_time_with_the_embedder_alone() -> None:
 
 def test_chunks_that_cost_no_embedding_do_not_flatter_the_ratio() -> None:
     assert rates(replace(INDEXING, embedded=2550), EMBEDDING).ratio == pytest.approx(0.425)
+
+
+async def test_the_pace_of_the_machine_is_told_by_the_same_texts_each_time() -> None:
+    first, second = HashEmbedder(), HashEmbedder()
+    assert min(await bench.pace(first), await bench.pace(second)) > 0
+    assert first.embedded == second.embedded == 141 + 16
 
 
 async def test_the_embedder_alone_embeds_every_text_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +98,7 @@ def test_the_report_shows_rates_limit_ratio_latency_and_quality_side_by_side() -
         (replace(FIGURES, indexing=replace(INDEXING, failed_runs=1)), "1 of 8 runs did not succeed"),
         (replace(FIGURES, indexing=replace(INDEXING, embedded=5000)), "100 chunks cost no embedding"),
         (replace(FIGURES, machine=replace(FIGURES.machine, load_before=1.0)), "busy before the start"),
+        (replace(FIGURES, machine=replace(FIGURES.machine, pace_after=120.0)), "1.50 times as fast"),
         (replace(FIGURES, embedding=replace(EMBEDDING, fastest_slice=90.0)), "noisy"),
         (replace(FIGURES, latencies=replace(FIGURES.latencies, answers_cached=Latency(9, 1, 1, 1, 4))), "4 of the 9"),
     ],
