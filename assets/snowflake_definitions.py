@@ -6,7 +6,7 @@ from dagster_snowflake import SnowflakeResource
 from assets.resources import opener
 from assets.snowflake_tables import table_assets
 from rag.rows import Table
-from rag.settings import Settings, load
+from rag.settings import Settings, load, snowflake_parameters
 
 
 def definitions(settings: Settings) -> dg.Definitions:
@@ -29,11 +29,9 @@ def definitions(settings: Settings) -> dg.Definitions:
 
 def snowflake(settings: Settings) -> SnowflakeResource:
     """Host, port and protocol differ from Snowflake's own only where a local warehouse stands in for it."""
-    elsewhere = {
-        "host": settings.snowflake_host,
-        "port": settings.snowflake_port,
-        "protocol": settings.snowflake_protocol,
-    }
+    given = snowflake_parameters(settings)
+    where = ("host", "port", "protocol", "platform_detection_timeout_seconds")
+    elsewhere = {name: given[name] for name in where if name in given}
     return SnowflakeResource(
         account=settings.snowflake_account,
         user=settings.snowflake_user,
