@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
+from rag.boundaries import Unit, units_of
 from rag.ids import Ids
 from rag.models import Block, BlockKind, Chunk, ParsedDocument
 from rag.ports import Tokenizer
@@ -23,7 +24,6 @@ VERSION = 1  # raise it when the same document and settings give other chunks
 
 Rule = Literal["greedy", "window", "minima"]
 _LONGEST_TOKEN = 16  # characters a token may stand for before the text is taken for a monster (a hash, base64)
-WORD, CLAUSE, SENTENCE, BLOCK = range(4)  # strengths of boundaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +53,6 @@ class ChunkSettings:
 
     def fingerprint(self) -> dict[str, object]:
         return {**asdict(self), "version": VERSION}
-
-
-class Unit(NamedTuple):
-    """What is not cut: a sentence, a row, a line; of an oversized one a part. ``strength`` is of the boundary before it."""
-
-    start: int
-    end: int
-    tokens: int
-    strength: int
-    block: Block
 
 
 @dataclass(slots=True)
@@ -149,7 +139,7 @@ class _Cutter:
             return
         highest = self._count(self._above(self.run.path))
         budget = self.settings.max_tokens - self.settings.special_tokens - highest
-        units = list(self._units(budget))
+        units = list(units_of(self.parsed.text, self.run.blocks, self.tokenizer, budget))
         cut = RULES[self.settings.rule]
         for first, last in _stretches(cut(units, self.parsed.text, budget, self.settings)):
             yield from self._fit(units[first:last])
@@ -217,92 +207,6 @@ class _Cutter:
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer.spans(text)) if text else 0
-
-    # -- units
-
-    def _units(self, budget: int) -> Iterator[Unit]:
-        for block in self.run.blocks:
-            weigh = _Weights(self.tokenizer, self.parsed.text[block.start : block.end], block.start)
-            strength = BLOCK
-            for start, end, level in _sentences(self.parsed.text, block):
-                for part in _parts(self.parsed.text, start, end, weigh, budget, strength):
-                    yield Unit(*part, block)
-                strength = level
-
-
-class _Weights:
-    """Tokens of parts of a text that is tokenized once. A token that stands for a monster weighs by its length."""
-
-    def __init__(self, tokenizer: Tokenizer, text: str, offset: int) -> None:
-        spans = tokenizer.spans(text)
-        self._starts = [start + offset for start, _ in spans]
-        self._sums = list(
-            accumulate((1 if end - start <= 32 else (end - start) // 4 for start, end in spans), initial=0)
-        )
-
-    def __call__(self, start: int, end: int) -> int:
-        return self._sums[bisect_left(self._starts, end)] - self._sums[bisect_left(self._starts, start)]
-
-
-_SENTENCE_END = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*\s+(?=[^\sa-z])|[。！？]+[”’」』）]*\s*)")
-_ABBREVIATED = re.compile(
-    r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|Inc|Ltd|Pvt|Co|Corp|No|Nr|St|vs|etc|e\.g|i\.e|z\.B|bzw|ca|approx|Fig|Art|Abs|Sec)\.)\s+$"
-)
-_LINE = re.compile(r"\n\s*")
-_CLAUSE = re.compile(r"(?:[;:,–—]\s+|\s\|\s|\n\s*)")
-_SPACE = re.compile(r"\s+")
-_LONGEST_WORD = 64  # characters; what is longer is cut where it must be
-
-
-def _sentences(text: str, block: Block) -> Iterator[tuple[int, int, int]]:
-    """(start, end, strength of the boundary after it), without the white space between them."""
-    if block.kind in {BlockKind.ROW, BlockKind.HEADING}:
-        yield block.start, block.end, BLOCK
-        return
-    pattern = _LINE if block.kind in {BlockKind.CODE, BlockKind.RECORD} else _SENTENCE_END
-    start = block.start
-    for found in pattern.finditer(text, block.start, block.end):
-        if found.end() < block.end and not (pattern is _SENTENCE_END and _ABBREVIATED.search(text, start, found.end())):
-            yield start, start + len(text[start : found.end()].rstrip()), SENTENCE
-            start = found.end()
-    yield start, block.end, BLOCK
-
-
-Weigh = Callable[[int, int], int]
-_FINER = ((_CLAUSE, CLAUSE), (_SPACE, WORD))
-
-
-def _parts(
-    text: str,
-    start: int,
-    end: int,
-    weigh: Weigh,
-    budget: int,
-    strength: int,
-    finer: Sequence[tuple[re.Pattern[str], int]] = _FINER,
-) -> Iterator[tuple[int, int, int, int]]:
-    """(start, end, tokens, strength): the whole when it fits, else its clauses, of these the words, of these pieces."""
-    tokens = weigh(start, end)
-    if tokens <= budget:
-        yield start, end, max(tokens, 1), strength
-    elif not finer:
-        for at in range(start, end, _LONGEST_WORD):
-            yield (
-                at,
-                min(at + _LONGEST_WORD, end),
-                min(max(weigh(at, at + _LONGEST_WORD), _LONGEST_WORD // 4), budget),
-                strength,
-            )
-            strength = WORD
-    else:
-        pattern, level = finer[0]
-        at = start
-        for found in (*pattern.finditer(text, start, end), None):
-            until = end if found is None else at + len(text[at : found.end()].rstrip())
-            if until > at:
-                yield from _parts(text, at, until, weigh, budget, strength, finer[1:])
-                strength = level
-            at = end if found is None else found.end()
 
 
 # -- the rule: where to cut a run ---------------------------------------------------------------------------------------

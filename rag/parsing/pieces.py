@@ -55,7 +55,7 @@ def one_line(text: str) -> str:
 
 def row(cells: Iterable[str]) -> str:
     """Cells of one table row on one line; empty cells at the end are dropped."""
-    return re.sub(r"[\s|]+$", "", CELL.join(one_line(cell) for cell in cells))
+    return CELL.join(one_line(cell) for cell in cells).rstrip(" |")
 
 
 def assemble(

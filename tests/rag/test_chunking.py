@@ -268,6 +268,16 @@ def test_time_grows_with_the_text_and_not_faster() -> None:
     assert seconds(8_000) < 16 * max(seconds(1_000), 0.005)
 
 
+@pytest.mark.parametrize(
+    "bit", [".", ". ", "!?", '."', "No. ", "A. ", "; ", " | ", ".x", "。", "\t.", "a\u0301", "\U0001f600 "]
+)
+def test_time_does_not_explode_on_repeated_marks(bit: str) -> None:
+    parsed = document(Piece(BlockKind.PARAGRAPH, "Begin " + bit * (100_000 // len(bit)) + " end"))
+    began = time.process_time()
+    chunks(parsed)
+    assert time.process_time() - began < 5
+
+
 def test_real_documents_are_chunked_completely() -> None:
     files = sorted((SHARED / "enterprise" / "corpus").rglob("*.*"))[::8] + sorted(
         (SHARED / "northwind/corpus").glob("*.pdf")
