@@ -22,15 +22,15 @@ _MAX_URI = 4096  # S3 keys are at most 1024 bytes; percent-encoding makes them t
 
 
 def canonical_uri(uri: str) -> str:
-    """One spelling for one object: lower-case scheme, NFC, percent-encoding only where needed.
+    """One spelling for one object: lower-case scheme, percent-encoding only where needed.
 
-    Slashes within an S3 key are significant (``a//b`` is another object than ``a/b``) and are kept.
+    What tells objects apart at their source is kept: slashes (``a//b`` is not ``a/b``) and Unicode forms (NFC is not NFD).
     Raises Rejected for what is no absolute URI, is too long, or climbs (``..`` segments).
     """
     found = _SCHEME.match(uri[:6].lower() + uri[6:])
     if not found or not found[2] or not found[3]:
         raise Rejected(f"uri {uri[:80]!r} is not of the form scheme://container/path", reason="bad_uri")
-    scheme, container, path = found[1], found[2], unicodedata.normalize("NFC", unquote(found[3]))
+    scheme, container, path = found[1], found[2], unquote(found[3])
     if any(segment in {".", ".."} for segment in path.split("/")) or "\x00" in path:
         raise Rejected(f"uri {uri[:80]!r} has a '.', '..' or NUL segment: name the object itself", reason="bad_uri")
     canonical = f"{scheme}://{container}/{quote(path, safe='/~!$&()*+,;=:@')}"

@@ -9,14 +9,14 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
 from rag import chunking, indexing, parsing
 from rag.adapters.kafka import KafkaEventLog
 from rag.adapters.ledger import PostgresLedger, open_ledger
-from rag.adapters.objects import Objects, Store, folder_store, s3_store
+from rag.adapters.objects import Bucket, Container, Folder, Objects, s3_client
 from rag.adapters.qdrant import QdrantIndex
 from rag.adapters.redis import RedisAnswerCache
 from rag.artifacts import CONTAINER, Artifacts
@@ -124,26 +124,24 @@ def _plain(secret: SecretStr | None) -> str | None:
 
 
 def _objects(settings: Settings) -> Objects:
-    def bucket(name: str, prefix: str = "") -> Store:
-        return s3_store(
-            name,
-            prefix=prefix,
-            region=settings.aws_region,
-            endpoint=settings.s3_endpoint_url,
-            key_id=_plain(settings.aws_access_key_id),
-            secret=_plain(settings.aws_secret_access_key),
-        )
-
-    containers: dict[str, Store] = {
-        f"s3://{name}": bucket(name) for name in (settings.s3_bucket, settings.internal_bucket)
+    s3 = s3_client(
+        "s3",
+        region=settings.aws_region,
+        endpoint=settings.s3_endpoint_url,
+        key_id=_plain(settings.aws_access_key_id),
+        secret=_plain(settings.aws_secret_access_key),
+    )
+    containers: dict[str, Container] = {
+        f"s3://{name}": Bucket(s3, name) for name in (settings.s3_bucket, settings.internal_bucket)
     }
     if settings.inbox_dir:
-        containers["folder://inbox"] = folder_store(str(settings.inbox_dir.absolute()))
+        containers["folder://inbox"] = Folder(settings.inbox_dir)
     url = urlsplit(settings.artifacts_url)
     if url.scheme == "file":
-        containers[CONTAINER] = folder_store(url.path)
+        containers[CONTAINER] = Folder(Path(unquote(url.path)))
     else:
-        containers[CONTAINER] = bucket(url.netloc, url.path.strip("/"))
+        prefix = url.path.strip("/")
+        containers[CONTAINER] = Bucket(s3, url.netloc, f"{prefix}/" if prefix else "")
     return Objects(containers)
 
 

@@ -1,0 +1,87 @@
+"""Objects behind one port: S3 buckets and folders, each a container with an address of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+from rag.adapters.objects.bucket import Bucket, s3_client
+from rag.adapters.objects.folder import Folder
+from rag.errors import Rejected
+from rag.ids import object_key, object_uri
+from rag.models import ObjectState, SourceObject
+from rag.telemetry import SOURCE_ERRORS, logger
+
+__all__ = ["Bucket", "Container", "Folder", "Objects", "s3_client"]
+
+_log = logger(__name__)
+
+
+class Container(Protocol):
+    """One bucket or folder. Keys are raw; every method raises Unavailable when the container cannot be asked."""
+
+    async def head(self, key: str) -> ObjectState | None: ...
+
+    async def get(self, key: str, limit: int | None) -> SourceObject | None: ...
+
+    async def put(self, key: str, content: bytes, media_type: str, labels: Mapping[str, str]) -> ObjectState: ...
+
+    async def delete(self, keys: Sequence[str]) -> None: ...
+
+    def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectState]]: ...
+
+
+class Objects:
+    """The ObjectStore port over ``containers``: ``scheme://name`` → container. Nothing else can be reached."""
+
+    def __init__(self, containers: Mapping[str, Container]) -> None:
+        self._containers = dict(containers)
+
+    async def head(self, uri: str) -> ObjectState | None:
+        container, key = self._locate(uri)
+        state = await container.head(key)
+        return _named(uri, state) if state else None
+
+    async def get(self, uri: str, *, limit: int | None = None) -> SourceObject | None:
+        container, key = self._locate(uri)
+        found = await container.get(key, limit)
+        return SourceObject(_named(uri, found.state), found.content) if found else None
+
+    async def put(
+        self, uri: str, content: bytes, *, media_type: str = "", labels: Mapping[str, str] | None = None
+    ) -> ObjectState:
+        container, key = self._locate(uri)
+        return _named(uri, await container.put(key, content, media_type, labels or {}))
+
+    async def delete(self, uris: Sequence[str]) -> None:
+        by_container: dict[int, tuple[Container, list[str]]] = {}
+        for uri in uris:
+            container, key = self._locate(uri)
+            by_container.setdefault(id(container), (container, []))[1].append(key)
+        for container, keys in by_container.values():
+            await container.delete(keys)
+
+    async def list(self, prefix_uri: str) -> AsyncIterator[ObjectState]:
+        """Objects whose key can be no canonical uri (a ``..`` in it) are passed over, counted and logged: they hide no others."""
+        container, prefix = self._locate(prefix_uri)
+        address = prefix_uri.removesuffix("/") if not prefix else object_key(prefix_uri)[0]
+        async for key, state in container.list(f"{prefix.rstrip('/')}/" if prefix else ""):
+            try:
+                uri = object_uri(address, key)
+            except Rejected as error:
+                SOURCE_ERRORS.labels(address.partition(":")[0], error.reason).inc()
+                _log.warning("objects.unusable_key", container=address, reason=error.reason)
+                continue
+            yield _named(uri, state)
+
+    def _locate(self, uri: str) -> tuple[Container, str]:
+        address, key = object_key(uri if uri.count("/") > 2 else uri + "/")
+        try:
+            return self._containers[address], key
+        except KeyError:
+            known = ", ".join(sorted(self._containers))
+            raise Rejected(f"{address} is none of the configured containers ({known})", reason="foreign_uri") from None
+
+
+def _named(uri: str, state: ObjectState) -> ObjectState:
+    return ObjectState(uri, state.version, state.size, state.modified, state.stamp, state.media_type, state.labels)

@@ -1,0 +1,154 @@
+"""An S3 bucket through boto3, called in threads. boto3 takes every key that S3 takes, empty path segments and controls included:
+a client that refuses some keys lets one odd object hide all others from a listing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from email.header import decode_header, make_header
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from rag.errors import Rejected, Unavailable
+from rag.models import ObjectState, SourceObject
+
+Result = TypeVar("Result")
+_ABSENT = {
+    "404",
+    "NoSuchKey",
+    "NotFound",
+    "NoSuchVersion",
+    "MethodNotAllowed",
+}  # the last: a delete marker was asked for
+_UNKNOWN = {"binary/octet-stream", "application/octet-stream"}
+_DELETED_AT_ONCE = 1000  # the most that S3 takes
+
+
+def s3_client(
+    service: str, *, region: str, endpoint: str | None = None, key_id: str | None = None, secret: str | None = None
+) -> Any:
+    """A boto3 client; it may be used by several threads. Without ``key_id`` the ambient role is taken."""
+    config = Config(
+        connect_timeout=5,
+        read_timeout=30,
+        retries={"max_attempts": 3, "mode": "standard"},
+        max_pool_connections=16,
+        s3={"addressing_style": "path" if endpoint else "auto"},
+    )
+    return boto3.client(
+        service,
+        region_name=region,
+        endpoint_url=endpoint,
+        aws_access_key_id=key_id,
+        aws_secret_access_key=secret,
+        config=config,
+    )
+
+
+class Bucket:
+    """The objects of ``name`` below ``prefix`` (empty, or ending with a slash)."""
+
+    def __init__(self, client: Any, name: str, prefix: str = "") -> None:
+        self._client = client
+        self._name = name
+        self._prefix = prefix
+
+    async def head(self, key: str) -> ObjectState | None:
+        return await self._unless_absent(lambda: _state(self._client.head_object(**self._at(key))))
+
+    async def get(self, key: str, limit: int | None) -> SourceObject | None:
+        def read() -> SourceObject:
+            answer = self._client.get_object(**self._at(key))
+            with answer["Body"] as body:
+                if limit is not None and answer["ContentLength"] > limit:
+                    raise Rejected(
+                        f"object of {answer['ContentLength']} bytes, at most {limit}: split it", reason="too_large"
+                    )
+                return SourceObject(_state(answer), body.read())
+
+        return await self._unless_absent(read)
+
+    async def put(self, key: str, content: bytes, media_type: str, labels: Mapping[str, str]) -> ObjectState:
+        """Labels beyond ASCII travel percent-encoded."""
+        metadata = {name.lower(): quote(value, safe=" ,:@/") for name, value in labels.items()}
+        typed = {"ContentType": media_type} if media_type else {}
+
+        def write() -> ObjectState:
+            self._client.put_object(**self._at(key), Body=content, Metadata=metadata, **typed)
+            return _state(self._client.head_object(**self._at(key)))
+
+        return await self._call(write)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        def remove(some: Sequence[str]) -> None:
+            entries = [{"Key": self._prefix + key} for key in some]
+            answer = self._client.delete_objects(Bucket=self._name, Delete={"Objects": entries, "Quiet": True})
+            if answer.get("Errors"):
+                code = answer["Errors"][0].get("Code")
+                raise Unavailable(
+                    f"bucket {self._name} kept {len(answer['Errors'])} of {len(some)} objects ({code}): check its rights"
+                )
+
+        for start in range(0, len(keys), _DELETED_AT_ONCE):
+            await self._call(partial(remove, keys[start : start + _DELETED_AT_ONCE]))
+
+    async def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectState]]:
+        pages = iter(
+            self._client.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=self._prefix + prefix)
+        )
+        while (page := await self._call(lambda: next(pages, None))) is not None:
+            for entry in page.get("Contents", []):
+                yield entry["Key"].removeprefix(self._prefix), _state({**entry, "ContentLength": entry["Size"]})
+
+    def _at(self, key: str) -> dict[str, str]:
+        return {"Bucket": self._name, "Key": self._prefix + key}
+
+    async def _unless_absent(self, work: Callable[[], Result]) -> Result | None:
+        """None is a confirmed absence: the bucket is there and answers."""
+        try:
+            return await asyncio.to_thread(work)
+        except ClientError as error:
+            if error.response["Error"].get("Code") not in _ABSENT:
+                raise self._unavailable(error) from error
+        except BotoCoreError as error:
+            raise self._unavailable(error) from error
+        await self._call(lambda: self._client.head_bucket(Bucket=self._name))
+        return None
+
+    async def _call(self, work: Callable[[], Result]) -> Result:
+        try:
+            return await asyncio.to_thread(work)
+        except (ClientError, BotoCoreError) as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> Unavailable:
+        code = error.response["Error"].get("Code") if isinstance(error, ClientError) else type(error).__name__
+        return Unavailable(f"bucket {self._name} refuses or fails ({code}): check its address and rights")
+
+
+def _state(answer: Mapping[str, Any]) -> ObjectState:
+    stamp = f"{answer['ETag'].strip(chr(34))}@{int(answer['LastModified'].timestamp())}"
+    version = answer.get("VersionId")
+    media_type = answer.get("ContentType")
+    return ObjectState(
+        uri="",
+        version=version if version and version != "null" else stamp,
+        size=answer["ContentLength"],
+        modified=answer["LastModified"],
+        stamp=stamp,
+        media_type=None if media_type in _UNKNOWN else media_type,
+        labels={name.lower(): _label(value) for name, value in answer.get("Metadata", {}).items()},
+    )
+
+
+def _label(value: str) -> str:
+    """As it was meant: S3 gives text beyond ASCII back as encoded words (RFC 2047), and we write it percent-encoded."""
+    try:
+        return unquote(str(make_header(decode_header(value))))
+    except (LookupError, UnicodeError, ValueError):
+        return unquote(value)

@@ -1,0 +1,139 @@
+"""A folder as a container, in threads. It keeps no labels, follows no links, and shows no file that is being written."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import stat
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from rag.errors import Rejected, Unavailable
+from rag.models import ObjectState, SourceObject
+
+Result = TypeVar("Result")
+_PAGE = 1000  # files looked at in one turn of a thread
+
+
+class Folder:
+    """The files below ``root``, which is made when absent."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = Path(os.path.abspath(root))
+        self._root.mkdir(parents=True, exist_ok=True)
+
+    async def head(self, key: str) -> ObjectState | None:
+        return await self._unless_absent(lambda: _state(os.lstat(self._path(key))))
+
+    async def get(self, key: str, limit: int | None) -> SourceObject | None:
+        def read() -> SourceObject:
+            with open(_opened(self._path(key)), "rb") as file:
+                state = _state(os.fstat(file.fileno()))
+                if limit is not None and state.size > limit:
+                    raise Rejected(f"file of {state.size} bytes, at most {limit}: split it", reason="too_large")
+                return SourceObject(state, file.read())
+
+        return await self._unless_absent(read)
+
+    async def put(self, key: str, content: bytes, media_type: str, labels: Mapping[str, str]) -> ObjectState:
+        if labels:
+            raise ValueError(f"a folder keeps no labels: {sorted(labels)}")
+
+        def write() -> ObjectState:
+            path = self._path(key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{uuid.uuid4().hex}.part")
+            try:
+                temporary.write_bytes(content)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            return _state(os.lstat(path))
+
+        return await self._call(write)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        def remove() -> None:
+            for key in keys:
+                path = self._path(key)
+                path.unlink(missing_ok=True)
+                self._prune(path.parent)
+
+        await self._call(remove)
+
+    async def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectState]]:
+        await self._call(self._present)
+        files = self._walk(prefix)
+        while page := await self._call(lambda: [found for found, _ in zip(files, range(_PAGE), strict=False)]):
+            for found in page:
+                yield found
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, ObjectState]]:
+        for folder, _, names in os.walk(self._root / prefix):
+            for name in names:
+                path = Path(folder, name)
+                key = path.relative_to(self._root).as_posix()
+                try:
+                    key.encode()
+                    yield key, _state(os.lstat(path))
+                except (FileNotFoundError, UnicodeEncodeError, Rejected):
+                    continue  # gone meanwhile, a name that is no text, or a link
+
+    def _path(self, key: str) -> Path:
+        """Within the root, whatever the key says and wherever links on the way lead."""
+        path = self._root / key
+        if "\x00" in key or not path.parent.resolve().is_relative_to(self._root.resolve()):
+            raise Rejected(f"key {key[:80]!r} leads out of its folder", reason="foreign_uri")
+        return path
+
+    def _present(self) -> None:
+        if not self._root.is_dir():
+            raise Unavailable(f"folder {self._root.name!r} is gone: mount or create it")
+
+    def _prune(self, folder: Path) -> None:
+        """Take empty folders away, up to the root."""
+        while folder != self._root and folder.is_relative_to(self._root):
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
+
+    async def _unless_absent(self, work: Callable[[], Result]) -> Result | None:
+        def confirmed() -> Result | None:
+            try:
+                return work()
+            except (FileNotFoundError, NotADirectoryError):
+                self._present()
+                return None
+
+        return await self._call(confirmed)
+
+    async def _call(self, work: Callable[[], Result]) -> Result:
+        try:
+            return await asyncio.to_thread(work)
+        except OSError as error:
+            raise Unavailable(
+                f"folder {self._root.name!r} refuses or fails ({type(error).__name__}): check its rights"
+            ) from error
+
+
+def _opened(path: Path) -> int:
+    """A descriptor of the file itself. Opening a pipe does not wait for its writer."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Rejected("a link is no document: put the file itself", reason="not_a_file") from None
+        raise
+
+
+def _state(found: os.stat_result) -> ObjectState:
+    if not stat.S_ISREG(found.st_mode):
+        raise Rejected("not a regular file: links and devices are no documents", reason="not_a_file")
+    stamp = f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"
+    return ObjectState("", stamp, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC), stamp)
