@@ -21,11 +21,11 @@ from consumers.folder import FolderStream
 from consumers.listing import MassDeletion, differences
 from consumers.runner import Stream, run
 from consumers.s3 import WAIT_SECONDS, S3Stream
-from consumers.snowflake import SnowflakeStream
+from consumers.snowflake import SnowflakeStream, diff
 from rag.adapters.snowflake import SnowflakeWarehouse
 from rag.announcements import publish
 from rag.errors import Unavailable
-from rag.rows import Table
+from rag.rows import Table, notice, remember, write_rows
 from rag.settings import Settings, SourceSettings, load, snowflake_parameters
 from rag.sources import Source
 from rag.telemetry import configure, flush, logger, span
@@ -44,7 +44,7 @@ def stream(chosen: SourceSettings, made: Services) -> Stream | None:
     if chosen.kind == "snowflake":
         return SnowflakeStream(
             source,
-            [Table(t.table, t.key, t.changed, t.title, t.subjects) for t in chosen.tables],
+            _tables(chosen),
             SnowflakeWarehouse(snowflake_parameters(settings)),
             made.objects,
             made.ledger,
@@ -126,7 +126,24 @@ async def reconcile_all(settings: Settings, *, confirmed: bool) -> None:
     configure("consumers", level=settings.log_level)
     async with services(settings) as made:
         for chosen in settings.configured_sources:
+            if chosen.kind == "snowflake":
+                await _reconcile_rows(chosen, made, confirmed=confirmed)
             await reconcile(chosen.source(), made, confirmed=confirmed)
+
+
+async def _reconcile_rows(chosen: SourceSettings, made: Services, *, confirmed: bool) -> None:
+    """Bring the row objects in line with the tables."""
+    source, warehouse = chosen.source(), SnowflakeWarehouse(snowflake_parameters(made.settings))
+    for table in _tables(chosen):
+        changes = await diff(table, source, warehouse, made.ledger, confirmed=confirmed)
+        await write_rows(source, changes, made.objects)
+        await publish([notice(source, change) for change in changes], source, made.ids, made.events)
+        await remember(source, changes, made.ledger)
+        _log.info("reconcile.rows", source=source.name, table=table.name, announced=len(changes))
+
+
+def _tables(chosen: SourceSettings) -> list[Table]:
+    return [Table(each.table, each.key, each.changed, each.title, each.subjects) for each in chosen.tables]
 
 
 if __name__ == "__main__":

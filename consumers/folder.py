@@ -1,14 +1,18 @@
-"""A watched folder: listed again and again, every difference to the last listing is told."""
+"""A watched folder: listed again and again, every difference to the last listing is told, but for a mass
+deletion, which needs a confirmation: an unmounted folder looks just like an emptied one."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 
-from consumers.listing import compare, is_document
+from consumers.listing import REMEDY, compare, is_document, is_mass
 from rag.announcements import Notice
 from rag.ports import Catalog, ObjectStore
 from rag.sources import Source
+from rag.telemetry import logger
+
+_log = logger(__name__)
 
 
 class FolderStream:
@@ -22,6 +26,7 @@ class FolderStream:
         self._every = every
         self._known: dict[str, str] | None = None
         self._listed: dict[str, str] = {}
+        self._held_back = False
 
     async def receive(self) -> Sequence[Notice]:
         if self._known is None:
@@ -32,7 +37,16 @@ class FolderStream:
         listed = {state.uri: state async for state in self._objects.list(self.source.base_uri) if is_document(state)}
         self._listed = {uri: state.stamp for uri, state in listed.items()}
         changed, gone = compare(listed, self._known)
-        return changed + gone
+        if not is_mass(len(gone), len(self._known)):
+            self._held_back = False
+            return changed + gone
+        if not self._held_back:  # said once, not at every look
+            _log.error(
+                "folder.mass_deletion", source=self.source.name, gone=len(gone), known=len(self._known), remedy=REMEDY
+            )
+        self._held_back = True
+        self._listed |= {notice.uri: self._known[notice.uri] for notice in gone}
+        return changed
 
     def decode(self, message: Notice) -> Sequence[Notice]:
         return (message,)

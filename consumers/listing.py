@@ -11,6 +11,7 @@ from rag.models import ObjectState
 from rag.ports import Catalog, ObjectStore
 from rag.sources import Source
 
+REMEDY = "restore what is gone, or confirm with `python -m consumers reconcile --confirm`"
 MASS = 20  # deletions that are always believed
 MASS_SHARE = 0.5  # of all documents: more needs a confirmation
 
@@ -26,13 +27,18 @@ async def differences(
     known = await catalog.inventory(index_id, source.name)
     listed = {state.uri: state async for state in objects.list(source.base_uri) if is_document(state)}
     changed, gone = compare(listed, {uri: stamp for uri, (_, stamp) in known.items()})
-    if len(gone) > MASS and len(gone) > MASS_SHARE * len(known) and not confirmed:
+    if is_mass(len(gone), len(known)) and not confirmed:
         raise MassDeletion(
             f"{len(gone)} of {len(known)} documents of source {source.name!r} are not listed at {source.base_uri}: "
-            "restore the objects, or confirm with `python -m consumers reconcile --confirm`",
+            f"{REMEDY}",
             changed,
         )
     return changed + gone
+
+
+def is_mass(gone: int, known: int) -> bool:
+    """Whether so many would go that an emptied folder, a truncated table or a wrong prefix is likelier than a wish."""
+    return gone > MASS and gone > MASS_SHARE * known
 
 
 class MassDeletion(Conflict):

@@ -10,11 +10,15 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from consumers.listing import REMEDY, is_mass
 from rag.announcements import Notice
 from rag.ids import row_hash
 from rag.ports import Cursors, ObjectStore, Row, Warehouse
 from rag.rows import RowChange, Table, notice, remember, row_uri, write_rows
 from rag.sources import Source
+from rag.telemetry import logger
+
+_log = logger(__name__)
 
 PAGE = 500  # rows of one turn: bounds memory and what a crash repeats
 
@@ -96,12 +100,23 @@ class SnowflakeStream:
         return f"{self.source.name}/{table}"
 
 
-async def diff(table: Table, source: Source, warehouse: Warehouse, cursors: Cursors) -> list[RowChange]:
-    """Rows whose hash is not the one last announced (late commits), and rows that are gone."""
+async def diff(
+    table: Table, source: Source, warehouse: Warehouse, cursors: Cursors, *, confirmed: bool = False
+) -> list[RowChange]:
+    """Rows whose hash is not the one last announced (late commits), and rows that are gone.
+
+    Most of a table gone at once is a reload under way, or an accident: reported and held back until ``confirmed``.
+    """
     known = await cursors.row_hashes(source.name, table.name)
     current = await warehouse.hashes(table.name, table.key)
     late = sorted(key for key, digest in current.items() if known.get(key) != digest)
-    changes = [RowChange(table, key, None, "listing") for key in sorted(known.keys() - current.keys())]
+    gone = sorted(known.keys() - current.keys())
+    if is_mass(len(gone), len(known)) and not confirmed:
+        _log.error(
+            "rows.mass_deletion", source=source.name, table=table.name, gone=len(gone), known=len(known), remedy=REMEDY
+        )
+        gone = []
+    changes = [RowChange(table, key, None, "listing") for key in gone]
     for start in range(0, len(late), PAGE):
         rows = await warehouse.rows(table.name, table.key, table.changed, late[start : start + PAGE])
         changes += [RowChange(table, row.key, row, "listing") for row in rows]

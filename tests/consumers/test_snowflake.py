@@ -4,8 +4,9 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from consumers.listing import MASS
 from consumers.runner import step
-from consumers.snowflake import SnowflakeStream
+from consumers.snowflake import SnowflakeStream, diff
 from rag.adapters.memory.events import MemoryEventLog
 from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.memory.objects import MemoryObjects
@@ -125,3 +126,13 @@ async def test_a_crash_before_the_commit_tells_again() -> None:
     messages = await stream.receive()
     await stream.handle([notice for message in messages for notice in stream.decode(message)])
     assert await world.told(world.stream()) == [("1", ChangeKind.CHANGED)]
+
+
+async def test_a_truncated_table_deletes_nothing_until_it_is_confirmed() -> None:
+    world = World()
+    for number in range(MASS + 2):
+        world.warehouse.put(str(number), "a", NOON)
+    await world.told(world.stream())
+    world.warehouse.table.clear()
+    assert await world.told(world.stream()) == []
+    assert len(await diff(TICKETS, SOURCE, world.warehouse, world.ledger, confirmed=True)) == MASS + 2
