@@ -20,6 +20,10 @@ telemetry:
 run_coordinator:
   module: dagster.core.run_coordinator
   class: QueuedRunCoordinator
+  config:
+    dequeue_interval_seconds: 1
+    dequeue_use_threads: true  # else launches wait for each other
+    dequeue_num_workers: 2
 concurrency:
   runs:
     max_concurrent_runs: 2
