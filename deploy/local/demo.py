@@ -27,10 +27,11 @@ from rag.settings import Settings, load, snowflake_parameters
 from rag.wiring import Services, services
 
 SECONDS = 900  # a corpus of one's own may be large; progress is shown, and no progress for this long is an error
-QUESTIONS = (
-    "How much does the company pay towards a home office?",
-    "What should I do when a sensor reports drift?",
-    "Which customers reported problems with calibration?",
+QUESTIONS = (  # a sentence, a sentence, a table on a later page, a row
+    "How many days a year may I log in from my parents' house in another country?",
+    "How long are our encrypted backups held?",
+    "The red light on my logger blinks four times, what is wrong?",
+    "What happened with the hay bale at the ford?",
 )
 
 
