@@ -91,9 +91,11 @@ async def vector_index(context: dg.AssetExecutionContext, tidemark: dg.ResourceP
         batch, is_handed_on = await _handed_on(context, services, "embeddings")
         with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
             report = await services.pipeline.index(
-                batch, admit=admit(services.ledger), force=_is_backfill(batch, is_handed_on)
+                batch,
+                admit=admit(services.ledger),
+                tell=lambda applied: announce(applied, batch, services.events),
+                force=_is_backfill(batch, is_handed_on),
             )
-            await announce(report, batch, services.events)
         if batch.range:
             await services.ledger.advance(batch.index_id, batch.range)
             await _mirror(context, services, batch.range)

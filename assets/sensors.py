@@ -65,7 +65,10 @@ class Due:
 
 
 def due_ranges(state: TopicState, positions: Mapping[int, int]) -> list[Due]:
-    """What waits, by partition. A position before the log's first offset means lost events: start at the first one held."""
+    """What waits, by partition. A position before the log's first offset means lost events: start at the first one held.
+
+    A position beyond the log's end means that its tail was lost; what took its place is found by a reconcile.
+    """
     due = []
     for partition, (low, end) in sorted(state.bounds.items()):
         position = positions.get(partition)
@@ -126,7 +129,18 @@ async def _look(tidemark: Open) -> tuple[TopicState, dict[int, int], int]:
     async with tidemark() as services:
         state = await services.events.describe(CHANGED)
         positions = await _positions(services, state)
+        _alarm(state, positions)  # in here, where what is counted goes to the ledger
         return state, positions, await services.events.members(f"tidemark-{services.spec.index_id}")
+
+
+def _alarm(state: TopicState, positions: Mapping[int, int]) -> None:
+    """Say what the log has lost. A reconcile of the sources, which the consumers make by the clock, finds what it was."""
+    for partition, (low, end) in state.bounds.items():
+        position = positions.get(partition, low)
+        lost = max(low - position, position - end)
+        if lost > 0:
+            EVENTS_LOST.inc(lost)
+            _log.error("events.lost", partition=partition, lost=lost, remedy="python -m consumers reconcile")
 
 
 async def _positions(services: Services, state: TopicState) -> dict[int, int]:
@@ -145,6 +159,7 @@ def _busy(instance: dg.DagsterInstance) -> set[int]:
 
 def _attempts(instance: dg.DagsterInstance, epoch: str, due: Due) -> Attempts:
     tags = {RANGE_TAG: str(due.partition), START_TAG: f"{epoch}:{due.start}"}
-    ended = [DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
-    records = instance.get_run_records(RunsFilter(tags=tags, statuses=ended), limit=50)
-    return Attempts(len(records), max((record.end_time or 0.0 for record in records), default=0.0))
+    failed = RunsFilter(tags=tags, statuses=[DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED])
+    newest = instance.get_run_records(failed, limit=1)
+    ended = newest[0].end_time or newest[0].update_timestamp.timestamp() if newest else 0.0
+    return Attempts(instance.get_runs_count(failed) if newest else 0, ended)

@@ -11,7 +11,7 @@ from dagster_snowflake import SnowflakeResource
 from assets.resources import Open
 from rag.announcements import publish
 from rag.ports import Row
-from rag.rows import RowChange, Table, notice, remember, row_uri, write_rows
+from rag.rows import RowChange, Table, notice, remember, table_uri, write_rows
 from rag.sources import Source
 
 COMMON: dict[str, Any] = {"group_name": "snowflake", "owners": ["team:data-platform"], "kinds": {"snowflake"}}
@@ -33,7 +33,7 @@ def table_assets(source: Source, table: Table) -> list[dg.AssetsDefinition]:
     async def observed(snowflake: SnowflakeResource, tidemark: dg.ResourceParam[Open]) -> dg.MaterializeResult:
         count, newest = await asyncio.to_thread(_summary, snowflake, table)
         async with tidemark() as services:
-            prefix = row_uri(source, table, "").removesuffix(".json")
+            prefix = table_uri(source, table)
             counted = await services.ledger.counts(services.spec.index_id, source.name, prefix)
         indexed = counted.get("live", 0) + counted.get("dead", 0)
         return dg.MaterializeResult(
@@ -58,10 +58,10 @@ def table_assets(source: Source, table: Table) -> list[dg.AssetsDefinition]:
             rows = random.Random(config.seed).sample(rows, config.rows)  # noqa: S311  (a sample, no secret)
         changes = [RowChange(table, row.key, row, "sampler") for row in rows]
         async with tidemark() as services:
-            await write_rows(source, changes, services.objects)
+            changes = await write_rows(source, changes, services.objects)
             await publish([notice(source, change) for change in changes], source, services.ids, services.events)
             await remember(source, changes, services.ledger)
-        return dg.MaterializeResult(metadata={"announced": len(rows)})
+        return dg.MaterializeResult(metadata={"announced": len(changes)})
 
     return [observed, announced]
 
@@ -75,7 +75,8 @@ def _summary(snowflake: SnowflakeResource, table: Table) -> Sequence[Any]:
 
 def _rows(snowflake: SnowflakeResource, table: Table) -> list[Row]:
     query = (
-        f"select to_varchar({table.key}), {table.changed}, to_json(object_construct(*)) from {table.name} order by 1"  # noqa: S608
+        f"select to_varchar({table.key}), {table.changed}, to_json(object_construct(*)) from {table.name} "  # noqa: S608
+        f"where {table.key} is not null and {table.changed} is not null order by 1"
     )
     with snowflake.get_connection() as connection:
         cursor: Any = connection.cursor()

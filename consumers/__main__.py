@@ -32,50 +32,65 @@ from rag.telemetry import configure, flush, logger, span
 from rag.wiring import Services, services
 
 _log = logger("consumers")
+SLICE = 1000  # events published together
 
 
-def stream(chosen: SourceSettings, made: Services) -> Stream | None:
-    """The stream of a configured source; uploads announce themselves."""
+def streams(chosen: SourceSettings, made: Services) -> list[Stream]:
+    """The streams of a configured source, one for each table of a warehouse; uploads announce themselves."""
     settings, source = made.settings, chosen.source()
     if chosen.kind == "s3" and chosen.queue_url:
-        return S3Stream(source, _sqs(settings), chosen.queue_url)
+        return [S3Stream(source, _sqs(settings), chosen.queue_url)]
     if chosen.kind == "folder":
-        return FolderStream(source, made.objects, made.ledger, made.spec.index_id, every=settings.poll_seconds)
-    if chosen.kind == "snowflake":
-        return SnowflakeStream(
+        return [FolderStream(source, made.objects, made.ledger, made.spec.index_id, every=settings.poll_seconds)]
+    warehouse = SnowflakeWarehouse(snowflake_parameters(settings))
+    return [
+        SnowflakeStream(
             source,
-            _tables(chosen),
-            SnowflakeWarehouse(snowflake_parameters(settings)),
+            table,
+            warehouse,
             made.objects,
             made.ledger,
             every=settings.poll_seconds,
             diff_every=settings.reconcile_seconds,
             overlap=settings.overlap_seconds,
         )
-    return None
+        for table in _tables(chosen)
+    ]
 
 
-async def reconcile(source: Source, made: Services, *, confirmed: bool = False) -> int:
-    """Announce what a listing finds changed; returns how many. A mass deletion is reported and not announced."""
+Told = dict[str, tuple[bool, str | None]]
+"""uri → what a listing last said of it: (is it a deletion, stamp)."""
+
+
+async def reconcile(source: Source, made: Services, *, told: Told | None = None, confirmed: bool = False) -> int:
+    """Announce what a listing finds changed, but for what ``told`` has; returns how many. A mass deletion is reported instead."""
     try:
-        notices = await differences(source, made.spec.index_id, made.objects, made.ledger, confirmed=confirmed)
+        found = await differences(source, made.spec.index_id, made.objects, made.ledger, confirmed=confirmed)
     except MassDeletion as refused:
         _log.error("reconcile.refused", source=source.name, why=str(refused))
-        notices = refused.notices
-    if notices:
-        with span("source.handle", source=source.name, notices=len(notices)):
-            await publish(notices, source, made.ids, made.events)
+        found = refused.notices
+    said = {} if told is None else told
+    notices = [each for each in found if said.get(each.uri) != (each.is_deletion, each.version)]
+    for start in range(0, len(notices), SLICE):
+        with span("source.handle", source=source.name):
+            await publish(notices[start : start + SLICE], source, made.ids, made.events)
+    # Kept as long as it differs: what waits in the log need not be announced again, what was indexed may change again.
+    said.clear()
+    said.update({each.uri: (each.is_deletion, each.version) for each in found})
     _log.info("reconcile.done", source=source.name, announced=len(notices))
     return len(notices)
 
 
 async def reconcile_for_ever(source: Source, made: Services, every: float) -> None:
-    """At the start, then by the clock."""
+    """At the start, then by the clock. Whatever goes wrong is said and tried again."""
+    told: Told = {}
     while True:
         try:
-            await reconcile(source, made)
+            await reconcile(source, made, told=told)
         except Unavailable as error:
             _log.warning("reconcile.waits", source=source.name, why=str(error))
+        except Exception as error:
+            _log.error("reconcile.bug", source=source.name, error=type(error).__name__, exc_info=True)
         await asyncio.sleep(every)
 
 
@@ -84,9 +99,7 @@ async def main(settings: Settings) -> None:
     async with services(settings) as made:
         loops: list[Coroutine[Any, Any, None]] = [_serve(settings.metrics_port)]
         for chosen in settings.configured_sources:
-            found = stream(chosen, made)
-            if found:
-                loops.append(run(found, made.ids, made.events))
+            loops += [run(each, made.ids, made.events) for each in streams(chosen, made)]
             if chosen.kind != "folder":  # which is listed all the time
                 loops.append(reconcile_for_ever(chosen.source(), made, settings.reconcile_seconds))
         _log.info("consumers.started", sources=[chosen.name for chosen in settings.configured_sources])
@@ -136,8 +149,8 @@ async def _reconcile_rows(chosen: SourceSettings, made: Services, *, confirmed: 
     source, warehouse = chosen.source(), SnowflakeWarehouse(snowflake_parameters(made.settings))
     for table in _tables(chosen):
         changes = await diff(table, source, warehouse, made.ledger, confirmed=confirmed)
-        await write_rows(source, changes, made.objects)
-        await publish([notice(source, change) for change in changes], source, made.ids, made.events)
+        written = await write_rows(source, changes, made.objects)
+        await publish([notice(source, change) for change in written], source, made.ids, made.events)
         await remember(source, changes, made.ledger)
         _log.info("reconcile.rows", source=source.name, table=table.name, announced=len(changes))
 

@@ -34,7 +34,9 @@ class FolderStream:
             self._known = {uri: stamp for uri, (_, stamp) in inventory.items()}
         else:
             await asyncio.sleep(self._every)
-        listed = {state.uri: state async for state in self._objects.list(self.source.base_uri) if is_document(state)}
+        listed = {
+            state.uri: state async for state in self._objects.list(self.source.base_uri) if is_document(state.uri)
+        }
         self._listed = {uri: state.stamp for uri, state in listed.items()}
         changed, gone = compare(listed, self._known)
         if not is_mass(len(gone), len(self._known)):

@@ -25,7 +25,7 @@ async def differences(
     prefix looks just like a deletion. What was found to have changed is in the error's ``notices``.
     """
     known = await catalog.inventory(index_id, source.name)
-    listed = {state.uri: state async for state in objects.list(source.base_uri) if is_document(state)}
+    listed = {state.uri: state async for state in objects.list(source.base_uri) if is_document(state.uri)}
     changed, gone = compare(listed, {uri: stamp for uri, (_, stamp) in known.items()})
     if is_mass(len(gone), len(known)) and not confirmed:
         raise MassDeletion(
@@ -53,13 +53,15 @@ def compare(listed: Mapping[str, ObjectState], known: Mapping[str, str]) -> tupl
     """(changed or new, gone). ``known``: uri → stamp."""
     now = datetime.now(UTC)
     changed = [
-        Notice(uri, state.modified, "listing") for uri, state in sorted(listed.items()) if known.get(uri) != state.stamp
+        Notice(uri, state.modified, "listing", version=state.stamp)
+        for uri, state in sorted(listed.items())
+        if known.get(uri) != state.stamp
     ]
     gone = [Notice(uri, now, "listing", is_deletion=True) for uri in sorted(known.keys() - listed.keys())]
     return changed, gone
 
 
-def is_document(state: ObjectState) -> bool:
+def is_document(uri: str) -> bool:
     """Not a folder marker, an editor's backup or a file that is still being written under a temporary name."""
-    name = state.uri.rsplit("/", 1)[-1]
+    name = uri.rsplit("/", 1)[-1]
     return bool(name) and not name.startswith((".", "~$")) and not name.endswith((".part", ".tmp", "~"))

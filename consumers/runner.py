@@ -50,11 +50,11 @@ async def step(stream: Stream, ids: Ids, events: EventLog) -> int:
 
 
 async def run(stream: Stream, ids: Ids, events: EventLog) -> None:
-    """Turn for ever. A dependency that fails is waited for; a bug ends the loop, loudly."""
+    """Turn for ever. A dependency that fails is waited for; so is a bug, loudly: it must not stop the other sources."""
     name = stream.source.name
     while True:
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(Unavailable), wait=wait_random_exponential(multiplier=0.5, max=30)
+            retry=retry_if_exception_type(Exception), wait=wait_random_exponential(multiplier=0.5, max=30)
         ):
             with attempt:
                 try:
@@ -65,6 +65,11 @@ async def run(stream: Stream, ids: Ids, events: EventLog) -> None:
                     _log.warning(
                         "source.waits", source=name, why=str(error), attempt=attempt.retry_state.attempt_number
                     )
+                    raise
+                except Exception as error:
+                    SOURCE_UP.labels(name).set(0)
+                    SOURCE_ERRORS.labels(name, "bug").inc()
+                    _log.error("source.bug", source=name, error=type(error).__name__, exc_info=True)
                     raise
         await asyncio.sleep(0)
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote_plus
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from consumers.listing import is_document
 from rag.announcements import Notice
 from rag.errors import Rejected, Unavailable
 from rag.ids import object_key, object_uri
@@ -71,7 +72,7 @@ def decode(body: str, source: Source) -> list[Notice]:
         notices = [_notice(*record) for record in records]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Rejected(f"not an S3 event message ({type(error).__name__})", reason="undecodable") from error
-    return [notice for notice in notices if source.owns(notice.uri)]
+    return [notice for notice in notices if source.owns(notice.uri) and is_document(notice.uri)]
 
 
 def _notice(name: str, moment: str, bucket: str, described: Mapping[str, Any]) -> Notice:

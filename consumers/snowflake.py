@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 from consumers.listing import REMEDY, is_mass
 from rag.announcements import Notice
@@ -23,13 +24,22 @@ _log = logger(__name__)
 PAGE = 500  # rows of one turn: bounds memory and what a crash repeats
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a table was read: the last row of a full page (more wait behind it), the newest change, the last diff."""
+
+    after: Row | None = None
+    read: datetime | None = None
+    diffed: float = float("-inf")  # monotonic
+
+
 class SnowflakeStream:
-    """Tables take turns; the watermark of each is in ``cursors`` and moves when its rows were announced."""
+    """One table. Progress is made when what was found is announced; the watermark outlives the process in ``cursors``."""
 
     def __init__(
         self,
         source: Source,
-        tables: Sequence[Table],
+        table: Table,
         warehouse: Warehouse,
         objects: ObjectStore,
         cursors: Cursors,
@@ -39,65 +49,62 @@ class SnowflakeStream:
         overlap: float,
     ) -> None:
         self.source = source
-        self._tables = tables
+        self._table = table
         self._warehouse = warehouse
         self._objects = objects
         self._cursors = cursors
         self._every = every
         self._diff_every = diff_every
         self._overlap = timedelta(seconds=overlap)
-        self._after: dict[str, Row | None] = {}
-        self._diffed: dict[str, float] = {}
+        self._cursor = f"{source.name}/{table.name}"
+        self._done = Progress()
+        self._next = Progress()
         self._changes: dict[str, RowChange] = {}
-        self._read: dict[str, datetime] = {}
 
     async def receive(self) -> Sequence[RowChange]:
-        """Changes of all tables since the last turn; waits when the last turn had found all there was."""
-        if self._diffed and not any(self._after.values()):
+        """Changes since the last turn; waits when the last turn had found all there was."""
+        if self._done.diffed > float("-inf") and self._done.after is None:
             await asyncio.sleep(self._every)
-        changes: list[RowChange] = []
-        for table in self._tables:
-            changes += await self._poll(table)
-            if (
-                time.monotonic() - self._diffed.get(table.name, float("-inf")) >= self._diff_every
-                and not self._after[table.name]
-            ):
-                changes += await diff(table, self.source, self._warehouse, self._cursors)
-                self._diffed[table.name] = time.monotonic()
-        latest = {row_uri(self.source, change.table, change.key): change for change in changes}
-        self._changes = latest
-        return list(latest.values())
+        changes = await self._poll()
+        if self._next.after is None and time.monotonic() - self._done.diffed >= self._diff_every:
+            changes += await diff(self._table, self.source, self._warehouse, self._cursors)
+            self._next = replace(self._next, diffed=time.monotonic())
+        self._changes = {row_uri(self.source, change.table, change.key): change for change in changes}
+        if not changes:
+            await self._proceed()
+        return list(self._changes.values())
 
     def decode(self, message: RowChange) -> Sequence[Notice]:
         return (notice(self.source, message),)
 
     async def handle(self, notices: Sequence[Notice]) -> Sequence[Notice]:
         """Row objects first: whoever reads the event finds the row."""
-        changes = [self._changes[notice.uri] for notice in notices]
-        await write_rows(self.source, changes, self._objects)
-        return notices
+        written = await write_rows(self.source, [self._changes[each.uri] for each in notices], self._objects)
+        uris = {row_uri(self.source, change.table, change.key) for change in written}
+        return [each for each in notices if each.uri in uris]
 
     async def commit(self, messages: Sequence[RowChange]) -> None:
         await remember(self.source, messages, self._cursors)
-        for name, read in self._read.items():
-            await self._cursors.set_cursor(self._cursor(name), {"read": read.isoformat()})
+        await self._proceed()
 
-    async def _poll(self, table: Table) -> list[RowChange]:
-        after = self._after.get(table.name)
-        since = None if after else await self._since(table)
+    async def _poll(self) -> list[RowChange]:
+        table, after = self._table, self._done.after
+        since = None if after else await self._since()
         rows = await self._warehouse.changed(table.name, table.key, table.changed, since=since, after=after, limit=PAGE)
-        self._after[table.name] = rows[-1] if len(rows) == PAGE else None
-        if rows:
-            self._read[table.name] = rows[-1].changed
+        # A clock that runs ahead, or a date in the far future, must not hide what changes from now on.
+        newest = min(rows[-1].changed, datetime.now(UTC)) if rows else self._done.read
+        self._next = replace(self._done, after=rows[-1] if len(rows) == PAGE else None, read=newest)
         known = await self._cursors.row_hashes(self.source.name, table.name, [row.key for row in rows])
         return [RowChange(table, row.key, row) for row in rows if known.get(row.key) != row_hash(row.body)]
 
-    async def _since(self, table: Table) -> datetime | None:
-        read = (await self._cursors.cursor(self._cursor(table.name))).get("read")
+    async def _since(self) -> datetime | None:
+        read = (await self._cursors.cursor(self._cursor)).get("read")
         return datetime.fromisoformat(read) - self._overlap if read else None
 
-    def _cursor(self, table: str) -> str:
-        return f"{self.source.name}/{table}"
+    async def _proceed(self) -> None:
+        if self._next.read and self._next.read != self._done.read:
+            await self._cursors.set_cursor(self._cursor, {"read": self._next.read.isoformat()})
+        self._done = self._next
 
 
 async def diff(

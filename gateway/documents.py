@@ -56,24 +56,25 @@ async def upload(request: Request, response: Response, caller: Ingesting, servic
     """Accept a file. It is searchable when ``status_url`` says live."""
     # The form is read here and not declared as parameters, so that nobody's file is read before they are known.
     uploads.source_of(caller, services)
-    async with _AT_ONCE, request.form(max_files=1, max_fields=100, max_part_size=16 * 1024) as form:
+    async with request.form(max_files=1, max_fields=100, max_part_size=16 * 1024) as form:  # received to disk
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise Rejected("the form has no file in its field 'file'", reason="no_file")
-        content = await file.read()
-        if not 0 < len(content) <= services.settings.upload_bytes:
-            raise HTTPException(
-                413 if content else 422, f"a file of 1 to {services.settings.upload_bytes} bytes is taken"
+        async with _AT_ONCE:  # taken when the slow part, the caller's line, is over
+            content = await file.read()
+            if not 0 < len(content) <= services.settings.upload_bytes:
+                raise HTTPException(
+                    413 if content else 422, f"a file of 1 to {services.settings.upload_bytes} bytes is taken"
+                )
+            document_id, uri = await uploads.store(
+                content,
+                name=file.filename or "",
+                media_type=file.content_type or "",
+                title=str(form.get("title", "")),
+                principals=[each for each in form.getlist("principals") if isinstance(each, str)],
+                caller=caller,
+                services=services,
             )
-        document_id, uri = await uploads.store(
-            content,
-            name=file.filename or "",
-            media_type=file.content_type or "",
-            title=str(form.get("title", "")),
-            principals=[each for each in form.getlist("principals") if isinstance(each, str)],
-            caller=caller,
-            services=services,
-        )
     await _note_pending(document_id, uri, caller, services)
     response.headers["Location"] = status_url = f"{PATH}/{document_id}"
     return UploadResponse(document_id=document_id, uri=uri, status_url=status_url)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from uuid import UUID
 
 from rag.errors import Rejected
 from rag.ids import Ids
 from rag.models import Batch, Cause, DocumentStatus, OffsetRange, Work
-from rag.pipeline import Report
 from rag.ports import EventLog, Ledger, Record
 from rag.sources import Sources
 from rag.telemetry import FRESHNESS_SECONDS, span
+from rag.work import Report
 from schemas.events import DocumentChanged, DocumentDead, DocumentIndexed, IndexState
 
+_TRACE_CONTEXT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 CHANGED, INDEXED, DEAD = "documents.changed.v1", "documents.indexed.v1", "documents.dead.v1"
 
 
@@ -42,9 +45,7 @@ async def collect(
     tombstones = {record.key: record for record in records if record.value is None and not record.error}
     known = await ledger.recorded(index_id, [key for key in tombstones if _is_id(key)])
     for record in records:
-        cause = Cause(
-            done.topic, done.epoch, done.partition, record.offset, run_id, record.headers.get("traceparent", "")
-        )
+        cause = Cause(done.topic, done.epoch, done.partition, record.offset, run_id, _traceparent(record.headers))
         if record.error or not isinstance(record.value, DocumentChanged | None):
             unusable.append(_unusable(record, index_id, "undecodable"))
         elif record.value is None:
@@ -82,6 +83,12 @@ async def announce(report: Report, batch: Batch, events: EventLog) -> None:
             await events.publish(DEAD, died)
 
 
+def _traceparent(headers: Mapping[str, str]) -> str:
+    """Whoever may write to the topic may write any header: nothing but a W3C trace context goes on."""
+    found = headers.get("traceparent", "")
+    return found if _TRACE_CONTEXT.fullmatch(found) else ""
+
+
 def _work(record: Record, event: DocumentChanged, cause: Cause, ids: Ids, sources: Sources) -> Work:
     """Raises Rejected for an event that names a document or an object that it has no say over."""
     sources.owner(event.source, event.tenant, event.uri)
@@ -105,7 +112,10 @@ def _unusable(record: Record, index_id: str, reason: str) -> DocumentDead:
 
 
 def _is_id(key: str) -> bool:
-    return len(key) == 36 and set(key) <= set("0123456789abcdef-")
+    try:
+        return str(UUID(key)) == key
+    except ValueError:
+        return False
 
 
 def _indexed(work: Work, chunks: int, revision: int, index_id: str, now: datetime) -> DocumentIndexed:

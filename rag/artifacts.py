@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from rag.embedding import dump, load
-from rag.errors import Unavailable
+from rag.errors import Conflict
 from rag.models import Chunk, Embedding, ParsedDocument
 from rag.ports import ObjectStore
 
@@ -23,7 +23,7 @@ CONTAINER = "artifacts://store"
 
 @dataclass(frozen=True, slots=True)
 class Artifacts:
-    """Typed reads and writes; a missing artifact is Unavailable and names the asset that makes it."""
+    """Typed reads and writes; a missing artifact is a Conflict: its version was overtaken, or an asset before was never materialized."""
 
     objects: ObjectStore
 
@@ -61,7 +61,7 @@ class Artifacts:
         found = await self.objects.get(f"{CONTAINER}/{key}")
         if found is None:
             step = key.rsplit("/", 1)[-1]
-            raise Unavailable(
+            raise Conflict(
                 f"artifact {key} is gone: materialize parsed_documents to vector_index again ({step} is missing)"
             )
         return found.content

@@ -122,6 +122,12 @@ def _canonical(value: object) -> str:
     return repr(value)
 
 
+def object_name(key: str) -> str:
+    """``key`` as one segment of an object's key: escaped, or hashed when that is over 400 characters."""
+    escaped = quote(key, safe="")
+    return escaped if len(escaped) <= 400 else hashlib.sha256(key.encode()).hexdigest()
+
+
 def row_hash(body: str) -> str:
     """As a warehouse computes it (``Warehouse.hashes``); finds changes, protects nothing."""
     return hashlib.md5(body.encode(), usedforsecurity=False).hexdigest()

@@ -6,9 +6,8 @@ A batch holds references (`Work`), never content; what a step makes goes to the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from rag import indexing
 from rag.artifacts import Artifacts
@@ -16,7 +15,17 @@ from rag.chunking import ChunkSettings, chunk
 from rag.embedding import embed
 from rag.errors import Conflict, Rejected, TidemarkError
 from rag.ids import Ids, object_key
-from rag.models import Batch, Cause, Chunk, DocumentStatus, IndexSpec, ParsedDocument, Recorded, SourceObject, Work
+from rag.models import (
+    Batch,
+    Chunk,
+    DocumentStatus,
+    IndexSpec,
+    ObjectState,
+    ParsedDocument,
+    Recorded,
+    SourceObject,
+    Work,
+)
 from rag.ports import (
     Catalog,
     Delta,
@@ -29,45 +38,33 @@ from rag.ports import (
     Tokenizer,
     VectorIndex,
 )
-from rag.sources import SUBJECTS_LABEL, TITLE_LABEL, Sources, split_label
+from rag.sources import SUBJECTS_LABEL, TITLE_LABEL, Source, Sources, split_label
 from rag.telemetry import (
     CHUNKS_EMBEDDED,
     CHUNKS_REUSED,
-    DOCUMENTS_DEAD,
-    DOCUMENTS_INDEXED,
     STEP_SECONDS,
     TOKENS_EMBEDDED,
     logger,
     span,
 )
+from rag.work import CHUNKS, PARSED, VECTORS, Planned, Report, afresh, backfill, dead, reported, suppressed, windows
 
 _log = logger(__name__)
 
-WINDOW = 64  # documents whose content is in memory at once
+WINDOW = 64  # documents that are looked up, embedded and applied together
+AT_ONCE = 4  # documents whose content is in memory at once
 ATTEMPTS = 5  # derivations of a document that keeps changing under us, before the batch is given back
 BUGS = 10  # documents of one batch that may fail by a bug of ours before the batch is given back
 
 Admit = Callable[[str, Sequence[str]], Awaitable[set[str]]]
 """(tenant, document and subject ids) → those that are refused. ``governance.admission.admit`` is the one."""
 
-Item = TypeVar("Item")
+Tell = Callable[[Report], Awaitable[None]]
+"""Hears what was applied."""
 
 
 class LaneStopped(TidemarkError):
     """Too many documents of one batch failed by a bug: sending all of them to the dead letters would hide an outage."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What became of a batch. ``works`` are as they were applied, each with the number of chunks and its new revision."""
-
-    works: tuple[tuple[Work, int, int], ...] = ()
-    documents: int = 0
-    chunks: int = 0
-    written: int = 0
-    embedded: int = 0
-    tokens: int = 0
-    dead: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ class Pipeline:
     async def partition(self, partition: int, *, run_id: str = "") -> Batch:
         """Every document that the ledger has for the partition, with the artifacts it lists: what a backfill works on."""
         recorded = await self.catalog.live(self.spec.index_id, partition)
-        return Batch(self.spec.index_id, partition, tuple(_backfill(each, run_id) for each in recorded))
+        return Batch(self.spec.index_id, partition, tuple(backfill(each, run_id) for each in recorded))
 
     async def parse(self, batch: Batch, *, admit: Admit, force: bool = False) -> Batch:
         """Look at the current state of each source object, ask for admission, and parse what is new.
@@ -104,7 +101,7 @@ class Pipeline:
         with span("documents.parse", documents=len(batch.works)), STEP_SECONDS.labels("parse").time():
             parsed: list[Work] = []
             bugs = _Bugs()
-            for window in _windows(batch.works, WINDOW):
+            for window in windows(batch.works, WINDOW):
                 parsed += await self._parse_window(window, admit, force, bugs)
         return replace(batch, works=tuple(parsed))
 
@@ -113,12 +110,14 @@ class Pipeline:
         bugs = _Bugs()
 
         async def one(work: Work) -> Work:
-            key = self._key(work, "chunks.json")
+            key = self._key(work, CHUNKS)
             if work.status is not DocumentStatus.LIVE or (not force and await self.artifacts.exists(key)):
                 return replace(work, chunked=key) if work.status is DocumentStatus.LIVE else work
-            parsed = await self.artifacts.parsed(work.parsed)
             try:
+                parsed = await self.artifacts.parsed(work.parsed)
                 made = await asyncio.to_thread(self._cut, parsed, work)
+            except Conflict:
+                return replace(work, parsed="", chunked="", embedded="")  # overtaken: `index` derives it again
             except Rejected as error:
                 return dead(work, error.reason)
             except Exception as error:
@@ -127,25 +126,30 @@ class Pipeline:
             return replace(work, chunked=key)
 
         with span("documents.chunk", documents=len(batch.works)), STEP_SECONDS.labels("chunk").time():
-            works = [w for window in _windows(batch.works, WINDOW) for w in await asyncio.gather(*map(one, window))]
+            works = [w for window in windows(batch.works, WINDOW) for w in await asyncio.gather(*map(one, window))]
         return replace(batch, works=tuple(works))
 
     async def embed(self, batch: Batch, *, force: bool = False) -> Batch:
         """Vectors for every chunk; what the cache or an artifact has is not computed again, even with ``force``."""
         with span("documents.embed", documents=len(batch.works)), STEP_SECONDS.labels("embed").time():
             works: list[Work] = []
-            for window in _windows(batch.works, 8 * WINDOW):
+            for window in windows(batch.works, 2 * WINDOW):
                 works += await self._embed_window(window, force)
         return replace(batch, works=tuple(works))
 
-    async def index(self, batch: Batch, *, admit: Admit, force: bool = False) -> Report:
-        """Plan and apply; documents that changed meanwhile are derived again from the source. Raises Conflict after too many."""
-        report = Report()
+    async def index(self, batch: Batch, *, admit: Admit, tell: Tell | None = None, force: bool = False) -> Report:
+        """Plan and apply; documents that changed meanwhile are derived again from the source. ``tell`` hears what was applied, window
+        by window, so that a failure of a later one keeps no news back. Raises Conflict when documents never hold still.
+        """
+        total = Report()
         with STEP_SECONDS.labels("index").time():
-            for window in _windows(batch.works, WINDOW):
+            for window in windows(batch.works, WINDOW):
                 works: Sequence[Work] = window
                 for _ in range(ATTEMPTS):
-                    report, lost = await self._apply(batch.partition, works, report, force)
+                    report, lost = await self._apply(batch.partition, works, force)
+                    if tell:
+                        await tell(report)
+                    total += report
                     if not lost:
                         break
                     works = (await self._derive_again(batch, lost, admit, force)).works
@@ -153,7 +157,7 @@ class Pipeline:
                     raise Conflict(
                         f"{len(works)} documents changed {ATTEMPTS} times while they were indexed: run the batch again"
                     )
-        return report
+        return total
 
     # -- parse
 
@@ -162,63 +166,71 @@ class Pipeline:
         recorded = await self.ledger.recorded(self.spec.index_id, [work.document_id for work in window])
         works = [replace(work, base_revision=recorded[work.document_id].revision) for work in window]
         with span("documents.admit", documents=len(works)):
-            refused = await _refused(works, admit, lambda work: [work.document_id])
-        with span("documents.read", documents=len(works)):
-            read = await asyncio.gather(
-                *(
-                    self._read(work, recorded[work.document_id], force)
-                    if work.document_id not in refused
-                    else _nothing(suppressed(work))
-                    for work in works
-                )
-            )
-        seen = [pair for pair in read if pair is not None]
-        refused = await _refused([work for work, _ in seen], admit, lambda work: list(work.subjects))
-        return list(
-            await asyncio.gather(
-                *(
-                    self._parse_one(work, found, force, bugs)
-                    if work.document_id not in refused
-                    else _only(suppressed(work))
-                    for work, found in seen
-                )
-            )
-        )
+            refused = await _refused(works, admit)
+        few = asyncio.Semaphore(AT_ONCE)
 
-    async def _read(self, work: Work, recorded: Recorded, force: bool) -> tuple[Work, SourceObject | None] | None:
-        """The work as the source's current state has it, with the content; None when there is nothing to do."""
+        async def one(work: Work) -> Work | None:
+            if work.document_id in refused:
+                return suppressed(work)
+            async with few:
+                with span("documents.read"):
+                    read = await self._read(work, recorded[work.document_id], force)
+                if read is None or read[1] is None:
+                    return read and read[0]
+                work, found = read
+                if work.subjects and await admit(work.tenant, work.subjects):
+                    return suppressed(work)
+                return await self._parse_one(work, found, force, bugs)
+
+        return [work for work in await asyncio.gather(*map(one, works)) if work is not None]
+
+    async def _read(
+        self, work: Work, recorded: Recorded, force: bool
+    ) -> tuple[Work, SourceObject] | tuple[Work, None] | None:
+        """The work as the source's current state has it, with the content when it is to be parsed; None: nothing to do."""
+        seen = replace(work, principals=recorded.principals)
         try:
             source = self.sources.owner(work.source, work.tenant, work.uri)
-            if not force and recorded.revision:
-                state = await self.objects.head(work.uri)
-                if state is None and recorded.status is DocumentStatus.DELETED:
-                    return None
-                settled = recorded.status in {DocumentStatus.LIVE, DocumentStatus.DEAD}
-                if state is not None and settled and state.version == recorded.version:
-                    return None
+            state = await self.objects.head(work.uri)
+            if recorded.revision and not force and _is_settled(recorded, state, source):
+                return None
+            if state:
+                principals = source.access(work.uri, state.labels).principals
+                seen = replace(work, version=state.version, stamp=state.stamp, principals=principals)
             found = await self.objects.get(work.uri, limit=self.max_bytes)
         except Rejected as error:
-            return dead(work, error.reason), None
+            return dead(seen, error.reason), None
         if found is None:
-            return replace(work, status=DocumentStatus.DELETED, version="", stamp="", content_hash=""), None
-        labels = found.state.labels
-        subjects = {self.ids.subject_id(work.tenant, each) for each in split_label(labels.get(SUBJECTS_LABEL, ""))}
-        return replace(
+            return replace(seen, status=DocumentStatus.DELETED, version="", stamp="", content_hash=""), None
+        return self._labelled(seen, found, source), found
+
+    def _labelled(self, work: Work, found: SourceObject, source: Source) -> Work:
+        """What the object says of itself. A label that is no plain text makes the document dead, not the batch."""
+        state = found.state
+        seen = replace(
             work,
             status=DocumentStatus.LIVE,
-            version=found.state.version,
-            stamp=found.state.stamp,
+            version=state.version,
+            stamp=state.stamp,
             content_hash=self.ids.content_hash(work.tenant, found.content),
-            media_type=found.state.media_type or "",
-            title=labels.get(TITLE_LABEL, ""),
-            principals=source.access(work.uri, labels).principals,
+            media_type=state.media_type or "",
+        )
+        if not all(label.isprintable() for label in state.labels.values()):
+            return dead(replace(seen, principals=source.principals), "bad_label")
+        subjects = {
+            self.ids.subject_id(work.tenant, each) for each in split_label(state.labels.get(SUBJECTS_LABEL, ""))
+        }
+        return replace(
+            seen,
+            title=state.labels.get(TITLE_LABEL, ""),
+            principals=source.access(work.uri, state.labels).principals,
             subjects=tuple(sorted(subjects)),
-        ), found
+        )
 
-    async def _parse_one(self, work: Work, found: SourceObject | None, force: bool, bugs: _Bugs) -> Work:
-        if work.status is not DocumentStatus.LIVE or found is None:
+    async def _parse_one(self, work: Work, found: SourceObject, force: bool, bugs: _Bugs) -> Work:
+        if work.status is not DocumentStatus.LIVE:
             return work
-        key = self._key(work, "parsed.json")
+        key = self._key(work, PARSED)
         if not force and await self.artifacts.exists(key):
             parsed = await self.artifacts.parsed(key)
             return replace(work, parsed=key, media_type=parsed.media_type)
@@ -247,19 +259,21 @@ class Pipeline:
         )
 
     async def _embed_window(self, window: Sequence[Work], force: bool) -> list[Work]:
-        async def pending(work: Work) -> bool:
-            return work.status is DocumentStatus.LIVE and (
-                force or not await self.artifacts.exists(self._key(work, "vectors.npz"))
-            )
+        async def load(work: Work) -> tuple[Chunk, ...] | None:
+            if work.status is not DocumentStatus.LIVE or not work.chunked:
+                return None
+            if not force and await self.artifacts.exists(self._key(work, VECTORS)):
+                return None
+            try:
+                return await self.artifacts.chunks(work.chunked)
+            except Conflict:
+                overtaken.add(work.document_id)
+                return None
 
-        due = [work for work, is_due in zip(window, await asyncio.gather(*map(pending, window)), strict=True) if is_due]
-        chunks = dict(
-            zip(
-                (w.document_id for w in due),
-                await asyncio.gather(*(self.artifacts.chunks(w.chunked) for w in due)),
-                strict=True,
-            )
-        )
+        overtaken: set[str] = set()
+        loaded = zip(window, await asyncio.gather(*map(load, window)), strict=True)
+        chunks = {work.document_id: cut for work, cut in loaded if cut is not None}
+        due = [work for work in window if work.document_id in chunks]
         fresh: dict[str, int] = {}
         for tenant in sorted({work.tenant for work in due}):
             mine = [work for work in due if work.tenant == tenant]
@@ -272,65 +286,79 @@ class Pipeline:
             TOKENS_EMBEDDED.inc(made.tokens)
             for work in mine:
                 own = {each.chunk_id: made.embeddings[each.chunk_id] for each in chunks[work.document_id]}
-                await self.artifacts.put_embeddings(self._key(work, "vectors.npz"), own)
+                await self.artifacts.put_embeddings(self._key(work, VECTORS), own)
                 keys = {self.ids.embedding_key(tenant, each.input) for each in chunks[work.document_id]}
                 fresh[work.document_id] = len(keys & made.fresh.keys())
         return [
-            replace(work, embedded=self._key(work, "vectors.npz"), fresh=fresh.get(work.document_id, 0))
-            if work.status is DocumentStatus.LIVE
+            replace(work, embedded=self._key(work, VECTORS), fresh=fresh.get(work.document_id, 0))
+            if work.status is DocumentStatus.LIVE and work.chunked and work.document_id not in overtaken
             else work
             for work in window
         ]
 
     # -- index
 
-    async def _apply(
-        self, partition: int, works: Sequence[Work], report: Report, force: bool
-    ) -> tuple[Report, list[Work]]:
+    async def _apply(self, partition: int, works: Sequence[Work], force: bool) -> tuple[Report, list[Work]]:
+        """What was applied, and the works that were overtaken."""
         with span("documents.plan", documents=len(works)):
             recorded = await self.ledger.recorded(self.spec.index_id, [work.document_id for work in works])
-            live = [work for work in works if work.status is DocumentStatus.LIVE]
-            loaded = await asyncio.gather(*(self._load(work) for work in live))
-            made = {work.document_id: parts for work, parts in zip(live, loaded, strict=True)}
-            deltas = []
-            for work in works:
-                parsed, chunks = made.get(work.document_id, (None, ()))
-                wanted = indexing.desired(work, partition, parsed, chunks)
-                deltas.append(indexing.plan(wanted, recorded[work.document_id], force=force))
-        writing = [w for w, d in zip(works, deltas, strict=True) if d.upserts]
-        vectors = await asyncio.gather(*(self.artifacts.embeddings(work.embedded) for work in writing))
-        embeddings = {chunk_id: one for found in vectors for chunk_id, one in found.items()}
-        remembered = {
-            (self.embedder.fingerprint, work.tenant, self.ids.embedding_key(work.tenant, each.input)): (
-                work.document_id, embeddings[each.chunk_id].dense,
+            plans = await asyncio.gather(
+                *(self._plan(work, recorded[work.document_id], partition, force) for work in works)
             )
-            for work in writing
-            for each in made[work.document_id][1]
+        planned = [plan for plan in plans if plan is not None]
+        remembered = {
+            (self.embedder.fingerprint, plan.work.tenant, self.ids.embedding_key(plan.work.tenant, each.input)): (
+                plan.work.document_id, plan.embeddings[each.chunk_id].dense,
+            )
+            for plan in planned
+            if plan.delta.upserts
+            for each in plan.chunks
         }  # fmt: skip
         done = await indexing.apply(
-            self.spec.index_id, deltas, embeddings, ledger=self.ledger, vectors=self.vectors, fresh=remembered
+            self.spec.index_id,
+            [plan.delta for plan in planned],
+            {chunk_id: one for plan in planned for chunk_id, one in plan.embeddings.items()},
+            ledger=self.ledger,
+            vectors=self.vectors,
+            fresh=remembered,
         )
-        await self._forget_old_artifacts(done.applied, recorded)
+        applied = {delta.record.document_id: delta for delta in done.applied}
+        await self._forget_artifacts(applied, works, recorded)
         by_id = {work.document_id: work for work in works}
-        lost = [by_id[delta.record.document_id] for delta in done.lost]
-        return _reported(report, done.applied, by_id), lost
+        return reported(done.applied, by_id), [work for work in works if work.document_id not in applied]
 
-    async def _load(self, work: Work) -> tuple[ParsedDocument, tuple[Chunk, ...]]:
-        parsed, chunks = await asyncio.gather(self.artifacts.parsed(work.parsed), self.artifacts.chunks(work.chunked))
-        return parsed, chunks
+    async def _plan(self, work: Work, recorded: Recorded, partition: int, force: bool) -> Planned | None:
+        """None when somebody else was quicker: the revision has moved, or an artifact is gone with it."""
+        if work.base_revision != recorded.revision or (work.status is DocumentStatus.LIVE and not work.embedded):
+            return None
+        if work.status is not DocumentStatus.LIVE:
+            return Planned(work, indexing.plan(indexing.desired(work, partition), recorded))
+        try:
+            parsed, chunks = await asyncio.gather(
+                self.artifacts.parsed(work.parsed), self.artifacts.chunks(work.chunked)
+            )
+            delta = indexing.plan(indexing.desired(work, partition, parsed, chunks), recorded, force=force)
+            embeddings = await self.artifacts.embeddings(work.embedded) if delta.upserts else {}
+        except Conflict:
+            return None
+        return Planned(work, delta, chunks, embeddings)
 
-    async def _forget_old_artifacts(self, applied: Iterable[Delta], recorded: dict[str, Recorded]) -> None:
+    async def _forget_artifacts(
+        self, applied: Mapping[str, Delta], works: Iterable[Work], recorded: Mapping[str, Recorded]
+    ) -> None:
+        """Delete what older versions, and derivations that were refused, have left."""
+        made = {work.document_id: (work.parsed, work.chunked, work.embedded) for work in works}
         old = [
             key
-            for delta in applied
-            for key in recorded[delta.record.document_id].artifacts
-            if key not in delta.record.artifacts
+            for document_id, delta in applied.items()
+            for key in {*recorded[document_id].artifacts, *made[document_id]}
+            if key and key not in delta.record.artifacts
         ]
         if old:
             await self.artifacts.delete(old)
 
     async def _derive_again(self, batch: Batch, lost: Sequence[Work], admit: Admit, force: bool) -> Batch:
-        again = replace(batch, works=tuple(_fresh(work) for work in lost))
+        again = replace(batch, works=tuple(afresh(work) for work in lost))
         parsed = await self.parse(again, admit=admit, force=force)
         return await self.embed(await self.chunk(parsed))
 
@@ -355,82 +383,17 @@ class _Bugs:
         return dead(work, "bug")
 
 
-def dead(work: Work, reason: str) -> Work:
-    return replace(work, status=DocumentStatus.DEAD, reason=reason, parsed="", chunked="", embedded="")
+def _is_settled(recorded: Recorded, state: ObjectState | None, source: Source) -> bool:
+    """Whether the ledger has the object as it is now, and as its source's settings and labels would have it seen."""
+    if state is None:
+        return recorded.status is DocumentStatus.DELETED
+    known = recorded.status in {DocumentStatus.LIVE, DocumentStatus.DEAD} and state.version == recorded.version
+    return known and source.access(recorded.uri, state.labels).principals == recorded.principals
 
 
-def suppressed(work: Work) -> Work:
-    return replace(work, status=DocumentStatus.SUPPRESSED, reason="suppressed", parsed="", chunked="", embedded="")
-
-
-def _fresh(work: Work) -> Work:
-    return replace(work, status=DocumentStatus.LIVE, reason="", parsed="", chunked="", embedded="", fresh=0)
-
-
-def _backfill(recorded: Recorded, run_id: str) -> Work:
-    steps = {key.rsplit("/", 1)[-1]: key for key in recorded.artifacts}
-    return Work(
-        document_id=recorded.document_id,
-        tenant=recorded.tenant,
-        source=recorded.source,
-        uri=recorded.uri,
-        base_revision=recorded.revision,
-        cause=Cause("", "", recorded.partition, -1, run_id),
-        status=recorded.status,
-        version=recorded.version,
-        stamp=recorded.stamp,
-        content_hash=recorded.content_hash,
-        media_type=recorded.media_type,
-        title=recorded.title,
-        principals=recorded.principals,
-        subjects=recorded.subjects,
-        reason=recorded.reason,
-        parsed=steps.get("parsed.json", ""),
-        chunked=steps.get("chunks.json", ""),
-        embedded=steps.get("vectors.npz", ""),
-    )
-
-
-async def _refused(works: Sequence[Work], admit: Admit, ids_of: Callable[[Work], list[str]]) -> set[str]:
-    """Ids of the documents that admission refuses by any of ``ids_of`` them."""
+async def _refused(works: Sequence[Work], admit: Admit) -> set[str]:
+    """The documents that admission refuses by their id."""
     refused: set[str] = set()
     for tenant in sorted({work.tenant for work in works}):
-        mine = {work.document_id: ids_of(work) for work in works if work.tenant == tenant}
-        asked = sorted({each for ids in mine.values() for each in ids})
-        bad = await admit(tenant, asked) if asked else set()
-        refused |= {document_id for document_id, ids in mine.items() if not bad.isdisjoint(ids)}
+        refused |= await admit(tenant, [work.document_id for work in works if work.tenant == tenant])
     return refused
-
-
-def _reported(report: Report, applied: Sequence[Delta], works: dict[str, Work]) -> Report:
-    for delta in applied:
-        DOCUMENTS_INDEXED.labels(delta.record.status.value).inc()
-        if delta.record.status is DocumentStatus.DEAD:
-            DOCUMENTS_DEAD.labels(delta.record.reason).inc()
-    done = [
-        (replace(works[d.record.document_id], status=d.record.status, reason=d.record.reason), len(d.record.chunks),
-         d.record.revision + 1)
-        for d in applied
-    ]  # fmt: skip
-    return Report(
-        works=(*report.works, *done),
-        documents=report.documents + len(applied),
-        chunks=report.chunks + sum(len(delta.record.chunks) for delta in applied),
-        written=report.written + sum(len(delta.upserts) for delta in applied),
-        embedded=report.embedded + sum(work.fresh for work, _, _ in done),
-        tokens=report.tokens + sum(delta.tokens for delta in applied),
-        dead=report.dead + sum(delta.record.status is DocumentStatus.DEAD for delta in applied),
-    )
-
-
-async def _only(work: Work) -> Work:
-    return work
-
-
-async def _nothing(work: Work) -> tuple[Work, SourceObject | None]:
-    return work, None
-
-
-def _windows(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

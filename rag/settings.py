@@ -33,7 +33,9 @@ class SourceSettings(BaseModel, extra="forbid"):
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
     kind: Literal["s3", "folder", "snowflake", "uploads"]
     tenant: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
-    base_uri: str
+    base_uri: str = Field(
+        pattern=r"^[a-z0-9]+://[A-Za-z0-9._~/!$&()*+,;=:@-]+$", description="canonical: no spaces, no %-escapes"
+    )
     principals: tuple[str, ...] = Field(min_length=1)
     rules: dict[str, tuple[str, ...]] = {}
     tables: tuple[TableSettings, ...] = ()
@@ -177,6 +179,21 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"OIDC_ISSUER {self.oidc_issuer!r} is not https: only TIDEMARK_ENVIRONMENT=development allows it"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        """A source inside another would index documents twice, perhaps for another tenant."""
+        addresses = [(each.name, each.base_uri.rstrip("/") + "/") for each in self.configured_sources]
+        names = [name for name, _ in addresses]
+        if len(set(names)) < len(names):
+            raise ValueError(f"SOURCES has a name twice: {', '.join(sorted(names))}")
+        for name, address in addresses:
+            for other, inside in addresses:
+                if name != other and inside.startswith(address):
+                    raise ValueError(
+                        f"source {other!r} ({inside}) lies within source {name!r} ({address}): keep them apart"
+                    )
         return self
 
     @cached_property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from rag.errors import Rejected
 from rag.ids import object_key
@@ -68,4 +69,9 @@ class Sources:
 
 
 def split_label(value: str) -> tuple[str, ...]:
-    return tuple(item for item in (part.strip() for part in value.split(",")) if item)
+    """Comma-separated items; a comma within one is written ``%2C``."""
+    return tuple(unquote(item) for item in (part.strip() for part in value.split(",")) if item)
+
+
+def join_label(items: Sequence[str]) -> str:
+    return ",".join(item.replace("%", "%25").replace(",", "%2C") for item in items)

@@ -27,14 +27,14 @@ class SnowflakeWarehouse:
         select = _SELECT.format(key=key, changed=changed, table=table)
         order = f"order by {changed}, to_varchar({key}) limit {int(limit)}"
         if after is not None:
-            where = f"where {changed} > %s or ({changed} = %s and to_varchar({key}) > %s)"
+            where = f"where {key} is not null and ({changed} > %s or ({changed} = %s and to_varchar({key}) > %s))"
             return await self._select(f"{select} {where} {order}", (after.changed, after.changed, after.key))
         if since is not None:
-            return await self._select(f"{select} where {changed} >= %s {order}", (since,))
-        return await self._select(f"{select} {order}", ())
+            return await self._select(f"{select} where {key} is not null and {changed} >= %s {order}", (since,))
+        return await self._select(f"{select} where {key} is not null and {changed} is not null {order}", ())
 
     async def hashes(self, table: str, key: str) -> dict[str, str]:
-        query = f"select to_varchar({key}), md5(to_json(object_construct(*))) from {table}"  # noqa: S608
+        query = f"select to_varchar({key}), md5(to_json(object_construct(*))) from {table} where {key} is not null"  # noqa: S608
         return dict(await self._run(lambda cursor: cursor.execute(query).fetchall()))
 
     async def rows(self, table: str, key: str, changed: str, keys: Sequence[str]) -> list[Row]:
@@ -61,6 +61,8 @@ class SnowflakeWarehouse:
         return await asyncio.to_thread(connected)
 
 
-def _aware(moment: datetime) -> datetime:
-    """Timestamps without a zone are UTC: let the table say so."""
+def _aware(moment: datetime | None) -> datetime:
+    """Timestamps without a zone are UTC: let the table say so. A row without one is as old as can be; the diff finds it."""
+    if moment is None:
+        return datetime.fromtimestamp(0, UTC)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -60,7 +60,7 @@ class World:
 
     def stream(self, *, diff_every: float = 0.0, overlap: float = 60.0) -> SnowflakeStream:
         return SnowflakeStream(
-            SOURCE, [TICKETS], self.warehouse, self.objects, self.ledger, every=0, diff_every=diff_every, overlap=overlap
+            SOURCE, TICKETS, self.warehouse, self.objects, self.ledger, every=0, diff_every=diff_every, overlap=overlap
         )  # fmt: skip
 
     async def told(self, stream: SnowflakeStream) -> list[tuple[str, ChangeKind]]:
