@@ -1,0 +1,323 @@
+"""The first walk in memory: an object changes, and the index follows, whatever goes wrong on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from governance.access import filter_for
+from governance.admission import admit
+from rag.adapters.memory.events import MemoryEventLog
+from rag.adapters.memory.ledger import MemoryLedger
+from rag.adapters.memory.models import HashEmbedder, WordBm25
+from rag.adapters.memory.objects import MemoryObjects
+from rag.adapters.memory.vectors import MemoryVectors
+from rag.announcements import Notice, publish
+from rag.arrivals import CHANGED, DEAD, INDEXED, announce, collect, refuse
+from rag.artifacts import CONTAINER, Artifacts
+from rag.errors import Unavailable
+from rag.ids import Ids
+from rag.indexing import sweep
+from rag.models import IndexSpec, OffsetRange, ParsedDocument
+from rag.parsing import parse
+from rag.pipeline import LaneStopped, Pipeline
+from rag.retrieval import retrieve
+from rag.sources import Source, Sources
+from rag.work import Report
+
+IDS = Ids(b"0123456789abcdef")
+SOURCE = Source("s3", "acme", "s3://docs", ("group:staff",), {"finance/": ("group:finance",)})
+SPEC = IndexSpec("f" * 16, 64)
+TEXT = "# Mooring\n\nThree ropes hold a zeppelin.\n\n## Storms\n\nTwo cables are added in a storm.\n"
+
+
+class Parsing:
+    """The real parsers, without the sandbox; ``breaks`` are names that a bug of ours falls over."""
+
+    def __init__(self) -> None:
+        self.breaks: set[str] = set()
+        self.parsed = 0
+
+    async def parse(self, content: bytes, *, name: str, media_type: str | None = None) -> ParsedDocument:
+        self.parsed += 1
+        if name in self.breaks:
+            raise ZeroDivisionError
+        return parse(content, name, media_type)
+
+
+@dataclass
+class World:
+    objects: MemoryObjects = field(default_factory=lambda: MemoryObjects("s3://docs"))
+    artifacts: MemoryObjects = field(default_factory=lambda: MemoryObjects(CONTAINER))
+    ledger: MemoryLedger = field(default_factory=MemoryLedger)
+    vectors: MemoryVectors = field(default_factory=MemoryVectors)
+    log: MemoryEventLog = field(default_factory=MemoryEventLog)
+    embedder: HashEmbedder = field(default_factory=lambda: HashEmbedder(64))
+    parsing: Parsing = field(default_factory=Parsing)
+    source: Source = SOURCE
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return Pipeline(
+            SPEC, IDS, Sources({"s3": self.source}), self.objects, Artifacts(self.artifacts), self.ledger, self.ledger,
+            self.ledger, self.vectors, self.parsing, self.embedder, self.embedder, WordBm25(), max_bytes=10_000,
+        )  # fmt: skip
+
+    async def put(self, key: str, content: str | bytes = TEXT, **labels: str) -> None:
+        body = content.encode() if isinstance(content, str) else content
+        await self.objects.put(f"s3://docs/{key}", body, labels=labels)
+        await self.tell(key)
+
+    async def tell(self, key: str, *, deleted: bool = False) -> None:
+        notice = Notice(f"s3://docs/{key}", datetime.now(UTC), "notification", is_deletion=deleted)
+        await publish([notice], SOURCE, IDS, self.log)
+
+    async def work(self) -> Report:
+        """Everything that waits, partition by partition, as a run does it."""
+        await self.vectors.create(SPEC)
+        state, total = await self.log.describe(CHANGED), Report()
+        for partition, (low, end) in state.bounds.items():
+            start = (await self.ledger.positions(SPEC.index_id, CHANGED, state.epoch)).get(partition, low)
+            due = OffsetRange(CHANGED, state.epoch, partition, start, end)
+            records = await self.log.read(CHANGED, partition, start, end)
+            sources = self.pipeline.sources
+            arrived = await collect(records, due, index_id=SPEC.index_id, ids=IDS, sources=sources, ledger=self.ledger)
+            await refuse(arrived.unusable, self.log)
+            total += await self.derive(arrived.batch)
+            await self.ledger.advance(SPEC.index_id, due)
+        return total
+
+    async def derive(self, batch: Any, *, force: bool = False) -> Report:
+        gate, pipeline = admit(self.ledger), self.pipeline
+        parsed = await pipeline.parse(batch, admit=gate, force=force)
+        made = await pipeline.embed(await pipeline.chunk(parsed, force=force), force=force)
+        return await pipeline.index(
+            made, admit=gate, tell=lambda report: announce(report, batch, self.log), force=force
+        )
+
+    async def backfill(self) -> Report:
+        total = Report()
+        for partition in range(8):
+            total += await self.derive(await self.pipeline.partition(partition), force=True)
+        return total
+
+    async def found(self, question: str, *groups: str) -> str:
+        access = filter_for(tenant="acme", subject="alice", groups=groups or ("staff",))
+        hits = await retrieve(
+            question, access, limit=10, embedder=self.embedder, sparse=WordBm25(), vectors=self.vectors,
+            ledger=self.ledger, index_id=SPEC.index_id,
+        )  # fmt: skip
+        return "\n".join(hit.chunk.text for hit in hits)
+
+    async def told(self, topic: str) -> list[Any]:
+        bounds: Mapping[int, tuple[int, int]] = (await self.log.describe(topic)).bounds
+        return [r.value for p, (low, end) in bounds.items() for r in await self.log.read(topic, p, low, end)]
+
+    async def row(self, key: str) -> Any:
+        document_id = IDS.document_id("acme", "s3", f"s3://docs/{key}")
+        return (await self.ledger.recorded(SPEC.index_id, [document_id]))[document_id]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_a_new_object_is_found_and_told_of(world: World) -> None:
+    await world.put("a.md")
+    report = await world.work()
+    assert (report.documents, report.chunks, report.embedded, report.dead) == (1, 2, 2, 0)
+    assert "Three ropes" in await world.found("ropes zeppelin")
+    (event,) = await world.told(INDEXED)
+    assert (event.state.value, event.chunks, event.embedded, event.revision) == ("live", 2, 2, 1)
+
+
+async def test_the_same_event_again_does_nothing(world: World) -> None:
+    await world.put("a.md")
+    await world.work()
+    await world.tell("a.md")
+    assert await world.work() == Report()
+    assert world.parsing.parsed == 1
+
+
+async def test_one_changed_sentence_costs_one_embedding(world: World) -> None:
+    await world.put("a.md")
+    await world.work()
+    await world.put("a.md", TEXT.replace("Two cables", "Four cables"))
+    report = await world.work()
+    assert (report.chunks, report.written, report.embedded) == (2, 1, 1)
+    assert "Four cables" in await world.found("cables storm")
+    assert "Two cables" not in await world.found("two cables storm")
+    assert await world.vectors.count(SPEC.index_id) == 2
+
+
+async def test_a_changed_title_costs_none(world: World) -> None:
+    await world.put("a.md", title="First")
+    await world.work()
+    await world.put("a.md", title="Second")
+    report = await world.work()
+    assert (report.embedded, report.written) == (0, 0)
+    assert (await world.row("a.md")).title == "Second"
+
+
+async def test_a_confirmed_absence_deletes_and_a_rumour_does_not(world: World) -> None:
+    await world.put("a.md")
+    await world.work()
+    await world.tell("a.md", deleted=True)
+    await world.work()
+    assert "Three ropes" in await world.found("ropes")
+    await world.objects.delete(["s3://docs/a.md"])
+    await world.tell("a.md")
+    await world.work()
+    assert await world.found("ropes") == ""
+    assert await world.vectors.count(SPEC.index_id) == 0
+    assert [state async for state in world.artifacts.list(CONTAINER)] == []
+
+
+async def test_a_source_that_refuses_is_an_outage_and_deletes_nothing(world: World) -> None:
+    await world.put("a.md")
+    await world.work()
+    world.objects.denied.add("s3://docs")
+    await world.tell("a.md", deleted=True)
+    with pytest.raises(Unavailable):
+        await world.work()
+    world.objects.denied.clear()
+    assert "Three ropes" in await world.found("ropes")
+
+
+@pytest.mark.parametrize(
+    ("key", "content", "labels", "reason"),
+    [
+        ("a.pdf", b"%PDF-1.7 truncated", {}, "corrupt"),
+        ("a.md", b"", {}, "empty"),
+        ("a.md", b"x" * 10_001, {}, "too_large"),
+        ("a.md", b"# Fine", {"title": "nul \x00"}, "bad_label"),
+        ("a.md", b"# Fine", {"principals": "group:staff\n"}, "bad_label"),
+    ],
+)
+async def test_poison_dies_alone_with_its_reason_and_is_not_tried_again(
+    world: World, key: str, content: bytes, labels: dict[str, str], reason: str
+) -> None:
+    await world.put(key, content, **labels)
+    await world.put("good.md")
+    report = await world.work()
+    assert (report.documents, report.dead) == (2, 1)
+    assert (await world.row(key)).reason == reason
+    assert [event.reason for event in await world.told(DEAD)] == [reason]
+    assert "Three ropes" in await world.found("ropes")
+    await world.tell(key)
+    assert await world.work() == Report()
+
+
+async def test_what_turns_to_poison_is_withdrawn(world: World) -> None:
+    await world.put("a.md")
+    await world.work()
+    await world.put("a.md", b"\x00\x01\x02" * 100)
+    await world.work()
+    assert await world.found("ropes") == ""
+
+
+async def test_a_bug_kills_one_document_and_many_stop_the_lane(world: World) -> None:
+    world.parsing.breaks = {f"{number}.md" for number in range(100)}
+    await world.put("0.md")
+    await world.put("good.md")
+    assert (await world.work()).dead == 1
+    assert (await world.row("0.md")).reason == "bug"
+    for number in range(1, 100):  # more than ten in some partition, however they fall
+        await world.put(f"{number}.md")
+    with pytest.raises(LaneStopped):
+        await world.work()
+
+
+async def test_access_follows_labels_and_rules(world: World) -> None:
+    await world.put("finance/budget.md")
+    await world.put("own.md", "# Own\n\nOnly Alice reads of the helium.\n", principals="user:alice")
+    await world.work()
+    assert "ropes" not in await world.found("ropes", "staff")
+    assert "ropes" in await world.found("ropes", "finance")
+    assert "helium" in await world.found("helium")
+
+
+async def test_a_tightened_rule_reaches_documents_that_did_not_change(world: World) -> None:
+    await world.put("hr/plan.md")
+    await world.work()
+    world.source = replace(SOURCE, rules={"hr/": ("group:people",)})
+    await world.tell("hr/plan.md")
+    report = await world.work()
+    assert report.embedded == 0
+    assert "ropes" not in await world.found("ropes", "staff")
+    assert "ropes" in await world.found("ropes", "people")
+
+
+async def test_suppressed_documents_and_subjects_never_get_in(world: World) -> None:
+    document_id = IDS.document_id("acme", "s3", "s3://docs/a.md")
+    await world.ledger.suppress("acme", [document_id, IDS.subject_id("acme", "Pat@Example.com ")], reason="erasure")
+    await world.put("a.md")
+    await world.put("b.md", subjects="kim@example.com,pat@example.com")
+    await world.put("c.md", "# C\n\nNobody is named here.\n")
+    await world.work()
+    assert await world.found("ropes") == "C\n\nNobody is named here."
+    kept = [state.uri async for state in world.artifacts.list(CONTAINER)]
+    assert {uri.split("/")[4] for uri in kept} == {IDS.document_id("acme", "s3", "s3://docs/c.md")}
+
+
+async def test_a_backfill_writes_every_point_again_and_embeds_nothing(world: World) -> None:
+    await world.put("a.md")
+    await world.put("b.md", "# B\n\nAnother text.\n")
+    first = await world.work()
+    await world.vectors.delete(
+        SPEC.index_id, [c for c, _ in [pair async for pair in world.vectors.scroll(SPEC.index_id)]]
+    )
+    report = await world.backfill()
+    assert (report.written, report.embedded) == (first.chunks, 0)
+    assert await world.vectors.count(SPEC.index_id) == first.chunks
+
+
+async def test_a_document_that_changes_while_it_is_derived_is_derived_again(world: World) -> None:
+    await world.put("a.md")
+    await world.work()
+    stale = await world.pipeline.partition((await world.row("a.md")).partition)
+    await world.put("a.md", TEXT.replace("Three", "Nine"))
+    await world.work()
+    report = await world.pipeline.index(stale, admit=admit(world.ledger), force=True)
+    assert report.documents <= 1
+    assert "Nine ropes" in await world.found("ropes")
+    assert "Three ropes" not in await world.found("ropes")
+
+
+async def test_a_crash_before_the_commit_repairs_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.put("a.md")
+    upsert = world.vectors.upsert
+
+    async def torn(index_id: str, points: Any) -> None:
+        await upsert(index_id, points)
+        raise Unavailable("the line is cut after the points arrived")
+
+    monkeypatch.setattr(world.vectors, "upsert", torn)
+    with pytest.raises(Unavailable):
+        await world.work()
+    assert await world.found("ropes") == ""
+    monkeypatch.setattr(world.vectors, "upsert", upsert)
+    report = await world.work()
+    assert (report.documents, report.embedded) == (1, 0)
+    await sweep(SPEC.index_id, ledger=world.ledger, vectors=world.vectors)
+    assert await world.vectors.count(SPEC.index_id) == report.chunks
+
+
+async def test_forged_and_undecodable_events_touch_no_document(world: World) -> None:
+    await world.put("a.md")
+    await world.work()
+    document_id = IDS.document_id("acme", "s3", "s3://docs/a.md")
+    forged = Notice("s3://docs/other.md", datetime.now(UTC), "notification", is_deletion=True)
+    (event,) = await publish([forged], SOURCE, IDS, MemoryEventLog())
+    await world.log.publish(CHANGED, [(document_id, replace(event, document_id=document_id))])
+    world.log.append(CHANGED, document_id.encode(), b"\x00garbage")
+    world.log.append(CHANGED, b"-" * 36, None)
+    world.log.append(CHANGED, document_id.encode(), None)
+    await world.work()
+    assert "Three ropes" in await world.found("ropes")
+    assert sorted(event.reason for event in await world.told(DEAD)) == ["foreign_id", "undecodable"]
