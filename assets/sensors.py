@@ -1,16 +1,17 @@
 """The Dagster lane: one run per partition and offset range, never a second one while the first is in flight.
 
-Where the index stands is in the ledger, not in a cursor: a lost cursor, a redeployed sensor or a hand-over from the stream lane
-changes nothing.
+Where the index stands is in the ledger. The cursor only says what the last tick saw, to let a load that still grows become one run:
+a lost cursor, a redeployed sensor or a hand-over from the stream lane changes nothing.
 """
 
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
+from pydantic import TypeAdapter
 
 from assets.resources import Open
 from rag.arrivals import CHANGED
@@ -22,6 +23,7 @@ _log = logger(__name__)
 
 RANGE_TAG, START_TAG = "tidemark/partition", "tidemark/start"
 MOST_EVENTS = 2000  # of one run: bounds what a retry repeats
+BULK = 16  # events from which on a load that still grows is given one more tick: a run costs seconds however few it handles
 FIRST_BACKOFF, LONGEST_BACKOFF = 10.0, 600.0  # seconds between attempts at one range
 _IN_FLIGHT = [
     DagsterRunStatus.QUEUED,
@@ -64,6 +66,23 @@ class Due:
     lost: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the last tick saw: each partition's end, and the start of the range that was made to wait. Losing it costs a tick."""
+
+    ends: Mapping[int, int] = field(default_factory=dict)
+    waited: Mapping[int, int] = field(default_factory=dict)
+
+    def is_growing(self, due: Due) -> bool:
+        """Whether a large range got longer since the last tick, and has not been made to wait before."""
+        length = due.end - due.start
+        grew = due.end > self.ends.get(due.partition, due.start)
+        return BULK <= length < MOST_EVENTS and grew and self.waited.get(due.partition) != due.start
+
+
+_SEEN = TypeAdapter(Seen)
+
+
 def due_ranges(state: TopicState, positions: Mapping[int, int]) -> list[Due]:
     """What waits, by partition. A position before the log's first offset means lost events: start at the first one held.
 
@@ -96,16 +115,17 @@ def changed_documents(context: dg.SensorEvaluationContext, tidemark: dg.Resource
     state, positions, members = asyncio.run(_look(tidemark))
     if members:
         return dg.SensorResult(skip_reason=f"the stream lane works: its consumer group has {members} members")
-    return decide(context.instance, state, positions, time.time())
+    seen = _SEEN.validate_json(context.cursor) if context.cursor else Seen()
+    return decide(context.instance, state, positions, time.time(), seen)
 
 
 def decide(
-    instance: dg.DagsterInstance, state: TopicState, positions: Mapping[int, int], now: float
+    instance: dg.DagsterInstance, state: TopicState, positions: Mapping[int, int], now: float, seen: Seen
 ) -> dg.SensorResult:
     """Requests, or the reasons why there are none."""
     due = due_ranges(state, positions)
     busy = _busy(instance) if due else set()
-    requests, reasons = [], []
+    requests, reasons, waited = [], [], {}
     for each in due:
         if each.lost:
             EVENTS_LOST.inc(each.lost)
@@ -119,10 +139,15 @@ def decide(
         if attempts.wait(now) > 0:
             reasons.append(f"partition {each.partition}: attempt {attempts.failed + 1} in {attempts.wait(now):.0f} s")
             continue
+        if seen.is_growing(each):
+            waited[each.partition] = each.start
+            reasons.append(f"partition {each.partition}: {each.end - each.start} events and more coming")
+            continue
         requests.append(request(each, state.epoch, attempts))
+    cursor = _SEEN.dump_json(Seen({each.partition: each.end for each in due}, waited)).decode()
     if requests:
-        return dg.SensorResult(run_requests=requests)
-    return dg.SensorResult(skip_reason="; ".join(reasons) or "every partition is up to date")
+        return dg.SensorResult(run_requests=requests, cursor=cursor)
+    return dg.SensorResult(skip_reason="; ".join(reasons) or "every partition is up to date", cursor=cursor)
 
 
 async def _look(tidemark: Open) -> tuple[TopicState, dict[int, int], int]:

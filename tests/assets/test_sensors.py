@@ -7,12 +7,19 @@ import pytest
 from dagster import DagsterRunStatus
 
 from assets.definitions import defs
-from assets.sensors import MOST_EVENTS, Attempts, Due, decide, due_ranges, request
+from assets.sensors import _SEEN, BULK, MOST_EVENTS, Attempts, Due, Seen, due_ranges, request
+from assets.sensors import decide as decide_on
 from rag.ports import TopicState
 
 NOW = 1_800_000_000.0
 RANGES = {0: (0, 0), 1: (0, 5), 2: (40, 50)}
 STATE = TopicState("documents.changed.v1", "epoch-1", RANGES)
+
+
+def decide(
+    instance: dg.DagsterInstance, state: TopicState, positions: dict[int, int], now: float, seen: Seen | None = None
+) -> dg.SensorResult:
+    return decide_on(instance, state, positions, now, seen or Seen())
 
 
 @pytest.fixture
@@ -76,3 +83,19 @@ def test_the_wait_between_attempts_doubles_up_to_a_bound() -> None:
 
 def test_nothing_due_is_said(instance: dg.DagsterInstance) -> None:
     assert decide(instance, STATE, {1: 5, 2: 50}, NOW).skip_reason is not None
+
+
+def test_a_large_load_that_still_grows_waits_for_one_tick_only(instance: dg.DagsterInstance) -> None:
+    def tick(end: int, cursor: str | None) -> dg.SensorResult:
+        seen = _SEEN.validate_json(cursor) if cursor else Seen()
+        return decide(instance, TopicState("t", "e", {0: (0, end)}), {}, NOW, seen)
+
+    first = tick(BULK, None)
+    assert keys(first) == []
+    assert "more coming" in str(first.skip_reason)
+    assert keys(tick(BULK, first.cursor)) == ["e:0:0-16:0"]
+    assert keys(tick(3 * BULK, first.cursor)) == ["e:0:0-48:0"]
+
+
+def test_a_small_change_is_never_made_to_wait(instance: dg.DagsterInstance) -> None:
+    assert keys(decide(instance, TopicState("t", "e", {0: (0, BULK - 1)}), {}, NOW)) == ["e:0:0-15:0"]
