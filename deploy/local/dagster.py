@@ -47,7 +47,7 @@ def configure(stack: Stack) -> None:
 
 def code_location(stack: Stack, location: str, module: str) -> tuple[str, ...]:
     return (
-        *_dagster("dagster"), "api", "grpc", "-h", HOST, "-p", str(stack.ports[location]), "-m", module,
+        *_dagster("deploy.local.code_location"), module, "-h", HOST, "-p", str(stack.ports[location]),
         "--location-name", location,
     )  # fmt: skip
 
