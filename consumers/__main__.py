@@ -6,12 +6,10 @@ import argparse
 import asyncio
 import contextlib
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
-import boto3
 import uvicorn
-from botocore.config import Config
 from prometheus_client import make_asgi_app
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -29,7 +27,7 @@ from rag.rows import Table, notice, remember, write_rows
 from rag.settings import Settings, SourceSettings, load, snowflake_parameters
 from rag.sources import Source
 from rag.telemetry import configure, flush, logger, span
-from rag.wiring import Services, services
+from rag.wiring import Services, aws, services
 
 _log = logger("consumers")
 SLICE = 1000  # events published together
@@ -39,7 +37,7 @@ def streams(chosen: SourceSettings, made: Services) -> list[Stream]:
     """The streams of a configured source, one for each table of a warehouse; uploads announce themselves."""
     settings, source = made.settings, chosen.source()
     if chosen.kind == "s3" and chosen.queue_url:
-        return [S3Stream(source, _sqs(settings), chosen.queue_url)]
+        return [S3Stream(source, aws(settings, "sqs", read_timeout=WAIT_SECONDS + 10), chosen.queue_url)]
     if chosen.kind == "folder":
         return [FolderStream(source, made.objects, made.ledger, made.spec.index_id, every=settings.poll_seconds)]
     warehouse = SnowflakeWarehouse(snowflake_parameters(settings))
@@ -97,7 +95,7 @@ async def reconcile_for_ever(source: Source, made: Services, every: float) -> No
 async def main(settings: Settings) -> None:
     configure("consumers", otlp_endpoint=settings.otel_exporter_otlp_endpoint, level=settings.log_level)
     async with services(settings) as made:
-        loops: list[Coroutine[Any, Any, None]] = [_serve(settings.metrics_port)]
+        loops: list[Coroutine[Any, Any, None]] = [_serve(settings.metrics_host, settings.metrics_port)]
         for chosen in settings.configured_sources:
             loops += [run(each, made.ids, made.events) for each in streams(chosen, made)]
             if chosen.kind != "folder":  # which is listed all the time
@@ -111,28 +109,20 @@ async def main(settings: Settings) -> None:
     flush()
 
 
-async def _serve(port: int) -> None:
-    """/healthz and /metrics on the loopback or pod interface."""
+class _Server(uvicorn.Server):
+    """Leaves signals to ``main``, which ends all loops at once."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(host: str, port: int) -> None:
+    """/healthz and /metrics."""
     app = Starlette(
         routes=[Route("/healthz", lambda _: JSONResponse({"status": "ok"})), Mount("/metrics", make_asgi_app())]
     )
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False))
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    await server.serve()
-
-
-def _sqs(settings: Settings) -> Any:
-    def plain(secret: Any) -> str | None:
-        return secret.get_secret_value() if secret else None
-
-    return boto3.client(
-        "sqs",
-        endpoint_url=settings.s3_endpoint_url,
-        region_name=settings.aws_region,
-        aws_access_key_id=plain(settings.aws_access_key_id),
-        aws_secret_access_key=plain(settings.aws_secret_access_key),
-        config=Config(read_timeout=WAIT_SECONDS + 10, connect_timeout=5, retries={"max_attempts": 1}),
-    )
+    await _Server(uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False)).serve()
 
 
 async def reconcile_all(settings: Settings, *, confirmed: bool) -> None:

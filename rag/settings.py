@@ -141,6 +141,7 @@ class Settings(BaseSettings):
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(18000, ge=1, le=65535)
     gateway_url: str = "http://127.0.0.1:18000"
+    metrics_host: str = Field("127.0.0.1", description="consumers: where /metrics and /healthz listen")
     metrics_port: int = Field(18010, ge=0, le=65535, description="consumers: /metrics and /healthz")
     oidc_issuer: str = Field("", description="its discovery document is read")
     oidc_audience: str = "tidemark"

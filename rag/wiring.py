@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from rag import chunking, indexing, parsing
 from rag.adapters.kafka import KafkaEventLog
 from rag.adapters.ledger import PostgresLedger, open_ledger
-from rag.adapters.objects import Bucket, Container, Folder, Objects, s3_client
+from rag.adapters.objects import Bucket, Container, Folder, Objects, aws_client
 from rag.adapters.qdrant import QdrantIndex
 from rag.adapters.redis import RedisAnswerCache
 from rag.artifacts import CONTAINER, Artifacts
@@ -123,14 +123,20 @@ def _plain(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret else None
 
 
-def _objects(settings: Settings) -> Objects:
-    s3 = s3_client(
-        "s3",
+def aws(settings: Settings, service: str, *, read_timeout: float = 30) -> Any:
+    """A client of the configured account or endpoint."""
+    return aws_client(
+        service,
         region=settings.aws_region,
         endpoint=settings.s3_endpoint_url,
         key_id=_plain(settings.aws_access_key_id),
         secret=_plain(settings.aws_secret_access_key),
+        read_timeout=read_timeout,
     )
+
+
+def _objects(settings: Settings) -> Objects:
+    s3 = aws(settings, "s3")
     containers: dict[str, Container] = {
         f"s3://{name}": Bucket(s3, name) for name in (settings.s3_bucket, settings.internal_bucket)
     }

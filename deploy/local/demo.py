@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
 import httpx
 import snowflake.connector
 from authlib.integrations.httpx_client import OAuth2Client
@@ -24,7 +23,7 @@ from deploy.local import sample
 from deploy.local.errors import StackError
 from rag.arrivals import CHANGED
 from rag.settings import Settings, load, snowflake_parameters
-from rag.wiring import Services, services
+from rag.wiring import Services, aws, services
 
 SECONDS = 900  # a corpus of one's own may be large; progress is shown, and no progress for this long is an error
 QUESTIONS = (  # a sentence, a sentence, a table on a later page, a row
@@ -67,7 +66,7 @@ def run(folder: Path, console: Console) -> None:
         raise StackError(f"CORPUS={own} is no folder: name one with documents in it")
     timings = Timings()
     with timings.step("documents into S3"):
-        documents = sample.put_documents(_s3(settings), settings.s3_bucket, corpus)
+        documents = sample.put_documents(aws(settings, "s3"), settings.s3_bucket, corpus)
     console.print(f"S3          {documents.written} of {documents.found} objects put into s3://{settings.s3_bucket}")
     expected = {"s3": documents.found}
     if not own:
@@ -174,16 +173,3 @@ def _ask(client: httpx.Client, question: str, timings: Timings, console: Console
             f"partition {citation['partition']}, offset {citation['offset']} · run {citation['run_id'][:8]}[/dim]"
         )
     return {"question": question, **found}
-
-
-def _s3(settings: Settings) -> Any:
-    def plain(secret: Any) -> str | None:
-        return secret.get_secret_value() if secret else None
-
-    return boto3.client(
-        "s3",
-        endpoint_url=settings.s3_endpoint_url,
-        region_name=settings.aws_region,
-        aws_access_key_id=plain(settings.aws_access_key_id),
-        aws_secret_access_key=plain(settings.aws_secret_access_key),
-    )

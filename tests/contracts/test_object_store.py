@@ -13,7 +13,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from rag.adapters.memory.objects import MemoryObjects
-from rag.adapters.objects import Bucket, Folder, Objects, s3_client
+from rag.adapters.objects import Bucket, Folder, Objects, aws_client
 from rag.errors import Rejected, Unavailable
 from rag.ids import object_key, object_uri
 
@@ -53,7 +53,7 @@ def made(request: pytest.FixtureRequest, tmp_path: Path) -> Made:
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
     raw = boto3.resource("s3", endpoint_url=endpoint, **keys).Bucket(f"store-{abs(hash(tmp_path))}")
     raw.create()
-    client = s3_client("s3", region="us-east-1", endpoint=endpoint, key_id="a", secret="b")
+    client = aws_client("s3", region="us-east-1", endpoint=endpoint, key_id="a", secret="b")
     bucket = Bucket(client, raw.name, "below/" if request.param == "prefix" else "")
 
     def take_away() -> None:

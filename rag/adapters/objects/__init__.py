@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from rag.adapters.objects.bucket import Bucket, s3_client
+from rag.adapters.objects.bucket import Bucket, aws_client
 from rag.adapters.objects.folder import Folder
 from rag.errors import Rejected
 from rag.ids import object_key, object_uri
 from rag.models import ObjectState, SourceObject
 from rag.telemetry import SOURCE_ERRORS, logger
 
-__all__ = ["Bucket", "Container", "Folder", "Objects", "s3_client"]
+__all__ = ["Bucket", "Container", "Folder", "Objects", "aws_client"]
 
 _log = logger(__name__)
 

@@ -29,13 +29,19 @@ _UNKNOWN = {"binary/octet-stream", "application/octet-stream"}
 _DELETED_AT_ONCE = 1000  # the most that S3 takes
 
 
-def s3_client(
-    service: str, *, region: str, endpoint: str | None = None, key_id: str | None = None, secret: str | None = None
+def aws_client(
+    service: str,
+    *,
+    region: str,
+    endpoint: str | None = None,
+    key_id: str | None = None,
+    secret: str | None = None,
+    read_timeout: float = 30,
 ) -> Any:
     """A boto3 client; it may be used by several threads. Without ``key_id`` the ambient role is taken."""
     config = Config(
         connect_timeout=5,
-        read_timeout=30,
+        read_timeout=read_timeout,
         retries={"max_attempts": 3, "mode": "standard"},
         max_pool_connections=16,
         s3={"addressing_style": "path" if endpoint else "auto"},
