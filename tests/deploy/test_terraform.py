@@ -59,7 +59,10 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applied]:
 
 def _terraform(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
-    env.pop("TF_CLI_CONFIG_FILE", None)
+    if not Path(
+        env.get("TF_CLI_CONFIG_FILE", "")
+    ).is_file():  # terraform warns of a file that is not there, and then fails
+        env.pop("TF_CLI_CONFIG_FILE", None)
     command = [str(TERRAFORM), *arguments, "-no-color"]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
