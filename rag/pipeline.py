@@ -120,6 +120,8 @@ class Pipeline:
                 return replace(work, parsed="", chunked="", embedded="")  # overtaken: `index` derives it again
             except Rejected as error:
                 return dead(work, error.reason)
+            except TidemarkError:
+                raise
             except Exception as error:
                 return bugs.count(work, error)
             await self.artifacts.put_chunks(key, made)

@@ -321,3 +321,16 @@ async def test_forged_and_undecodable_events_touch_no_document(world: World) -> 
     await world.work()
     assert "Three ropes" in await world.found("ropes")
     assert sorted(event.reason for event in await world.told(DEAD)) == ["foreign_id", "undecodable"]
+
+
+async def test_an_artifact_store_that_fails_kills_no_document(world: World) -> None:
+    await world.put("a.md")
+    await world.work()
+    batch = await world.pipeline.partition((await world.row("a.md")).partition)
+    world.artifacts.denied.add(CONTAINER)
+    with pytest.raises(Unavailable):
+        await world.pipeline.chunk(batch, force=True)
+    with pytest.raises(Unavailable):
+        await world.pipeline.embed(batch, force=True)
+    world.artifacts.denied.clear()
+    assert "Three ropes" in await world.found("ropes")
