@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,18 @@ async def partition_findings(spec: IndexSpec, partition: int, catalog: Catalog, 
         Finding("no_orphans", not orphans, {"points": len(held), "orphans": orphans[:SHOWN]}),
         Finding("payloads_are_current", not stale, {"stale": stale[:SHOWN]}),
     ]
+
+
+def together(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings of several partitions as one of each name: numbers added up, ids that are shown one after the other."""
+    merged: dict[str, Finding] = {}
+    for each in findings:
+        before = merged.get(
+            each.name, Finding(each.name, True, {name: type(value)() for name, value in each.details.items()})
+        )
+        details = {name: before.details[name] + value for name, value in each.details.items()}
+        merged[each.name] = Finding(each.name, before.passed and each.passed, details)
+    return list(merged.values())
 
 
 CHECKS = ("every_chunk_has_a_vector", "vectors_are_well_formed", "no_orphans", "payloads_are_current")

@@ -1,81 +1,88 @@
-"""parsed_documents → chunks → embeddings → vector_index, one Kafka partition at a time.
+"""parsed_documents → chunks → embeddings → vector_index, by Kafka partition, a few partitions in a run.
 
-What they hand on is a batch of references, kept in the ledger under the run. An asset that is materialized without the one
-before it, or by a backfill, works on every document that the ledger has for the partition.
+What they hand on is a batch of references per partition, kept in the ledger under the run. An asset that is materialized without the
+one before it, or by a backfill, works on every document that the ledger has for the partition.
 """
 
 import time
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
-from assets.checks import CHECKS, partition_findings
-from assets.partitions import documents_partitions
+from assets.checks import CHECKS, Finding, partition_findings, together
+from assets.partitions import EVENTS, backfill_policy, documents_partitions
 from assets.resources import Open
 from governance.admission import admit
 from rag.arrivals import CHANGED, announce, collect, refuse
 from rag.models import Batch, OffsetRange
+from rag.ports import TopicState
 from rag.telemetry import span
 from rag.wiring import Services
 
 COMMON: dict[str, Any] = {
     "partitions_def": documents_partitions,
+    "backfill_policy": backfill_policy,
     "group_name": "index",
     "owners": ["team:data-platform"],
 }
 
 
-class EventRange(dg.Config):
-    """Offsets to process, given by the sensor. Left out (a backfill), every live document of the partition is derived again."""
+class EventRanges(dg.Config):
+    """Offsets to process, from and at least to, by partition, given by the sensor. Left out (a backfill), every live document of the
+    run's partitions is derived again."""
 
     epoch: str = ""
-    start: int = -1
-    end: int = -1
-    traceparent: str = ""
+    offsets: dict[str, list[int]] = Field(default_factory=dict)
 
 
 @dg.asset(**COMMON, kinds={"python"})
 async def parsed_documents(
-    context: dg.AssetExecutionContext, config: EventRange, tidemark: dg.ResourceParam[Open]
-) -> dg.MaterializeResult:
+    context: dg.AssetExecutionContext, config: EventRanges, tidemark: dg.ResourceParam[Open]
+) -> None:
     """Source objects read at their current version and parsed to text with structure."""
-    started = time.perf_counter()
     async with tidemark() as services:
-        batch = await _batch(context, config, services)
-        with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
-            parsed = await services.pipeline.parse(batch, admit=admit(services.ledger), force=batch.range is None)
-        await services.ledger.save(context.run_id, "parsed_documents", parsed)
-    statuses = Counter(work.status.value for work in parsed.works)
-    unchanged = len(batch.works) - len(parsed.works)
-    return dg.MaterializeResult(
-        metadata=_metadata(started, documents=len(batch.works), unchanged=unchanged, **statuses)
-    )
+        await services.vectors.create(services.spec)
+        await services.ledger.open_index(services.spec)
+        log = await services.events.describe(CHANGED) if config.offsets else None
+        for key in context.partition_keys:
+            started = time.perf_counter()
+            batch = await _batch(context, config, key, log, services)
+            with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
+                parsed = await services.pipeline.parse(batch, admit=admit(services.ledger), force=batch.range is None)
+            await services.ledger.save(context.run_id, "parsed_documents", parsed)
+            statuses = Counter(work.status.value for work in parsed.works)
+            unchanged = len(batch.works) - len(parsed.works)
+            _describe(context, key, started, documents=len(batch.works), unchanged=unchanged, **statuses)
 
 
 @dg.asset(**COMMON, kinds={"python"}, deps=[parsed_documents])
-async def chunks(context: dg.AssetExecutionContext, tidemark: dg.ResourceParam[Open]) -> dg.MaterializeResult:
+async def chunks(context: dg.AssetExecutionContext, tidemark: dg.ResourceParam[Open]) -> None:
     """Token-bounded pieces whose boundaries depend on the content near them."""
-    started = time.perf_counter()
     async with tidemark() as services:
-        batch, is_handed_on = await _handed_on(context, services, "parsed_documents")
-        with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
-            cut = await services.pipeline.chunk(batch, force=_is_backfill(batch, is_handed_on))
-        await services.ledger.save(context.run_id, "chunks", cut)
-    return dg.MaterializeResult(metadata=_metadata(started, documents=len(cut.works)))
+        for key in context.partition_keys:
+            started = time.perf_counter()
+            batch, is_handed_on = await _handed_on(context, key, services, "parsed_documents")
+            with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
+                cut = await services.pipeline.chunk(batch, force=_is_backfill(batch, is_handed_on))
+            await services.ledger.save(context.run_id, "chunks", cut)
+            _describe(context, key, started, documents=len(cut.works))
 
 
 @dg.asset(**COMMON, kinds={"python", "onnx"}, deps=[chunks])
-async def embeddings(context: dg.AssetExecutionContext, tidemark: dg.ResourceParam[Open]) -> dg.MaterializeResult:
+async def embeddings(context: dg.AssetExecutionContext, tidemark: dg.ResourceParam[Open]) -> None:
     """Dense and sparse vectors; what was embedded before is taken from the cache."""
-    started = time.perf_counter()
     async with tidemark() as services:
-        batch, is_handed_on = await _handed_on(context, services, "chunks")
-        with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
-            embedded = await services.pipeline.embed(batch, force=_is_backfill(batch, is_handed_on))
-        await services.ledger.save(context.run_id, "embeddings", embedded)
-    fresh = sum(work.fresh for work in embedded.works)
-    return dg.MaterializeResult(metadata=_metadata(started, documents=len(embedded.works), embedded=fresh))
+        for key in context.partition_keys:
+            started = time.perf_counter()
+            batch, is_handed_on = await _handed_on(context, key, services, "chunks")
+            with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
+                embedded = await services.pipeline.embed(batch, force=_is_backfill(batch, is_handed_on))
+            await services.ledger.save(context.run_id, "embeddings", embedded)
+            fresh = sum(work.fresh for work in embedded.works)
+            _describe(context, key, started, documents=len(embedded.works), embedded=fresh)
 
 
 @dg.asset(
@@ -86,32 +93,36 @@ async def embeddings(context: dg.AssetExecutionContext, tidemark: dg.ResourcePar
 )
 async def vector_index(context: dg.AssetExecutionContext, tidemark: dg.ResourceParam[Open]) -> dg.MaterializeResult:
     """Points in Qdrant and rows in the ledger, swapped in one transaction; then the position moves."""
-    started = time.perf_counter()
+    found: list[Finding] = []
     async with tidemark() as services:
-        batch, is_handed_on = await _handed_on(context, services, "embeddings")
-        with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
-            report = await services.pipeline.index(
-                batch,
-                admit=admit(services.ledger),
-                tell=lambda applied: announce(applied, batch, services.events),
-                force=_is_backfill(batch, is_handed_on),
+        for key in context.partition_keys:
+            started = time.perf_counter()
+            batch, is_handed_on = await _handed_on(context, key, services, "embeddings")
+            with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
+                report = await services.pipeline.index(
+                    batch,
+                    admit=admit(services.ledger),
+                    tell=partial(announce, batch=batch, events=services.events),
+                    force=_is_backfill(batch, is_handed_on),
+                )
+            if batch.range:
+                await services.ledger.advance(batch.index_id, batch.range)
+                await _mirror(context, services, batch.range)
+            found += await partition_findings(services.spec, batch.partition, services.ledger, services.vectors)
+            _describe(
+                context,
+                key,
+                started,
+                documents=report.documents,
+                chunks=report.chunks,
+                written=report.written,
+                embedded=report.embedded,
+                reused=report.chunks - report.embedded,
+                tokens=report.tokens,
+                dead=report.dead,
+                **({"first offset": batch.range.start, "end offset": batch.range.end} if batch.range else {}),
             )
-        if batch.range:
-            await services.ledger.advance(batch.index_id, batch.range)
-            await _mirror(context, services, batch.range)
-        findings = await partition_findings(services.spec, batch.partition, services.ledger, services.vectors)
     return dg.MaterializeResult(
-        metadata=_metadata(
-            started,
-            documents=report.documents,
-            chunks=report.chunks,
-            written=report.written,
-            embedded=report.embedded,
-            reused=report.chunks - report.embedded,
-            tokens=report.tokens,
-            dead=report.dead,
-            **({"first offset": batch.range.start, "end offset": batch.range.end} if batch.range else {}),
-        ),
         check_results=[
             dg.AssetCheckResult(
                 passed=finding.passed,
@@ -120,20 +131,26 @@ async def vector_index(context: dg.AssetExecutionContext, tidemark: dg.ResourceP
                 severity=dg.AssetCheckSeverity.ERROR,
                 metadata=dict(finding.details),
             )
-            for finding in findings
+            for finding in together(found)
         ],
     )
 
 
-async def _batch(context: dg.AssetExecutionContext, config: EventRange, services: Services) -> Batch:
-    """The events of the range, or every document of the partition."""
-    partition = int(context.partition_key)
-    await services.vectors.create(services.spec)
-    await services.ledger.open_index(services.spec)
-    if config.start < 0:
-        return await services.pipeline.partition(partition, run_id=context.run_id)
-    due = OffsetRange(CHANGED, config.epoch, partition, config.start, config.end)
-    records = await services.events.read(CHANGED, partition, due.start, due.end)
+async def _batch(
+    context: dg.AssetExecutionContext, config: EventRanges, key: str, log: TopicState | None, services: Services
+) -> Batch:
+    """The events of the range and those that came while the run waited for its turn, or every document of the partition."""
+    if log is None:
+        return await services.pipeline.partition(int(key), run_id=context.run_id)
+    if len(config.offsets.get(key, ())) != 2:
+        raise dg.Failure(
+            f"the run's offsets {config.offsets} have no pair for its partition {key}: leave all or none out"
+        )
+    start, end = config.offsets[key]
+    if log.epoch == config.epoch:
+        end = max(end, min(log.bounds[int(key)][1], start + EVENTS))
+    due = OffsetRange(CHANGED, config.epoch, int(key), start, end)
+    records = await services.events.read(CHANGED, due.partition, due.start, due.end)
     arrived = await collect(
         records,
         due,
@@ -147,14 +164,13 @@ async def _batch(context: dg.AssetExecutionContext, config: EventRange, services
     return arrived.batch
 
 
-async def _handed_on(context: dg.AssetExecutionContext, services: Services, step: str) -> tuple[Batch, bool]:
+async def _handed_on(context: dg.AssetExecutionContext, key: str, services: Services, step: str) -> tuple[Batch, bool]:
     """What ``step`` left in this run, or in the run that this one retries; else the whole partition."""
-    partition = int(context.partition_key)
     for run_id in (context.run_id, context.run.parent_run_id):
-        batch = await services.ledger.load(run_id, step, partition) if run_id else None
+        batch = await services.ledger.load(run_id, step, int(key)) if run_id else None
         if batch and batch.index_id == services.spec.index_id:
             return batch, True
-    return await services.pipeline.partition(partition, run_id=context.run_id), False
+    return await services.pipeline.partition(int(key), run_id=context.run_id), False
 
 
 def _is_backfill(batch: Batch, is_handed_on: bool) -> bool:
@@ -174,5 +190,7 @@ def _parent(batch: Batch) -> dict[str, str] | None:
     return next(({"traceparent": w.cause.traceparent} for w in batch.works if w.cause.traceparent), None)
 
 
-def _metadata(started: float, **values: int) -> dict[str, Any]:
-    return {**values, "seconds": round(time.perf_counter() - started, 3)}
+def _describe(context: dg.AssetExecutionContext, key: str, started: float, **values: int) -> None:
+    """What the partition's materialization shows in the UI."""
+    seconds = round(time.perf_counter() - started, 3)
+    context.add_asset_metadata({**values, "seconds": seconds}, partition_key=key)

@@ -1,18 +1,17 @@
-"""The Dagster lane: one run per partition and offset range, never a second one while the first is in flight.
+"""The Dagster lane: runs over the offset ranges of a few partitions, never two at work on one partition.
 
-Where the index stands is in the ledger. The cursor only says what the last tick saw, to let a load that still grows become one run:
-a lost cursor, a redeployed sensor or a hand-over from the stream lane changes nothing.
+Where the index stands is in the ledger: a redeployed sensor, or a hand-over from the stream lane, changes nothing.
 """
 
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
-from pydantic import TypeAdapter
 
+from assets.partitions import EVENTS, RUN_PARTITIONS
 from assets.resources import Open
 from rag.arrivals import CHANGED
 from rag.ports import TopicState
@@ -21,9 +20,8 @@ from rag.wiring import Services
 
 _log = logger(__name__)
 
-RANGE_TAG, START_TAG = "tidemark/partition", "tidemark/start"
-MOST_EVENTS = 2000  # of one run: bounds what a retry repeats
-BULK = 16  # events from which on a load that still grows is given one more tick: a run costs seconds however few it handles
+TAG = "tidemark/partition-"  # with a partition behind it; its value is the epoch and offset that the run starts at
+RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")  # make a run cover several
 FIRST_BACKOFF, LONGEST_BACKOFF = 10.0, 600.0  # seconds between attempts at one range
 _IN_FLIGHT = [
     DagsterRunStatus.QUEUED,
@@ -37,7 +35,7 @@ index_job = dg.define_asset_job(
     "index_documents",
     selection=dg.AssetSelection.groups("index"),
     executor_def=dg.in_process_executor,
-    description="One offset range of documents.changed.v1 into the index.",
+    description="Offset ranges of documents.changed.v1 into the index.",
 )
 
 
@@ -66,23 +64,6 @@ class Due:
     lost: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What the last tick saw: each partition's end, and the start of the range that was made to wait. Losing it costs a tick."""
-
-    ends: Mapping[int, int] = field(default_factory=dict)
-    waited: Mapping[int, int] = field(default_factory=dict)
-
-    def is_growing(self, due: Due) -> bool:
-        """Whether a large range got longer since the last tick, and has not been made to wait before."""
-        length = due.end - due.start
-        grew = due.end > self.ends.get(due.partition, due.start)
-        return BULK <= length < MOST_EVENTS and grew and self.waited.get(due.partition) != due.start
-
-
-_SEEN = TypeAdapter(Seen)
-
-
 def due_ranges(state: TopicState, positions: Mapping[int, int]) -> list[Due]:
     """What waits, by partition. A position before the log's first offset means lost events: start at the first one held.
 
@@ -94,38 +75,56 @@ def due_ranges(state: TopicState, positions: Mapping[int, int]) -> list[Due]:
         start = low if position is None else max(position, low)
         lost = 0 if position is None else start - position
         if start < end:
-            due.append(Due(partition, start, min(end, start + MOST_EVENTS), lost))
+            due.append(Due(partition, start, min(end, start + EVENTS), lost))
     return due
 
 
-def request(due: Due, epoch: str, attempts: Attempts) -> dg.RunRequest:
-    """The run for a range. Its key has epoch and attempt in it: Dagster never runs one key twice, not even a failed one."""
-    config = {"epoch": epoch, "start": due.start, "end": due.end}
+def requests(ready: Mapping[Due, Attempts], epoch: str, most: int = RUN_PARTITIONS) -> list[dg.RunRequest]:
+    """Runs over at most ``most`` neighbouring partitions. What has failed before runs alone, so that it holds nothing else up."""
+    groups: list[list[Due]] = []
+    for due, attempts in ready.items():
+        last = groups[-1] if groups else []
+        is_next = last and last[-1].partition + 1 == due.partition and len(last) < most
+        if is_next and not attempts.failed and not ready[last[-1]].failed:
+            last.append(due)
+        else:
+            groups.append([due])
+    return [_request(group, epoch, ready[group[0]].failed) for group in groups]
+
+
+def _request(group: Sequence[Due], epoch: str, failed: int) -> dg.RunRequest:
+    """Its key has epoch and attempt in it: Dagster never runs one key twice, not even a failed one."""
+    offsets = {str(each.partition): [each.start, each.end] for each in group}
+    ranges = ",".join(f"{each.partition}:{each.start}-{each.end}" for each in group)
+    tags = {f"{TAG}{each.partition}": f"{epoch}:{each.start}" for each in group}
+    keys = list(offsets)
+    if len(group) > 1:
+        tags |= dict(zip(RANGE_TAGS, (keys[0], keys[-1]), strict=True))
     return dg.RunRequest(
-        run_key=f"{epoch}:{due.partition}:{due.start}-{due.end}:{attempts.failed}",
-        partition_key=str(due.partition),
-        run_config={"ops": {"parsed_documents": {"config": config}}},
-        tags={RANGE_TAG: str(due.partition), START_TAG: f"{epoch}:{due.start}"},
+        run_key=f"{epoch}:{ranges}:{failed}",
+        partition_key=keys[0] if len(group) == 1 else None,
+        run_config={"ops": {"parsed_documents": {"config": {"epoch": epoch, "offsets": offsets}}}},
+        tags=tags,
     )
 
 
 @dg.sensor(job=index_job, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
 def changed_documents(context: dg.SensorEvaluationContext, tidemark: dg.ResourceParam[Open]) -> dg.SensorResult:
-    """Asks for a run for every partition that has events beyond the ledger's position."""
+    """Asks for runs for the partitions that have events beyond the ledger's position."""
     state, positions, members = asyncio.run(_look(tidemark))
     if members:
         return dg.SensorResult(skip_reason=f"the stream lane works: its consumer group has {members} members")
-    seen = _SEEN.validate_json(context.cursor) if context.cursor else Seen()
-    return decide(context.instance, state, positions, time.time(), seen)
+    return decide(context.instance, state, positions, time.time())
 
 
 def decide(
-    instance: dg.DagsterInstance, state: TopicState, positions: Mapping[int, int], now: float, seen: Seen
+    instance: dg.DagsterInstance, state: TopicState, positions: Mapping[int, int], now: float
 ) -> dg.SensorResult:
     """Requests, or the reasons why there are none."""
     due = due_ranges(state, positions)
     busy = _busy(instance) if due else set()
-    requests, reasons, waited = [], [], {}
+    ready: dict[Due, Attempts] = {}
+    reasons = []
     for each in due:
         if each.lost:
             EVENTS_LOST.inc(each.lost)
@@ -139,15 +138,10 @@ def decide(
         if attempts.wait(now) > 0:
             reasons.append(f"partition {each.partition}: attempt {attempts.failed + 1} in {attempts.wait(now):.0f} s")
             continue
-        if seen.is_growing(each):
-            waited[each.partition] = each.start
-            reasons.append(f"partition {each.partition}: {each.end - each.start} events and more coming")
-            continue
-        requests.append(request(each, state.epoch, attempts))
-    cursor = _SEEN.dump_json(Seen({each.partition: each.end for each in due}, waited)).decode()
-    if requests:
-        return dg.SensorResult(run_requests=requests, cursor=cursor)
-    return dg.SensorResult(skip_reason="; ".join(reasons) or "every partition is up to date", cursor=cursor)
+        ready[each] = attempts
+    if ready:
+        return dg.SensorResult(run_requests=requests(ready, state.epoch))
+    return dg.SensorResult(skip_reason="; ".join(reasons) or "every partition is up to date")
 
 
 async def _look(tidemark: Open) -> tuple[TopicState, dict[int, int], int]:
@@ -179,11 +173,11 @@ async def _positions(services: Services, state: TopicState) -> dict[int, int]:
 
 def _busy(instance: dg.DagsterInstance) -> set[int]:
     runs: Sequence[dg.DagsterRun] = instance.get_runs(RunsFilter(job_name=index_job.name, statuses=_IN_FLIGHT))
-    return {int(run.tags[RANGE_TAG]) for run in runs if RANGE_TAG in run.tags}
+    return {int(tag.removeprefix(TAG)) for run in runs for tag in run.tags if tag.startswith(TAG)}
 
 
 def _attempts(instance: dg.DagsterInstance, epoch: str, due: Due) -> Attempts:
-    tags = {RANGE_TAG: str(due.partition), START_TAG: f"{epoch}:{due.start}"}
+    tags = {f"{TAG}{due.partition}": f"{epoch}:{due.start}"}
     failed = RunsFilter(tags=tags, statuses=[DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED])
     newest = instance.get_run_records(failed, limit=1)
     ended = newest[0].end_time or newest[0].update_timestamp.timestamp() if newest else 0.0

@@ -42,7 +42,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Times in seconds since 1970. ``created`` by the sensor, ``launched`` by the daemon; ``metadata`` by asset."""
+    """Times in seconds since 1970. ``created`` by the sensor, ``launched`` by the daemon; ``metadata`` by asset, summed over partitions."""
 
     run_id: str
     status: str
@@ -95,7 +95,7 @@ def parse(result: Mapping[str, Any]) -> Run:
         for entry in each["metadataEntries"]:
             value = entry.get("intValue", entry.get("floatValue"))
             if value is not None:
-                values[entry["label"]] = float(value)
+                values[entry["label"]] = values.get(entry["label"], 0.0) + float(value)
     launched = (result.get("stats") or {}).get("launchTime") or result["creationTime"]
     return Run(result["runId"], result["status"], result["creationTime"], launched, steps, metadata)
 

@@ -193,18 +193,27 @@ class Pipeline:
         seen = replace(work, principals=recorded.principals)
         try:
             source = self.sources.owner(work.source, work.tenant, work.uri)
-            state = await self.objects.head(work.uri)
-            if recorded.revision and not force and _is_settled(recorded, state, source):
+            is_known = recorded.revision and not force  # else its content is needed anyway, and tells its state
+            if is_known and _is_settled(recorded, await self.objects.head(work.uri), source):
                 return None
-            if state:
-                principals = source.access(work.uri, state.labels).principals
-                seen = replace(work, version=state.version, stamp=state.stamp, principals=principals)
             found = await self.objects.get(work.uri, limit=self.max_bytes)
         except Rejected as error:
-            return dead(seen, error.reason), None
+            return dead(await self._refused_version(seen), error.reason), None
         if found is None:
             return replace(seen, status=DocumentStatus.DELETED, version="", stamp="", content_hash=""), None
         return self._labelled(seen, found, source), found
+
+    async def _refused_version(self, work: Work) -> Work:
+        """With the version that could not be read: it is not tried again before it changes."""
+        try:
+            source = self.sources.owner(work.source, work.tenant, work.uri)
+            state = await self.objects.head(work.uri)
+        except Rejected:
+            return work
+        if state is None:
+            return work
+        principals = source.access(work.uri, state.labels).principals
+        return replace(work, version=state.version, stamp=state.stamp, principals=principals)
 
     def _labelled(self, work: Work, found: SourceObject, source: Source) -> Work:
         """What the object says of itself. A label that is no plain text makes the document dead, not the batch."""

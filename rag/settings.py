@@ -16,6 +16,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rag.sources import Source, Sources
 
+_KAFKA_PARTITIONS = Field(8, ge=1, le=1024, description="partitions of documents.changed.v1; fixed once created")
+_RUN_PARTITIONS = Field(
+    4, ge=1, description="partitions that one Dagster run takes at most: more save starts, fewer use more machines"
+)
+
 
 class TableSettings(BaseModel, extra="forbid"):
     """A warehouse table whose rows become documents."""
@@ -58,9 +63,8 @@ class Settings(BaseSettings):
 
     # events
     kafka_bootstrap: str = Field("127.0.0.1:19092", description="host:port, comma-separated")
-    kafka_partitions: int = Field(
-        8, ge=1, le=1024, description="partitions of documents.changed.v1; fixed once created"
-    )
+    kafka_partitions: int = _KAFKA_PARTITIONS
+    run_partitions: int = _RUN_PARTITIONS
     schema_registry_url: str = Field("http://127.0.0.1:18081/apis/ccompat/v7", description="Confluent-compatible")
 
     # stores
@@ -224,10 +228,11 @@ class Settings(BaseSettings):
 
 
 class Partitions(BaseSettings):
-    """The one setting that the shape of the asset graph depends on; readable without any secret."""
+    """The settings that the shape of the asset graph depends on; readable without any secret."""
 
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
-    kafka_partitions: int = Field(8, ge=1, le=1024)
+    kafka_partitions: int = _KAFKA_PARTITIONS
+    run_partitions: int = _RUN_PARTITIONS
 
 
 def _files(stack: Path | None) -> tuple[Path, ...]:
@@ -237,9 +242,9 @@ def _files(stack: Path | None) -> tuple[Path, ...]:
     return (folder / "env", Path(".env")) if folder else (Path(".env"),)
 
 
-def kafka_partitions() -> int:
-    """Partitions of ``documents.changed.v1``, hence of the assets."""
-    return Partitions(_env_file=_files(None)).kafka_partitions
+def partitions() -> Partitions:
+    """Partitions of ``documents.changed.v1``, hence of the assets, and how many a run takes."""
+    return Partitions(_env_file=_files(None))
 
 
 def load(stack: Path | None = None) -> Settings:

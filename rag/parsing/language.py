@@ -14,7 +14,7 @@ _LANGUAGES = [
     "UKRAINIAN", "VIETNAMESE",
 ]  # fmt: skip
 _SHORTEST = 40  # characters; below, the detector guesses
-_SAMPLE = 2_000  # characters, from the middle: boilerplate stands at the ends
+_SAMPLE = 1_000  # characters, from the middle: boilerplate stands at the ends
 
 
 @lru_cache(maxsize=1)

@@ -22,8 +22,10 @@ from typing import Any
 from rag.errors import Rejected
 from rag.parsing import isolation, wire
 from rag.parsing.formats import parse, parser_of
+from rag.parsing.language import detector
 from rag.parsing.sniffing import media_type_of
 
+_PROSE = 20_000  # characters
 _PACKAGES = {path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"} and Path(path).is_dir()}
 _LIBRARIES = {sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]), *_PACKAGES}  # a codec may still be imported
 
@@ -59,17 +61,22 @@ def preload() -> None:
     """Parse a little of every format, so that a child finds everything loaded and every cache filled."""
     sentence = "The first call of everything is the slow one, and a child that is forked later need not make it again."
     for content, name in (
-        (f"# Title\n\n{sentence}\n\n* item\n\n| a | b |\n|---|---|\n| c | d |".encode(), "sample.md"),
-        (f"<h1>Title</h1><p>{sentence}<table><tr><td>a<tr><td>b</table>".encode(), "sample.html"),
+        (f"# Title\n\n## Part\n\n{sentence} [link](a.md) `code` **bold**\n\n* item\n  * item\n\n1. item\n\n```\ncode\n```\n\n"
+         f"| a | b |\n|---|---|\n| c | d |\n".encode(), "sample.md"),
+        (f"<h1>Title</h1><p>{sentence}<ul><li>item</ul><table><tr><td>a<tr><td>b</table>".encode(), "sample.html"),
         (sentence.encode("utf-16"), "sample.txt"),
         (f"name,text\nfirst,{sentence}".encode(), "sample.csv"),
         (json.dumps({"text": sentence}).encode(), "sample.json"),
         (_sample_docx(sentence), "sample.docx"),
         (b"%PDF-1.4 of nothing", "sample.pdf"),
         (b"caf\xe9 " * 20, "sample.txt"),
-    ):
+    ):  # fmt: skip
         with contextlib.suppress(Rejected):
-            parse(content, name)
+            wire.dump(parse(content, name))
+    # A detector reads each part of its model for ten milliseconds when a text first has need of it: much and various English.
+    detector().detect_language_of(
+        " ".join(str(vars(module).get("__doc__")) for module in [*sys.modules.values()])[:_PROSE]
+    )
     gc.collect()
     gc.freeze()  # so that a child's collector does not copy the pages it only looks at
 

@@ -7,19 +7,13 @@ import pytest
 from dagster import DagsterRunStatus
 
 from assets.definitions import defs
-from assets.sensors import _SEEN, BULK, MOST_EVENTS, Attempts, Due, Seen, due_ranges, request
-from assets.sensors import decide as decide_on
+from assets.partitions import EVENTS
+from assets.sensors import RANGE_TAGS, Attempts, Due, decide, due_ranges, requests
 from rag.ports import TopicState
 
 NOW = 1_800_000_000.0
 RANGES = {0: (0, 0), 1: (0, 5), 2: (40, 50)}
 STATE = TopicState("documents.changed.v1", "epoch-1", RANGES)
-
-
-def decide(
-    instance: dg.DagsterInstance, state: TopicState, positions: dict[int, int], now: float, seen: Seen | None = None
-) -> dg.SensorResult:
-    return decide_on(instance, state, positions, now, seen or Seen())
 
 
 @pytest.fixture
@@ -28,8 +22,8 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield made
 
 
-def a_run(instance: dg.DagsterInstance, due: Due, status: DagsterRunStatus, attempt: int = 0) -> None:
-    made = request(due, "epoch-1", Attempts(attempt))
+def a_run(instance: dg.DagsterInstance, status: DagsterRunStatus, *due: Due) -> None:
+    (made,) = requests(dict.fromkeys(due, Attempts()), "epoch-1")
     run = instance.create_run_for_job(
         defs.resolve_job_def("index_documents"), run_config=made.run_config, tags=dict(made.tags), status=status
     )
@@ -50,24 +44,51 @@ def test_a_partition_never_read_starts_at_what_the_log_still_holds() -> None:
 
 
 def test_a_range_is_bounded() -> None:
-    state = TopicState("t", "e", {0: (0, 10 * MOST_EVENTS)})
-    assert due_ranges(state, {}) == [Due(0, 0, MOST_EVENTS)]
+    state = TopicState("t", "e", {0: (0, 10 * EVENTS)})
+    assert due_ranges(state, {}) == [Due(0, 0, EVENTS)]
 
 
-def test_one_run_per_partition_with_epoch_and_attempt_in_its_key(instance: dg.DagsterInstance) -> None:
+def test_a_run_takes_neighbours_with_epoch_and_attempt_in_its_key(instance: dg.DagsterInstance) -> None:
     result = decide(instance, STATE, {1: 3, 2: 45}, NOW)
-    assert keys(result) == ["epoch-1:1:3-5:0", "epoch-1:2:45-50:0"]
-    assert [each.partition_key for each in result.run_requests or []] == ["1", "2"]
+    assert keys(result) == ["epoch-1:1:3-5,2:45-50:0"]
+    (asked,) = result.run_requests or []
+    assert [asked.partition_key, *(asked.tags[tag] for tag in RANGE_TAGS)] == [None, "1", "2"]
+    assert asked.run_config["ops"]["parsed_documents"]["config"]["offsets"] == {"1": [3, 5], "2": [45, 50]}
+
+
+@pytest.mark.parametrize(
+    ("partitions", "groups"),
+    [
+        ([0, 1, 2], ["e:0:0-9,1:0-9:0", "e:2:0-9:0"]),  # two at most
+        ([0, 2, 3], ["e:0:0-9:0", "e:2:0-9,3:0-9:0"]),  # a range has no gaps
+        ([5], ["e:5:0-9:0"]),
+        ([], []),
+    ],
+)
+def test_only_neighbours_share_a_run_and_no_more_than_set(partitions: list[int], groups: list[str]) -> None:
+    made = requests({Due(partition, 0, 9): Attempts() for partition in partitions}, "e", most=2)
+    assert [each.run_key for each in made] == groups
+    assert all(each.partition_key or len(each.tags) == 4 for each in made)
+
+
+def test_a_partition_that_failed_runs_alone() -> None:
+    ready = {
+        Due(0, 0, 9): Attempts(),
+        Due(1, 0, 9): Attempts(2, NOW),
+        Due(2, 0, 9): Attempts(),
+        Due(3, 0, 9): Attempts(),
+    }
+    assert [each.run_key for each in requests(ready, "e", most=4)] == ["e:0:0-9:0", "e:1:0-9:2", "e:2:0-9,3:0-9:0"]
 
 
 @pytest.mark.parametrize("status", [DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])
 def test_no_second_request_while_one_is_in_flight(instance: dg.DagsterInstance, status: DagsterRunStatus) -> None:
-    a_run(instance, Due(1, 0, 3), status)
+    a_run(instance, status, Due(1, 0, 3), Due(2, 0, 50))
     assert keys(decide(instance, STATE, {1: 3, 2: 50}, NOW)) == []
 
 
 def test_a_failed_range_waits_and_is_asked_for_under_a_new_key(instance: dg.DagsterInstance) -> None:
-    a_run(instance, Due(1, 3, 5), DagsterRunStatus.FAILURE)
+    a_run(instance, DagsterRunStatus.FAILURE, Due(1, 3, 5), Due(2, 45, 50))
     (record,) = instance.get_run_records()
     assert record.end_time is not None
     soon = decide(instance, STATE, {1: 3, 2: 50}, record.end_time + 1)
@@ -83,19 +104,3 @@ def test_the_wait_between_attempts_doubles_up_to_a_bound() -> None:
 
 def test_nothing_due_is_said(instance: dg.DagsterInstance) -> None:
     assert decide(instance, STATE, {1: 5, 2: 50}, NOW).skip_reason is not None
-
-
-def test_a_large_load_that_still_grows_waits_for_one_tick_only(instance: dg.DagsterInstance) -> None:
-    def tick(end: int, cursor: str | None) -> dg.SensorResult:
-        seen = _SEEN.validate_json(cursor) if cursor else Seen()
-        return decide(instance, TopicState("t", "e", {0: (0, end)}), {}, NOW, seen)
-
-    first = tick(BULK, None)
-    assert keys(first) == []
-    assert "more coming" in str(first.skip_reason)
-    assert keys(tick(BULK, first.cursor)) == ["e:0:0-16:0"]
-    assert keys(tick(3 * BULK, first.cursor)) == ["e:0:0-48:0"]
-
-
-def test_a_small_change_is_never_made_to_wait(instance: dg.DagsterInstance) -> None:
-    assert keys(decide(instance, TopicState("t", "e", {0: (0, BULK - 1)}), {}, NOW)) == ["e:0:0-15:0"]
