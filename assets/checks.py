@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,16 @@ class Finding:
     details: Mapping[str, Any]
 
 
-async def partition_findings(spec: IndexSpec, partition: int, catalog: Catalog, vectors: VectorIndex) -> list[Finding]:
-    """Ledger against vector index: every chunk has a vector, vectors have the right shape, nothing is there that should not be."""
-    wanted = await catalog.chunks(spec.index_id, partition)
-    held = {chunk_id: payload async for chunk_id, payload in vectors.scroll(spec.index_id, partition=partition)}
+async def partition_findings(
+    spec: IndexSpec, partition: int, catalog: Catalog, vectors: VectorIndex, *, documents: Sequence[str] | None = None
+) -> list[Finding]:
+    """Ledger against vector index: every chunk has a vector, vectors have the right shape, nothing is there that should not be.
+
+    Of the whole partition, or of ``documents`` alone: what looks at a partition of a million points is not run for every edit.
+    """
+    wanted = await catalog.chunks(spec.index_id, partition, documents=documents)
+    points = vectors.scroll(spec.index_id, partition=partition, documents=documents)
+    held = dict([point async for point in points])
     missing = sorted(wanted.keys() - held.keys())
     orphans = sorted(held.keys() - wanted.keys())
     stale = sorted(chunk_id for chunk_id in wanted.keys() & held.keys() if wanted[chunk_id] != held[chunk_id])

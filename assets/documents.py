@@ -52,7 +52,7 @@ async def parsed_documents(
             batch = await _batch(context, config, key, log, services)
             with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
                 parsed = await services.pipeline.parse(batch, admit=admit(services.ledger), force=batch.range is None)
-            await services.ledger.save(context.run_id, "parsed_documents", parsed)
+            await services.ledger.save(context.run.run_id, "parsed_documents", parsed)
             statuses = Counter(work.status.value for work in parsed.works)
             unchanged = len(batch.works) - len(parsed.works)
             _describe(context, key, started, documents=len(batch.works), unchanged=unchanged, **statuses)
@@ -67,7 +67,7 @@ async def chunks(context: dg.AssetExecutionContext, tidemark: dg.ResourceParam[O
             batch, is_handed_on = await _handed_on(context, key, services, "parsed_documents")
             with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
                 cut = await services.pipeline.chunk(batch, force=_is_backfill(batch, is_handed_on))
-            await services.ledger.save(context.run_id, "chunks", cut)
+            await services.ledger.save(context.run.run_id, "chunks", cut)
             _describe(context, key, started, documents=len(cut.works))
 
 
@@ -80,7 +80,7 @@ async def embeddings(context: dg.AssetExecutionContext, tidemark: dg.ResourcePar
             batch, is_handed_on = await _handed_on(context, key, services, "chunks")
             with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
                 embedded = await services.pipeline.embed(batch, force=_is_backfill(batch, is_handed_on))
-            await services.ledger.save(context.run_id, "embeddings", embedded)
+            await services.ledger.save(context.run.run_id, "embeddings", embedded)
             fresh = sum(work.fresh for work in embedded.works)
             _describe(context, key, started, documents=len(embedded.works), embedded=fresh)
 
@@ -108,7 +108,10 @@ async def vector_index(context: dg.AssetExecutionContext, tidemark: dg.ResourceP
             if batch.range:
                 await services.ledger.advance(batch.index_id, batch.range)
                 await _mirror(context, services, batch.range)
-            found += await partition_findings(services.spec, batch.partition, services.ledger, services.vectors)
+            touched = [work.document_id for work in batch.works] if batch.range else None
+            found += await partition_findings(
+                services.spec, batch.partition, services.ledger, services.vectors, documents=touched
+            )
             _describe(
                 context,
                 key,
@@ -141,7 +144,7 @@ async def _batch(
 ) -> Batch:
     """The events of the range and those that came while the run waited for its turn, or every document of the partition."""
     if log is None:
-        return await services.pipeline.partition(int(key), run_id=context.run_id)
+        return await services.pipeline.partition(int(key), run_id=context.run.run_id)
     if len(config.offsets.get(key, ())) != 2:
         raise dg.Failure(
             f"the run's offsets {config.offsets} have no pair for its partition {key}: leave all or none out"
@@ -158,7 +161,7 @@ async def _batch(
         ids=services.ids,
         sources=services.sources,
         ledger=services.ledger,
-        run_id=context.run_id,
+        run_id=context.run.run_id,
     )
     await refuse(arrived.unusable, services.events)
     return arrived.batch
@@ -166,11 +169,11 @@ async def _batch(
 
 async def _handed_on(context: dg.AssetExecutionContext, key: str, services: Services, step: str) -> tuple[Batch, bool]:
     """What ``step`` left in this run, or in the run that this one retries; else the whole partition."""
-    for run_id in (context.run_id, context.run.parent_run_id):
+    for run_id in (context.run.run_id, context.run.parent_run_id):
         batch = await services.ledger.load(run_id, step, int(key)) if run_id else None
         if batch and batch.index_id == services.spec.index_id:
             return batch, True
-    return await services.pipeline.partition(int(key), run_id=context.run_id), False
+    return await services.pipeline.partition(int(key), run_id=context.run.run_id), False
 
 
 def _is_backfill(batch: Batch, is_handed_on: bool) -> bool:

@@ -113,8 +113,10 @@ class VectorIndex(Protocol):
     async def search(self, index_id: str, query: HybridQuery, access: AccessFilter, *, limit: int) -> list[ScoredPoint]:
         """Dense and sparse candidates under the filter, fused by reciprocal rank; best first."""
 
-    def scroll(self, index_id: str, *, partition: int | None = None) -> AsyncIterator[tuple[str, str]]:
-        """(chunk id, payload hash) of every point, of one Kafka partition when named."""
+    def scroll(
+        self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None
+    ) -> AsyncIterator[tuple[str, str]]:
+        """(chunk id, payload hash) of every point, of one Kafka partition and of some documents when named."""
 
     async def retrieve(self, index_id: str, chunk_ids: Sequence[str]) -> list[Point]: ...
 
@@ -239,8 +241,8 @@ class Catalog(Protocol):
     async def live(self, index_id: str, partition: int) -> list[Recorded]:
         """Every document of the partition that a backfill re-derives: live and dead ones."""
 
-    async def chunks(self, index_id: str, partition: int) -> dict[str, str]:
-        """chunk id → payload hash of all current chunks of the partition."""
+    async def chunks(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
+        """chunk id → payload hash of all current chunks of the partition, of some documents when named."""
 
     async def documents(
         self, index_id: str, access: AccessFilter, *, after: str = "", limit: int = 100, status: str | None = None

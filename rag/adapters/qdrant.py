@@ -141,13 +141,15 @@ class QdrantIndex:
             )
         return [ScoredPoint(str(one.id), one.score, one.payload or {}) for one in found.points]
 
-    async def scroll(self, index_id: str, *, partition: int | None = None) -> AsyncIterator[tuple[str, str]]:
+    async def scroll(
+        self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None
+    ) -> AsyncIterator[tuple[str, str]]:
         following: Any = None
         while True:
             with _failures():
                 page, following = await self._client.scroll(
                     _collection(index_id),
-                    scroll_filter=_partition(partition),
+                    scroll_filter=_among(partition, documents),
                     limit=PAGE,
                     offset=following,
                     with_payload=["payload_hash"],
@@ -171,7 +173,7 @@ class QdrantIndex:
     async def count(self, index_id: str, *, partition: int | None = None) -> int:
         with _failures():
             counted = await self._client.count(
-                _collection(index_id), count_filter=_partition(partition), exact=True, timeout=READ_SECONDS
+                _collection(index_id), count_filter=_among(partition), exact=True, timeout=READ_SECONDS
             )
         return counted.count
 
@@ -215,10 +217,13 @@ def _filter(access: AccessFilter) -> models.Filter:
     )
 
 
-def _partition(partition: int | None) -> models.Filter | None:
-    if partition is None:
-        return None
-    return models.Filter(must=[models.FieldCondition(key="partition", match=models.MatchValue(value=partition))])
+def _among(partition: int | None, documents: Sequence[str] | None = None) -> models.Filter:
+    must: list[models.Condition] = []
+    if partition is not None:
+        must.append(models.FieldCondition(key="partition", match=models.MatchValue(value=partition)))
+    if documents is not None:
+        must.append(models.FieldCondition(key="document_id", match=models.MatchAny(any=list(documents))))
+    return models.Filter(must=must)
 
 
 def _structure(point: Point) -> models.PointStruct:

@@ -218,7 +218,8 @@ async def test_a_partition_lists_live_and_dead_documents(ledger: Any, index: str
     await applied(ledger, index, delta(gone, {}, status=DocumentStatus.DELETED))
     assert {row.document_id for row in await ledger.live(index, 3)} == {live, dead}
     assert not await ledger.live(index, 4)
-    assert await ledger.chunks(index, 3) == {chunk: "h"}
+    assert await ledger.chunks(index, 3) == await ledger.chunks(index, 3, documents=[live, dead]) == {chunk: "h"}
+    assert await ledger.chunks(index, 3, documents=[dead]) == await ledger.chunks(index, 3, documents=[]) == {}
 
 
 async def test_the_catalog_shows_documents_by_page_and_status_to_who_may_see_them(ledger: Any, index: str) -> None:

@@ -236,6 +236,14 @@ async def test_a_large_batch_is_written_and_scrolled_whole(vectors: Any, index: 
     assert dict([one async for one in vectors.scroll(index)]) == hashes
     odd = [chunk_id async for chunk_id, _ in vectors.scroll(index, partition=1)]
     assert sorted(odd) == sorted(each.chunk_id for each in written if each.payload["partition"] == 1)
+    some = [each.payload["document_id"] for each in written[:3]]
+    theirs = [one async for one in vectors.scroll(index, partition=0, documents=some)]
+    assert dict(theirs) == {
+        each.chunk_id: each.payload["payload_hash"]
+        for each in written
+        if each.payload["document_id"] in some and each.payload["partition"] == 0
+    }
+    assert not [one async for one in vectors.scroll(index, documents=[])]
     assert await vectors.count(index, partition=1) == len(odd) == 1_172
     assert await vectors.count(index, partition=7) == 0
 

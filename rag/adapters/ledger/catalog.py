@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -27,14 +28,15 @@ class CatalogPart(Connected):
         async with self.connection() as db:
             return await read_recorded(db, index_id, "partition = %s and status in ('live', 'dead')", [partition])
 
-    async def chunks(self, index_id: str, partition: int) -> dict[str, str]:
+    async def chunks(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
+        some = None if documents is None else list(documents)
         async with self.connection() as db:
             rows = await db.execute(
                 """
                 select c.chunk_id::text, c.payload_hash from chunks c join documents d using (index_id, document_id)
-                where d.index_id = %s and d.partition = %s
+                where d.index_id = %s and d.partition = %s and (%s::uuid[] is null or document_id = any(%s::uuid[]))
                 """,
-                (index_id, partition),
+                (index_id, partition, some, some),
             )
             return dict(await rows.fetchall())
 

@@ -106,8 +106,9 @@ class MemoryLedger:
     async def live(self, index_id: str, partition: int) -> list[Recorded]:
         return [r for r in self._of(index_id) if r.partition == partition and r.status in {"live", "dead"}]
 
-    async def chunks(self, index_id: str, partition: int) -> dict[str, str]:
-        return {c: h for r in self._of(index_id) if r.partition == partition for c, h in r.chunks.items()}
+    async def chunks(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
+        asked = [r for r in self._of(index_id) if r.partition == partition]
+        return {c: h for r in asked if documents is None or r.document_id in documents for c, h in r.chunks.items()}
 
     async def documents(
         self, index_id: str, access: AccessFilter, *, after: str = "", limit: int = 100, status: str | None = None

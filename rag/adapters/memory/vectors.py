@@ -55,9 +55,12 @@ class MemoryVectors:
         rankings = [_best(scores, depth(limit)) for scores in (dense, sparse)]
         return [ScoredPoint(one, score, deepcopy(held[one].payload)) for one, score in fuse(rankings, limit)]
 
-    async def scroll(self, index_id: str, *, partition: int | None = None) -> AsyncIterator[tuple[str, str]]:
+    async def scroll(
+        self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None
+    ) -> AsyncIterator[tuple[str, str]]:
         for chunk_id, point in sorted(self._of(index_id).items()):
-            if partition is None or point.payload.get("partition") == partition:
+            is_there = partition is None or point.payload.get("partition") == partition
+            if is_there and (documents is None or point.payload.get("document_id") in documents):
                 yield chunk_id, point.payload.get("payload_hash", "")
 
     async def retrieve(self, index_id: str, chunk_ids: Sequence[str]) -> list[Point]:
