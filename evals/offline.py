@@ -17,6 +17,7 @@ from rag.models import Batch, Cause, IndexSpec, Work
 from rag.parsing import SandboxedParser
 from rag.pipeline import Pipeline
 from rag.ports import Embedder, Generator, Parser, Reranker, SparseEncoder, Tokenizer
+from rag.reading import Reader
 from rag.sources import Source, Sources
 
 BASE = "s3://evals"
@@ -63,11 +64,11 @@ def offline(
     """An empty index."""
     spec = IndexSpec(fingerprint({"embedder": embedder.fingerprint, "sparse": sparse.fingerprint}), embedder.dimensions)
     objects, ledger, vectors = MemoryObjects(BASE, CONTAINER), MemoryLedger(), MemoryVectors()
+    ids, sources = Ids(_SECRET), Sources({SOURCE: Source(SOURCE, TENANT, BASE, (PRINCIPAL,))})
     pipeline = Pipeline(
         spec=spec,
-        ids=Ids(_SECRET),
-        sources=Sources({SOURCE: Source(SOURCE, TENANT, BASE, (PRINCIPAL,))}),
-        objects=objects,
+        ids=ids,
+        reader=Reader(ids, sources, objects),
         artifacts=Artifacts(objects),
         ledger=ledger,
         catalog=ledger,
@@ -88,7 +89,7 @@ async def index(held: Sequence[Held], backend: Offline) -> int:
     await backend.vectors.create(backend.spec)
     works = []
     for number, each in enumerate(held):
-        await pipeline.objects.put(each.uri, each.content, media_type=each.media_type, labels=each.labels)
+        await pipeline.reader.objects.put(each.uri, each.content, media_type=each.media_type, labels=each.labels)
         document_id = pipeline.ids.document_id(TENANT, SOURCE, each.uri)
         works.append(Work(document_id, TENANT, SOURCE, each.uri, 0, Cause("evals", "", 0, number)))
     gate = admit(backend.ledger)

@@ -20,7 +20,6 @@ from rag.models import (
     Chunk,
     DocumentStatus,
     IndexSpec,
-    ObjectState,
     ParsedDocument,
     Recorded,
     SourceObject,
@@ -32,13 +31,12 @@ from rag.ports import (
     Embedder,
     EmbeddingCache,
     Ledger,
-    ObjectStore,
     Parser,
     SparseEncoder,
     Tokenizer,
     VectorIndex,
 )
-from rag.sources import SUBJECTS_LABEL, TITLE_LABEL, Source, Sources, split_label
+from rag.reading import Reader
 from rag.telemetry import (
     CHUNKS_EMBEDDED,
     CHUNKS_REUSED,
@@ -73,8 +71,7 @@ class Pipeline:
 
     spec: IndexSpec
     ids: Ids
-    sources: Sources
-    objects: ObjectStore
+    reader: Reader
     artifacts: Artifacts
     ledger: Ledger
     catalog: Catalog
@@ -85,7 +82,6 @@ class Pipeline:
     embedder: Embedder
     sparse: SparseEncoder
     chunking: ChunkSettings = field(default_factory=ChunkSettings)
-    max_bytes: int = 100 * 2**20
 
     async def partition(self, partition: int, *, run_id: str = "") -> Batch:
         """Every document that the ledger has for the partition, with the artifacts it lists: what a backfill works on."""
@@ -176,71 +172,18 @@ class Pipeline:
                 return suppressed(work)
             async with few:
                 with span("documents.read"):
-                    read = await self._read(work, recorded[work.document_id], force)
-                if read is None or read[1] is None:
-                    return read and read[0]
-                work, found = read
-                if work.subjects and await admit(work.tenant, work.subjects):
-                    return suppressed(work)
-                return await self._parse_one(work, found, force, bugs)
+                    reading = await self.reader.read(work, recorded[work.document_id], force=force)
+                if reading is None:
+                    return None
+                if reading.found is None:
+                    return reading.work
+                if reading.work.subjects and await admit(work.tenant, reading.work.subjects):
+                    return suppressed(reading.work)
+                return await self._parse_one(reading.work, reading.found, force, bugs)
 
         return [work for work in await asyncio.gather(*map(one, works)) if work is not None]
 
-    async def _read(
-        self, work: Work, recorded: Recorded, force: bool
-    ) -> tuple[Work, SourceObject] | tuple[Work, None] | None:
-        """The work as the source's current state has it, with the content when it is to be parsed; None: nothing to do."""
-        seen = replace(work, principals=recorded.principals)
-        try:
-            source = self.sources.owner(work.source, work.tenant, work.uri)
-            is_known = recorded.revision and not force  # else its content is needed anyway, and tells its state
-            if is_known and _is_settled(recorded, await self.objects.head(work.uri), source):
-                return None
-            found = await self.objects.get(work.uri, limit=self.max_bytes)
-        except Rejected as error:
-            return dead(await self._refused_version(seen), error.reason), None
-        if found is None:
-            return replace(seen, status=DocumentStatus.DELETED, version="", stamp="", content_hash=""), None
-        return self._labelled(seen, found, source), found
-
-    async def _refused_version(self, work: Work) -> Work:
-        """With the version that could not be read: it is not tried again before it changes."""
-        try:
-            source = self.sources.owner(work.source, work.tenant, work.uri)
-            state = await self.objects.head(work.uri)
-        except Rejected:
-            return work
-        if state is None:
-            return work
-        principals = source.access(work.uri, state.labels).principals
-        return replace(work, version=state.version, stamp=state.stamp, principals=principals)
-
-    def _labelled(self, work: Work, found: SourceObject, source: Source) -> Work:
-        """What the object says of itself. A label that is no plain text makes the document dead, not the batch."""
-        state = found.state
-        seen = replace(
-            work,
-            status=DocumentStatus.LIVE,
-            version=state.version,
-            stamp=state.stamp,
-            content_hash=self.ids.content_hash(work.tenant, found.content),
-            media_type=state.media_type or "",
-        )
-        if not all(label.isprintable() for label in state.labels.values()):
-            return dead(replace(seen, principals=source.principals), "bad_label")
-        subjects = {
-            self.ids.subject_id(work.tenant, each) for each in split_label(state.labels.get(SUBJECTS_LABEL, ""))
-        }
-        return replace(
-            seen,
-            title=state.labels.get(TITLE_LABEL, ""),
-            principals=source.access(work.uri, state.labels).principals,
-            subjects=tuple(sorted(subjects)),
-        )
-
     async def _parse_one(self, work: Work, found: SourceObject, force: bool, bugs: _Bugs) -> Work:
-        if work.status is not DocumentStatus.LIVE:
-            return work
         key = self._key(work, PARSED)
         if not force and await self.artifacts.exists(key):
             parsed = await self.artifacts.parsed(key)
@@ -392,14 +335,6 @@ class _Bugs:
                 f"more than {BUGS} documents of a batch failed by a bug: see documents.bug in the log"
             ) from error
         return dead(work, "bug")
-
-
-def _is_settled(recorded: Recorded, state: ObjectState | None, source: Source) -> bool:
-    """Whether the ledger has the object as it is now, and as its source's settings and labels would have it seen."""
-    if state is None:
-        return recorded.status is DocumentStatus.DELETED
-    known = recorded.status in {DocumentStatus.LIVE, DocumentStatus.DEAD} and state.version == recorded.version
-    return known and source.access(recorded.uri, state.labels).principals == recorded.principals
 
 
 async def _refused(works: Sequence[Work], admit: Admit) -> set[str]:

@@ -25,6 +25,7 @@ from rag.models import IndexSpec
 from rag.parsing.sandbox import ParseLimits, SandboxedParser
 from rag.pipeline import Pipeline
 from rag.ports import AnswerCache, Embedder, EventLog, Generator, Reranker, SparseEncoder, Tokenizer, VectorIndex
+from rag.reading import Reader
 from rag.settings import Settings
 from rag.sources import Sources
 
@@ -73,8 +74,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
         pipeline = Pipeline(
             spec=spec,
             ids=ids,
-            sources=sources,
-            objects=objects,
+            reader=Reader(ids, sources, objects, settings.parse_input_bytes),
             artifacts=Artifacts(objects),
             ledger=ledger,
             catalog=ledger,
@@ -85,7 +85,6 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
             embedder=embedder,
             sparse=sparse,
             chunking=limits,
-            max_bytes=settings.parse_input_bytes,
         )
         yield Services(
             settings=settings,

@@ -37,10 +37,9 @@ def definitions(world: World) -> dg.Definitions:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Any]:
-        pipeline = world.pipeline
         yield SimpleNamespace(
-            spec=SPEC, ids=IDS, sources=pipeline.sources, events=world.log, ledger=world.ledger, vectors=world.vectors,
-            pipeline=pipeline,
+            spec=SPEC, ids=IDS, sources=world.sources, events=world.log, ledger=world.ledger, vectors=world.vectors,
+            pipeline=world.pipeline,
         )  # fmt: skip
 
     job = dg.define_asset_job("index_documents", dg.AssetSelection.all(), executor_def=dg.in_process_executor)

@@ -21,6 +21,7 @@ from rag.ids import Ids
 from rag.models import IndexSpec, OffsetRange, ParsedDocument
 from rag.parsing import parse
 from rag.pipeline import Pipeline
+from rag.reading import Reader
 from rag.retrieval import retrieve
 from rag.sources import Source, Sources
 from rag.work import Report
@@ -58,10 +59,15 @@ class World:
 
     @property
     def pipeline(self) -> Pipeline:
+        reader = Reader(IDS, self.sources, self.objects, max_bytes=10_000)
         return Pipeline(
-            SPEC, IDS, Sources({"s3": self.source}), self.objects, Artifacts(self.artifacts), self.ledger, self.ledger,
-            self.ledger, self.vectors, self.parsing, self.embedder, self.embedder, WordBm25(), max_bytes=10_000,
+            SPEC, IDS, reader, Artifacts(self.artifacts), self.ledger, self.ledger, self.ledger, self.vectors, self.parsing,
+            self.embedder, self.embedder, WordBm25(),
         )  # fmt: skip
+
+    @property
+    def sources(self) -> Sources:
+        return Sources({"s3": self.source})
 
     async def put(self, key: str, content: str | bytes = TEXT, **labels: str) -> None:
         body = content.encode() if isinstance(content, str) else content
@@ -80,8 +86,9 @@ class World:
             start = (await self.ledger.positions(SPEC.index_id, CHANGED, state.epoch)).get(partition, low)
             due = OffsetRange(CHANGED, state.epoch, partition, start, end)
             records = await self.log.read(CHANGED, partition, start, end)
-            sources = self.pipeline.sources
-            arrived = await collect(records, due, index_id=SPEC.index_id, ids=IDS, sources=sources, ledger=self.ledger)
+            arrived = await collect(
+                records, due, index_id=SPEC.index_id, ids=IDS, sources=self.sources, ledger=self.ledger
+            )
             await refuse(arrived.unusable, self.log)
             total += await self.derive(arrived.batch)
             await self.ledger.advance(SPEC.index_id, due)
