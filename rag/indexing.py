@@ -88,9 +88,10 @@ def plan(wanted: Desired, recorded: Recorded, *, force: bool = False) -> Delta:
         reason=work.reason,
         artifacts=tuple(key for key in (work.parsed, work.chunked, work.embedded) if key),
         chunks=hashes,
+        cause=work.cause,
     )
     removals = tuple(sorted(recorded.chunks.keys() - payloads.keys()))
-    return Delta(record, work.cause, upserts, repaints, removals, sum(chunk.tokens for chunk in wanted.chunks))
+    return Delta(record, upserts, repaints, removals, sum(chunk.tokens for chunk in wanted.chunks))
 
 
 def withdrawal(delta: Delta, current: Recorded) -> Delta:
@@ -103,7 +104,7 @@ def withdrawal(delta: Delta, current: Recorded) -> Delta:
         artifacts=(),
         reason="suppressed",
     )
-    return Delta(record, delta.cause, removals=tuple(sorted(current.chunks)))
+    return Delta(record, removals=tuple(sorted(current.chunks)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,6 +215,7 @@ class Recorded:
     reason: str = ""
     artifacts: tuple[str, ...] = ()
     chunks: Mapping[str, str] = field(default_factory=dict)  # chunk id → payload hash
+    cause: Cause | None = None  # of the last change
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +242,11 @@ class OffsetRange:
     partition: int
     start: int
     end: int
+
+    def covers(self, cause: Cause | None) -> bool:
+        if cause is None or (cause.topic, cause.epoch, cause.partition) != (self.topic, self.epoch, self.partition):
+            return False
+        return self.start <= cause.offset < self.end
 
 
 @dataclass(frozen=True, slots=True)

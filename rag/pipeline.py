@@ -20,6 +20,7 @@ from rag.models import (
     Chunk,
     DocumentStatus,
     IndexSpec,
+    OffsetRange,
     ParsedDocument,
     Recorded,
     SourceObject,
@@ -98,7 +99,7 @@ class Pipeline:
             parsed: list[Work] = []
             bugs = _Bugs()
             for window in windows(batch.works, WINDOW):
-                parsed += await self._parse_window(window, admit, force, bugs)
+                parsed += await self._parse_window(window, batch.range, admit, force, bugs)
         return replace(batch, works=tuple(parsed))
 
     async def chunk(self, batch: Batch, *, force: bool = False) -> Batch:
@@ -159,7 +160,9 @@ class Pipeline:
 
     # -- parse
 
-    async def _parse_window(self, window: Sequence[Work], admit: Admit, force: bool, bugs: _Bugs) -> list[Work]:
+    async def _parse_window(
+        self, window: Sequence[Work], due: OffsetRange | None, admit: Admit, force: bool, bugs: _Bugs
+    ) -> list[Work]:
         # The revision is read before the source: whoever applies in between makes this derivation lose.
         recorded = await self.ledger.recorded(self.spec.index_id, [work.document_id for work in window])
         works = [replace(work, base_revision=recorded[work.document_id].revision) for work in window]
@@ -170,9 +173,11 @@ class Pipeline:
         async def one(work: Work) -> Work | None:
             if work.document_id in refused:
                 return suppressed(work)
+            # Applied by an event of this very range, before a crash that may have kept the news back: again, at no cost.
+            is_untold = due is not None and due.covers(recorded[work.document_id].cause)
             async with few:
                 with span("documents.read"):
-                    reading = await self.reader.read(work, recorded[work.document_id], force=force)
+                    reading = await self.reader.read(work, recorded[work.document_id], force=force or is_untold)
                 if reading is None:
                     return None
                 if reading.found is None:

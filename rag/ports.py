@@ -15,7 +15,6 @@ from rag.models import (
     AccessFilter,
     Answer,
     Batch,
-    Cause,
     Embedding,
     Hit,
     HybridQuery,
@@ -170,7 +169,6 @@ class Delta:
     """What turns the recorded state of one document into the desired one. Made by ``rag.indexing.plan``."""
 
     record: Recorded  # the row to be, with ``revision`` = the base revision this was planned from
-    cause: Cause
     upserts: Mapping[str, Payload] = field(default_factory=dict)
     repaints: Mapping[str, Payload] = field(default_factory=dict)  # payload changes only
     removals: tuple[str, ...] = ()

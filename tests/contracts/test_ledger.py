@@ -52,9 +52,10 @@ def delta(
         partition=3,
         principals=fields.pop("principals", ("group:staff",)),
         chunks=chunks,
+        cause=CAUSE,
         **fields,
     )
-    return Delta(record, CAUSE, {chunk: {"payload_hash": digest} for chunk, digest in chunks.items()}, {}, removals)
+    return Delta(record, {chunk: {"payload_hash": digest} for chunk, digest in chunks.items()}, {}, removals)
 
 
 async def applied(ledger: Any, index: str, *deltas: Delta) -> Any:

@@ -206,6 +206,29 @@ async def test_a_crash_before_the_commit_repairs_itself(world: World, monkeypatc
     assert await world.vectors.count(SPEC.index_id) == report.chunks
 
 
+async def test_a_crash_between_the_commit_and_its_news_loses_none(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.put("a.md")
+    await world.put("b.pdf", b"%PDF-1.4 broken")
+    publish = world.log.publish
+
+    async def cut(topic: str, events: Any, **options: Any) -> None:
+        raise Unavailable(f"{topic} cannot be reached")
+
+    monkeypatch.setattr(world.log, "publish", cut)
+    with pytest.raises(Unavailable):
+        await world.work()
+    assert "Three ropes" in await world.found("ropes")
+    monkeypatch.setattr(world.log, "publish", publish)
+    report = await world.work()
+    while (await world.work()).documents:
+        pass
+    assert sorted(event.state.value for event in await world.told(INDEXED)) == ["dead", "live"]
+    assert [event.reason for event in await world.told(DEAD)] == ["corrupt"]
+    assert report.embedded == 0
+
+
 async def test_forged_and_undecodable_events_touch_no_document(world: World) -> None:
     await world.put("a.md")
     await world.work()

@@ -256,7 +256,7 @@ def _row(index_id: str, delta: Delta) -> tuple[Any, ...]:
     return (
         record.status.value, record.tenant, record.source, record.uri, record.partition, record.version, record.stamp,
         record.content_hash, list(record.principals), list(record.subjects), record.title, record.media_type,
-        record.language, record.reason, list(record.artifacts), Jsonb(cause_json(delta.cause)),
+        record.language, record.reason, list(record.artifacts), Jsonb(cause_json(record.cause)),
         index_id, record.document_id,
     )  # fmt: skip
 

@@ -20,18 +20,19 @@ class Connected(Protocol):
 
 DOCUMENT_COLUMNS = (
     "document_id::text, revision, status, tenant, source, uri, partition, version, stamp, content_hash, principals, subjects, "
-    "title, media_type, language, reason, artifacts"
+    "title, media_type, language, reason, artifacts, cause"
 )
 
 
 def recorded(row: Mapping[str, Any], chunks: Mapping[str, str]) -> Recorded:
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
     values["status"] = DocumentStatus(row["status"])
+    values["cause"] = cause(row["cause"]) if row["cause"] else None
     return Recorded(**values, chunks=chunks)
 
 
-def cause_json(cause: Cause) -> dict[str, Any]:
-    return asdict(cause)
+def cause_json(cause: Cause | None) -> dict[str, Any]:
+    return asdict(cause) if cause else {}
 
 
 def cause(value: Mapping[str, Any]) -> Cause:

@@ -7,14 +7,13 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from rag.models import (
     AccessFilter,
     Batch,
-    Cause,
     DocumentStatus,
     IndexSpec,
     OffsetRange,
@@ -32,7 +31,7 @@ class MemoryLedger:
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._documents: dict[tuple[str, str], tuple[Recorded, Cause, datetime]] = {}
+        self._documents: dict[tuple[str, str], tuple[Recorded, datetime]] = {}
         self._garbage: dict[tuple[str, str], tuple[str, float]] = {}
         self._positions: dict[tuple[str, str, str, int], int] = {}
         self._revisions: dict[tuple[str, str], int] = defaultdict(int)
@@ -95,9 +94,11 @@ class MemoryLedger:
     async def visible(self, index_id: str, chunk_ids: Sequence[str], access: AccessFilter) -> dict[str, Provenance]:
         wanted = set(chunk_ids)
         return {
-            chunk: Provenance(record.document_id, record.revision, record.uri, record.title, record.version, cause)
-            for (index, _), (record, cause, _) in self._documents.items()
-            if index == index_id and record.status is DocumentStatus.LIVE and self._allowed(record, access)
+            chunk: Provenance(
+                record.document_id, record.revision, record.uri, record.title, record.version, record.cause
+            )
+            for record in self._of(index_id)
+            if record.cause and record.status is DocumentStatus.LIVE and self._allowed(record, access)
             for chunk in wanted & record.chunks.keys()
         }
 
@@ -123,10 +124,10 @@ class MemoryLedger:
     async def document(self, index_id: str, document_id: str, access: AccessFilter) -> dict[str, Any] | None:
         if (index_id, document_id) not in self._documents:
             return None
-        record, cause, _ = self._documents[index_id, document_id]
+        record = self._get(index_id, document_id)
         if not self._allowed(record, access):
             return None
-        fields = {name: getattr(cause, name) for name in Cause.__slots__}
+        fields = asdict(record.cause) if record.cause else {}
         details = {"content_hash": record.content_hash, "cause": fields, "chunk_ids": sorted(record.chunks)}
         return self._listed(index_id, record) | details
 
@@ -210,7 +211,7 @@ class MemoryLedger:
         return found[0] if found else Recorded(document_id)
 
     def _of(self, index_id: str) -> list[Recorded]:
-        mine = (record for (index, _), (record, _, _) in self._documents.items() if index == index_id)
+        mine = (record for (index, _), (record, _) in self._documents.items() if index == index_id)
         return sorted(mine, key=lambda record: record.document_id)
 
     def _hidden(self, record: Recorded) -> bool:
@@ -236,7 +237,7 @@ class MemoryLedger:
     def _record(self, index_id: str, delta: Delta) -> None:
         document_id = delta.record.document_id
         record = replace(delta.record, revision=delta.record.revision + 1)
-        self._documents[index_id, document_id] = (record, delta.cause, datetime.now(UTC))
+        self._documents[index_id, document_id] = (record, datetime.now(UTC))
         for chunk in delta.upserts:
             self._garbage.pop((index_id, chunk), None)
         for chunk in delta.removals:
@@ -247,7 +248,7 @@ class MemoryLedger:
     def _listed(self, index_id: str, record: Recorded) -> dict[str, Any]:
         names = ("document_id", "source", "uri", "title", "media_type", "language", "reason", "revision")
         fields: dict[str, Any] = {name: getattr(record, name) for name in names}
-        updated = self._documents[index_id, record.document_id][2]
+        updated = self._documents[index_id, record.document_id][1]
         return fields | {
             "status": record.status.value,
             "source_version": record.version,
