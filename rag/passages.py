@@ -10,6 +10,7 @@ from rag.models import Chunk
 
 LONGEST = 600  # characters of a quote
 
+_PROSE = 120  # characters of a record's field from which on it is read sentence by sentence
 _CELL = " | "
 _LINE = re.compile(r"[^\n]*\S[^\n]*")
 _FIELD = re.compile(r"\s*[\w .\[\]/()%#&-]{1,60}:(?:\s|$)")
@@ -67,12 +68,28 @@ def best(claim: str, candidates: Sequence[Passage]) -> tuple[Passage, float] | N
 def _spans(text: str) -> Iterator[tuple[int, int]]:
     for block in _blocks(text):
         lines = [found.span() for found in _LINE.finditer(text, *block)]
-        if len(lines) > 1 and all(_FIELD.match(text, *line) for line in lines) and block[1] - block[0] <= LONGEST:
-            yield block
+        if len(lines) > 1 and all(_FIELD.match(text, *line) for line in lines):
+            yield from _record(text, lines)
         elif any(_CELL in text[start:end] for start, end in lines):
             yield from lines
         else:
             yield from _sentences(text, *block)
+
+
+def _record(text: str, lines: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Short fields together; a field of prose by its sentences, without its name."""
+    first = last = lines[0][0]
+    for start, end in lines:
+        is_prose = end - start > _PROSE
+        if last > first and (is_prose or end - first > LONGEST):
+            yield first, last
+            first = start
+        if is_prose and (name := _FIELD.match(text, start, end)):
+            yield from _sentences(text, name.end(), end)
+            first = end
+        last = end
+    if last > first:
+        yield first, last
 
 
 def _blocks(text: str) -> Iterator[tuple[int, int]]:

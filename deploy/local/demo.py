@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from deploy.local import sample
 from deploy.local.errors import StackError
 from rag.arrivals import CHANGED
+from rag.ids import object_uri
 from rag.settings import Settings, load, snowflake_parameters
 from rag.wiring import Services, aws, services
 
@@ -68,14 +69,13 @@ def run(folder: Path, console: Console) -> None:
     with timings.step("documents into S3"):
         documents = sample.put_documents(aws(settings, "s3"), settings.s3_bucket, corpus)
     console.print(f"S3          {documents.written} of {documents.found} objects put into s3://{settings.s3_bucket}")
-    expected = {"s3": documents.found}
+    rows = sample.Put(0, 0)
     if not own:
         with timings.step("rows into Snowflake"):
             rows = sample.put_rows(lambda: snowflake.connector.connect(**snowflake_parameters(settings)))
         console.print(f"Snowflake   {rows.written} of {rows.found} rows inserted")
-        expected["snowflake"] = rows.found
     with timings.step("searchable"):
-        embedded = asyncio.run(_arrive(settings, expected, console))
+        embedded = asyncio.run(_arrive(settings, documents.keys, rows.found, console))
     with httpx.Client(base_url=settings.gateway_url, timeout=60) as client:
         with timings.step("token"):
             client.headers["Authorization"] = f"Bearer {token(settings)}"
@@ -106,38 +106,44 @@ def token(settings: Settings) -> str:
         return str(client.fetch_token(grant_type="client_credentials")["access_token"])
 
 
-async def _arrive(settings: Settings, expected: dict[str, int], console: Console) -> int:
-    """Follow the events until every document is in the index or among the dead; returns what was embedded meanwhile."""
+async def _arrive(settings: Settings, keys: Sequence[str], rows: int, console: Console) -> int:
+    """Follow the events until every document is in the index as it is now, or among the dead; returns what was embedded meanwhile."""
     async with services(settings) as made:
+        bucket = f"s3://{settings.s3_bucket}"
+        uris = {object_uri(bucket, key) for key in keys}
+        stamps = {state.uri: state.stamp async for state in made.objects.list(bucket) if state.uri in uris}
         before = await _embedded(made)
         columns = (TextColumn("{task.description:<11}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
-            bars = {name: progress.add_task(name, total=None) for name in ("Kafka", "Dagster", *expected)}
-            await _until(lambda: _show(made, expected, progress, bars))
-        dead = [row for name in expected for row in (await made.ledger.counts(made.spec.index_id, name)).items()]
-        console.print("Index       " + ", ".join(f"{count} {status}" for status, count in dead))
+            bars = {name: progress.add_task(name, total=None) for name in ("Kafka", "Dagster", "S3", "Snowflake")}
+            await _until(lambda: _show(made, stamps, rows, progress, bars))
+        counts = [row for name in ("s3", "snowflake") for row in (await _counts(made, name)).items()]
+        console.print("Index       " + ", ".join(f"{count} {status}" for status, count in counts))
         return int(await _embedded(made) - before)
 
 
 async def _show(
-    made: Services, expected: dict[str, int], progress: Progress, bars: dict[str, TaskID]
+    made: Services, stamps: Mapping[str, str], rows: int, progress: Progress, bars: Mapping[str, TaskID]
 ) -> tuple[bool, Any]:
     """Draw the state once; (whether all is there, what tells progress from standstill)."""
     state = await made.events.describe(CHANGED)
     positions = await made.ledger.positions(made.spec.index_id, CHANGED, state.epoch)
     events = sum(end for _, end in state.bounds.values())
-    handled = sum(positions.values())
-    progress.update(bars["Kafka"], completed=events, total=events)
-    progress.update(bars["Dagster"], completed=handled, total=events)
-    complete = handled >= events
-    seen = [events, handled]
-    for name, wanted in expected.items():
-        counts = await made.ledger.counts(made.spec.index_id, name)
-        settled = counts.get("live", 0) + counts.get("dead", 0)
-        progress.update(bars[name], completed=min(settled, wanted), total=wanted)
-        complete = complete and settled >= wanted
-        seen.append(settled)
-    return complete, seen
+    held = await made.ledger.inventory(made.spec.index_id, "s3")
+    counts = await _counts(made, "snowflake")
+    done = {
+        "Kafka": (events, events),
+        "Dagster": (sum(positions.values()), events),
+        "S3": (sum(uri in held and held[uri][1] == stamp for uri, stamp in stamps.items()), len(stamps)),
+        "Snowflake": (min(rows, counts.get("live", 0) + counts.get("dead", 0)), rows),
+    }
+    for name, (completed, total) in done.items():
+        progress.update(bars[name], completed=completed, total=total, visible=total > 0)
+    return all(completed >= total for completed, total in done.values()), done
+
+
+async def _counts(made: Services, source: str) -> dict[str, int]:
+    return await made.ledger.counts(made.spec.index_id, source)
 
 
 async def _until(look: Callable[[], Any]) -> None:
@@ -168,8 +174,11 @@ def _ask(client: httpx.Client, question: str, timings: Timings, console: Console
     console.print(f"\n[bold]{escape(question)}[/bold]\n{escape(found['answer'])}")
     for citation in found["citations"]:
         page = f", page {citation['page']}" if citation["page"] else ""
+        event = (
+            f"partition {citation['partition']}, offset {citation['offset']}" if citation["offset"] >= 0 else "backfill"
+        )
         console.print(
             f"  [dim]\\[{citation['marker']}] {escape(citation['title'])}{page} · {escape(citation['uri'])} · "
-            f"partition {citation['partition']}, offset {citation['offset']} · run {citation['run_id'][:8]}[/dim]"
+            f"{event} · run {citation['run_id'][:8]}[/dim]"
         )
     return {"question": question, **found}

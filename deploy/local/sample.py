@@ -21,15 +21,20 @@ MAPPED = ("CUSTOMERS", "TICKETS")
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """What a load did: ``written`` of ``found``."""
+    """What a load did: ``written`` of ``found``; ``keys`` of the objects, those that were there included."""
 
     found: int
     written: int
+    keys: tuple[str, ...] = ()
 
 
 def put_documents(s3: Any, bucket: str, folder: Path) -> Put:
-    """Every file of ``folder`` under its relative path; files that the bucket already has as they are, are left alone."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    """Every file of ``folder`` under its relative path, hidden ones left out; what the bucket already has as it is, is left alone."""
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
     present = {entry["Key"]: entry["ETag"].strip('"') for entry in _listing(s3, bucket)}
 
     def put(path: Path) -> bool:
@@ -41,7 +46,8 @@ def put_documents(s3: Any, bucket: str, folder: Path) -> Put:
         return True
 
     with ThreadPoolExecutor(4) as pool:
-        return Put(len(files), sum(pool.map(put, files)))
+        keys = tuple(path.relative_to(folder).as_posix() for path in files)
+        return Put(len(files), sum(pool.map(put, files)), keys)
 
 
 def create_tables(connect: Any) -> None:

@@ -45,6 +45,26 @@ def test_a_row_of_a_table_is_quoted_whole_and_read_with_its_columns() -> None:
     )
 
 
+def test_prose_in_a_record_is_quoted_by_the_sentence_and_what_is_short_together() -> None:
+    body = (
+        "The barrier at the ford opened while 40 cm of water stood on the road. "
+        "A hay bale lay under the radar, and the county added a sensor."
+    )
+    text = f"ASSIGNEE: Dana Whitlock\nTEAM: Field\nBODY: {body}\nID: 5045\nPRIORITY: P1"
+    assert quotes(text) == [
+        "ASSIGNEE: Dana Whitlock\nTEAM: Field",
+        *(f"{sentence}." for sentence in body.rstrip(".").split(". ")),
+        "ID: 5045\nPRIORITY: P1",
+    ]
+    assert [each.reads for each in passages(hit(text).chunk)][-1] == "ID: 5045; PRIORITY: P1"
+
+
+def test_a_record_of_many_fields_is_quoted_in_parts_that_lose_none() -> None:
+    text = "\n".join(f"field {number}: {'x' * 50}" for number in range(30))
+    assert "\n".join(quotes(text)) == text
+    assert all(len(quote) <= LONGEST for quote in quotes(text))
+
+
 def test_a_record_is_quoted_whole() -> None:
     chunk = hit("name: Heron R2\nprice: 129\nstock[0].place: Bergen").chunk
     (only,) = passages(chunk)

@@ -30,9 +30,9 @@ which share few words with their sources. Unanswerable questions refused / answe
 
     threshold   sample (16 / 56)   northwind (45 / 250)   enterprise (- / 235)
     0.70        50% /  5%          49% / 0.0%             0.0%
-    0.75        56% /  5%          51% / 0.0%             0.0%
-    0.80        63% / 14%          58% / 0.4%             0.0%
-    0.85        75% / 20%          60% / 0.4%             0.4%
+    0.75        56% /  7%          53% / 0.0%             0.0%
+    0.80        63% / 14%          58% / 0.0%             0.0%
+    0.85        75% / 21%          60% / 0.4%             0.4%
 
 All of northwind's off-topic questions are refused; of the others in its list most are nearly answered by the corpus ("What is the
 policy for coverage of rehabilitation services?"). Cosines and terms cannot tell a thing from the same thing said of somebody else.
