@@ -21,7 +21,7 @@ class Bucket:
         digests = {key: hashlib.md5(content, usedforsecurity=False).hexdigest() for key, content in self.held.items()}
         return [{"Contents": [{"Key": key, "ETag": f'"{digest}"'} for key, digest in digests.items()]}, {}]
 
-    def put_object(self, *, Key: str, Body: bytes, **_: str) -> None:  # noqa: N803 - boto3's names
+    def put_object(self, *, Key: str, Body: bytes, **_: str) -> None:
         self.held[Key] = Body
 
 
