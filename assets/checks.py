@@ -1,4 +1,4 @@
-"""What must hold of a partition after every materialization. Plain functions: the stream lane calls them too."""
+"""What must hold of a partition. Plain functions: the stream lane calls them too."""
 
 from __future__ import annotations
 

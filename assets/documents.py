@@ -21,6 +21,7 @@ from rag.models import Batch, OffsetRange
 from rag.ports import TopicState
 from rag.telemetry import span
 from rag.wiring import Services
+from rag.work import Report
 
 COMMON: dict[str, Any] = {
     "partitions_def": documents_partitions,
@@ -98,13 +99,15 @@ async def vector_index(context: dg.AssetExecutionContext, tidemark: dg.ResourceP
         for key in context.partition_keys:
             started = time.perf_counter()
             batch, is_handed_on = await _handed_on(context, key, services, "embeddings")
-            with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
-                report = await services.pipeline.index(
-                    batch,
-                    admit=admit(services.ledger),
-                    tell=partial(announce, batch=batch, events=services.events),
-                    force=_is_backfill(batch, is_handed_on),
-                )
+            report = Report()
+            if not await _is_applied(batch, services):
+                with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
+                    report = await services.pipeline.index(
+                        batch,
+                        admit=admit(services.ledger),
+                        tell=partial(announce, batch=batch, events=services.events),
+                        force=_is_backfill(batch, is_handed_on),
+                    )
             if batch.range:
                 await services.ledger.advance(batch.index_id, batch.range)
                 await _mirror(context, services, batch.range)
@@ -149,9 +152,12 @@ async def _batch(
         raise dg.Failure(
             f"the run's offsets {config.offsets} have no pair for its partition {key}: leave all or none out"
         )
+    if log.epoch != config.epoch:
+        raise dg.Failure(
+            f"{CHANGED} was made anew since the run was asked for (epoch {config.epoch}, now {log.epoch}): the sensor asks again"
+        )
     start, end = config.offsets[key]
-    if log.epoch == config.epoch:
-        end = max(end, min(log.bounds[int(key)][1], start + EVENTS))
+    end = max(end, min(log.bounds[int(key)][1], start + EVENTS))
     due = OffsetRange(CHANGED, config.epoch, int(key), start, end)
     records = await services.events.read(CHANGED, due.partition, due.start, due.end)
     arrived = await collect(
@@ -168,12 +174,22 @@ async def _batch(
 
 
 async def _handed_on(context: dg.AssetExecutionContext, key: str, services: Services, step: str) -> tuple[Batch, bool]:
-    """What ``step`` left in this run, or in the run that this one retries; else the whole partition."""
-    for run_id in (context.run.run_id, context.run.parent_run_id):
-        batch = await services.ledger.load(run_id, step, int(key)) if run_id else None
+    """What ``step`` left in this run, or in the runs that this one goes on from; else the whole partition."""
+    run: dg.DagsterRun | None = context.run
+    while run is not None:
+        batch = await services.ledger.load(run.run_id, step, int(key))
         if batch and batch.index_id == services.spec.index_id:
             return batch, True
+        run = context.instance.get_run_by_id(run.parent_run_id) if run.parent_run_id else None
     return await services.pipeline.partition(int(key), run_id=context.run.run_id), False
+
+
+async def _is_applied(batch: Batch, services: Services) -> bool:
+    """Whether an earlier attempt of this run finished the range, before another partition of it failed."""
+    if batch.range is None:
+        return False
+    positions = await services.ledger.positions(batch.index_id, batch.range.topic, batch.range.epoch)
+    return positions.get(batch.partition, 0) >= batch.range.end
 
 
 def _is_backfill(batch: Batch, is_handed_on: bool) -> bool:

@@ -1,7 +1,8 @@
-"""Housekeeping: garbage that a crash left in Qdrant, and the bound of the embedding cache."""
+"""Housekeeping: garbage that a crash left in Qdrant, the bound of the embedding cache, and a look at everything once a day."""
 
 import dagster as dg
 
+from assets.checks import Finding, partition_findings, together
 from assets.resources import Open
 from rag.indexing import sweep
 
@@ -34,3 +35,28 @@ def maintenance() -> None:
     """Runs hourly; safe at any time."""
     sweep_garbage()
     prune_embedding_cache()
+
+
+@dg.op
+async def check_every_partition(context: dg.OpExecutionContext, tidemark: dg.ResourceParam[Open]) -> None:
+    """The checks of ``vector_index`` over whole partitions: runs over events look at the documents they touched."""
+    found: list[Finding] = []
+    async with tidemark() as services:
+        for partition in range(services.settings.kafka_partitions):
+            found += await partition_findings(services.spec, partition, services.ledger, services.vectors)
+    for finding in together(found):
+        context.instance.report_runless_asset_event(  # an op may not report another asset's check as its own
+            dg.AssetCheckEvaluation(
+                asset_key=dg.AssetKey("vector_index"),
+                check_name=finding.name,
+                passed=finding.passed,
+                metadata=dict(finding.details),
+                severity=dg.AssetCheckSeverity.ERROR,
+            )
+        )
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def audit() -> None:
+    """Reads every point once; its results show as checks of ``vector_index``."""
+    check_every_partition()

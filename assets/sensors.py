@@ -1,4 +1,4 @@
-"""The Dagster lane: runs over the offset ranges of a few partitions, never two at work on one partition.
+"""The Dagster lane: runs over the offset ranges of a few partitions, never two of the sensor's at work on one partition.
 
 Where the index stands is in the ledger: a redeployed sensor, or a hand-over from the stream lane, changes nothing.
 """
@@ -6,6 +6,7 @@ Where the index stands is in the ledger: a redeployed sensor, or a hand-over fro
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import dagster as dg
@@ -111,18 +112,18 @@ def _request(group: Sequence[Due], epoch: str, failed: int) -> dg.RunRequest:
 @dg.sensor(job=index_job, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
 def changed_documents(context: dg.SensorEvaluationContext, tidemark: dg.ResourceParam[Open]) -> dg.SensorResult:
     """Asks for runs for the partitions that have events beyond the ledger's position."""
+    busy = in_flight(context.instance)  # first: a run that ends now would leave an old position and an idle partition
     state, positions, members = asyncio.run(_look(tidemark))
     if members:
         return dg.SensorResult(skip_reason=f"the stream lane works: its consumer group has {members} members")
-    return decide(context.instance, state, positions, time.time())
+    return decide(context.instance, state, positions, busy, time.time())
 
 
 def decide(
-    instance: dg.DagsterInstance, state: TopicState, positions: Mapping[int, int], now: float
+    instance: dg.DagsterInstance, state: TopicState, positions: Mapping[int, int], busy: AbstractSet[int], now: float
 ) -> dg.SensorResult:
     """Requests, or the reasons why there are none."""
     due = due_ranges(state, positions)
-    busy = _busy(instance) if due else set()
     ready: dict[Due, Attempts] = {}
     reasons = []
     for each in due:
@@ -171,7 +172,7 @@ async def _positions(services: Services, state: TopicState) -> dict[int, int]:
     return positions
 
 
-def _busy(instance: dg.DagsterInstance) -> set[int]:
+def in_flight(instance: dg.DagsterInstance) -> set[int]:
     runs: Sequence[dg.DagsterRun] = instance.get_runs(RunsFilter(job_name=index_job.name, statuses=_IN_FLIGHT))
     return {int(tag.removeprefix(TAG)) for run in runs for tag in run.tags if tag.startswith(TAG)}
 

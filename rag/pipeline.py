@@ -92,7 +92,8 @@ class Pipeline:
     async def parse(self, batch: Batch, *, admit: Admit, force: bool = False) -> Batch:
         """Look at the current state of each source object, ask for admission, and parse what is new.
 
-        Documents whose recorded version is the current one drop out, unless ``force``. Absent ones become DELETED, unreadable
+        Documents whose recorded version is the current one drop out, unless ``force``, or unless an event of this very range
+        was the last to change them: their news may be untold. Absent ones become DELETED, unreadable
         ones DEAD, refused ones SUPPRESSED. Raises Unavailable when a source cannot be asked, for the whole batch.
         """
         with span("documents.parse", documents=len(batch.works)), STEP_SECONDS.labels("parse").time():
@@ -173,7 +174,7 @@ class Pipeline:
         async def one(work: Work) -> Work | None:
             if work.document_id in refused:
                 return suppressed(work)
-            # Applied by an event of this very range, before a crash that may have kept the news back: again, at no cost.
+            # Applied by an event of this very range, before a crash that may have kept the news back: again, without embedding.
             is_untold = due is not None and due.covers(recorded[work.document_id].cause)
             async with few:
                 with span("documents.read"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from rag.errors import Rejected
 from rag.ids import Ids
 from rag.models import DocumentStatus, ObjectState, Recorded, SourceObject, Work
 from rag.ports import ObjectStore
-from rag.sources import SUBJECTS_LABEL, TITLE_LABEL, Source, Sources, split_label
+from rag.sources import PRINCIPALS_LABEL, SUBJECTS_LABEL, TITLE_LABEL, Source, Sources, split_label
 from rag.work import dead
 
 
@@ -49,15 +50,15 @@ class Reader:
         return Reading(labelled, found if labelled.status is DocumentStatus.LIVE else None)
 
     async def _refused(self, work: Work) -> Work:
-        """With the version that could not be read: it is not tried again before it changes."""
+        """With the version that is too large: it is not tried again before it changes. What has changed since is left to its event."""
         try:
             source = self.sources.owner(work.source, work.tenant, work.uri)
             state = await self.objects.head(work.uri)
         except Rejected:
             return work
-        if state is None:
+        if state is None or state.size <= self.max_bytes:
             return work
-        principals = source.access(work.uri, state.labels).principals
+        principals = _principals(source, work.uri, state.labels)
         return replace(work, version=state.version, stamp=state.stamp, principals=principals)
 
     def _labelled(self, work: Work, found: SourceObject, source: Source) -> Work:
@@ -70,16 +71,16 @@ class Reader:
             stamp=state.stamp,
             content_hash=self.ids.content_hash(work.tenant, found.content),
             media_type=state.media_type or "",
+            principals=_principals(source, work.uri, state.labels),
         )
         if not all(label.isprintable() for label in state.labels.values()):
-            return dead(replace(seen, principals=source.principals), "bad_label")
+            return dead(seen, "bad_label")
         subjects = {
             self.ids.subject_id(work.tenant, each) for each in split_label(state.labels.get(SUBJECTS_LABEL, ""))
         }
         return replace(
             seen,
             title=state.labels.get(TITLE_LABEL, ""),
-            principals=source.access(work.uri, state.labels).principals,
             subjects=tuple(sorted(subjects)),
         )
 
@@ -89,4 +90,11 @@ def _is_settled(recorded: Recorded, state: ObjectState | None, source: Source) -
     if state is None:
         return recorded.status is DocumentStatus.DELETED
     known = recorded.status in {DocumentStatus.LIVE, DocumentStatus.DEAD} and state.version == recorded.version
-    return known and source.access(recorded.uri, state.labels).principals == recorded.principals
+    return known and _principals(source, recorded.uri, state.labels) == recorded.principals
+
+
+def _principals(source: Source, uri: str, labels: Mapping[str, str]) -> tuple[str, ...]:
+    """Who may see the document. A label that is no plain text lets nobody: what it meant to say may be stricter than the rules."""
+    if not labels.get(PRINCIPALS_LABEL, "").isprintable():
+        return ()
+    return source.access(uri, labels).principals

@@ -110,6 +110,7 @@ def index_spec(embedder: Embedder, sparse: SparseEncoder, limits: chunking.Chunk
         "parsing": parsing.VERSION,
         "unstructured": version("unstructured"),
         "pypdfium2": version("pypdfium2"),
+        "lingua": version("lingua-language-detector"),
         "embedder": embedder.fingerprint,
         "sparse": sparse.fingerprint,
         "payload": indexing.VERSION,

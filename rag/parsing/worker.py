@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rag.errors import Rejected
@@ -74,9 +75,8 @@ def preload() -> None:
         with contextlib.suppress(Rejected):
             wire.dump(parse(content, name))
     # A detector reads each part of its model for ten milliseconds when a text first has need of it: much and various English.
-    detector().detect_language_of(
-        " ".join(str(vars(module).get("__doc__")) for module in [*sys.modules.values()])[:_PROSE]
-    )
+    documented = [module for module in [*sys.modules.values()] if isinstance(module, ModuleType)]
+    detector().detect_language_of(" ".join(str(vars(module).get("__doc__")) for module in documented)[:_PROSE])
     gc.collect()
     gc.freeze()  # so that a child's collector does not copy the pages it only looks at
 

@@ -8,12 +8,17 @@ from dagster import DagsterRunStatus
 
 from assets.definitions import defs
 from assets.partitions import EVENTS
-from assets.sensors import RANGE_TAGS, Attempts, Due, decide, due_ranges, requests
+from assets.sensors import RANGE_TAGS, Attempts, Due, due_ranges, in_flight, requests
+from assets.sensors import decide as decide_on
 from rag.ports import TopicState
 
 NOW = 1_800_000_000.0
 RANGES = {0: (0, 0), 1: (0, 5), 2: (40, 50)}
 STATE = TopicState("documents.changed.v1", "epoch-1", RANGES)
+
+
+def decide(instance: dg.DagsterInstance, state: TopicState, positions: dict[int, int], now: float) -> dg.SensorResult:
+    return decide_on(instance, state, positions, in_flight(instance), now)
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ RESULT = {
     ],
     "assetMaterializations": [
         {"assetKey": {"path": ["embeddings"]}, "metadataEntries": [
-            {"label": "embedded", "intValue": 7}, {"label": "seconds", "floatValue": 9.5}, {"label": "note"}]},
+            {"label": "embedded", "intValue": 4}, {"label": "seconds", "floatValue": 9.5}, {"label": "note"}]},
+        {"assetKey": {"path": ["embeddings"]}, "metadataEntries": [{"label": "embedded", "intValue": 3}]},
     ],
 }  # fmt: skip
 

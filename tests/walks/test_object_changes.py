@@ -13,10 +13,11 @@ from rag.adapters.memory.events import MemoryEventLog
 from rag.announcements import Notice, publish
 from rag.arrivals import CHANGED, DEAD, INDEXED
 from rag.artifacts import CONTAINER
-from rag.errors import Unavailable
+from rag.errors import Rejected, Unavailable
 from rag.indexing import sweep
 from rag.pipeline import LaneStopped
 from rag.work import Report
+from schemas.topics import TOPICS
 from tests.fakes.world import IDS, SOURCE, SPEC, TEXT, World
 
 
@@ -209,6 +210,8 @@ async def test_a_crash_before_the_commit_repairs_itself(world: World, monkeypatc
 async def test_a_crash_between_the_commit_and_its_news_loses_none(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    one_partition = {CHANGED: replace(TOPICS[CHANGED], partitions=1)}
+    world.log = MemoryEventLog({**TOPICS, **one_partition})
     await world.put("a.md")
     await world.put("b.pdf", b"%PDF-1.4 broken")
     publish = world.log.publish
@@ -220,13 +223,50 @@ async def test_a_crash_between_the_commit_and_its_news_loses_none(
     with pytest.raises(Unavailable):
         await world.work()
     assert "Three ropes" in await world.found("ropes")
+    assert (await world.row("b.pdf")).reason == "corrupt"
     monkeypatch.setattr(world.log, "publish", publish)
     report = await world.work()
-    while (await world.work()).documents:
-        pass
+    assert report.documents == 2
+    assert (await world.work()).documents == 0
     assert sorted(event.state.value for event in await world.told(INDEXED)) == ["dead", "live"]
     assert [event.reason for event in await world.told(DEAD)] == ["corrupt"]
     assert report.embedded == 0
+
+
+async def test_what_shrinks_while_it_is_refused_is_read_with_its_own_event(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.put("a.md", b"x" * 10_001)
+    get = world.objects.get
+
+    async def overtaken(uri: str, *, limit: int | None = None) -> Any:
+        try:
+            return await get(uri, limit=limit)
+        except Rejected:
+            await world.put("a.md")
+            raise
+
+    monkeypatch.setattr(world.objects, "get", overtaken)
+    assert (await world.work()).dead == 1
+    monkeypatch.setattr(world.objects, "get", get)
+    await world.work()
+    assert "Three ropes" in await world.found("ropes")
+
+
+@pytest.mark.parametrize(
+    ("labels", "seen_by"),
+    [({"title": "nul \x00"}, ("group:finance",)), ({"title": "x\n", "principals": "user:carol"}, ("user:carol",)),
+     ({"principals": "user:carol\n"}, ())],
+)  # fmt: skip
+async def test_a_document_with_a_bad_label_is_shown_to_nobody_who_may_not_see_it(
+    world: World, labels: dict[str, str], seen_by: tuple[str, ...]
+) -> None:
+    await world.put("finance/secret.md", **labels)
+    await world.work()
+    row = await world.row("finance/secret.md")
+    assert (row.reason, row.principals) == ("bad_label", seen_by)
+    await world.tell("finance/secret.md")
+    assert (await world.work()).documents == 0
 
 
 async def test_forged_and_undecodable_events_touch_no_document(world: World) -> None:
