@@ -65,6 +65,10 @@ class Settings(BaseSettings):
     kafka_bootstrap: str = Field("127.0.0.1:19092", description="host:port, comma-separated")
     kafka_partitions: int = _KAFKA_PARTITIONS
     run_partitions: int = _RUN_PARTITIONS
+    kafka_client_config: Path | None = Field(
+        None,
+        description="file of key=value lines: TLS, SASL and credentials for Kafka and registry (schemas/clients.py)",
+    )
     schema_registry_url: str = Field("http://127.0.0.1:18081/apis/ccompat/v7", description="Confluent-compatible")
 
     # stores

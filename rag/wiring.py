@@ -28,6 +28,7 @@ from rag.ports import AnswerCache, Embedder, EventLog, Generator, Reranker, Spar
 from rag.reading import Reader
 from rag.settings import Settings
 from rag.sources import Sources
+from schemas.clients import client_options
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
     objects = _objects(settings)
     limits = chunking.ChunkSettings()
     spec = index_spec(embedder, sparse, limits)
+    client = client_options(settings.kafka_client_config)
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(
             open_ledger(settings.database_url.get_secret_value(), pool_size=settings.database_pool)
@@ -68,7 +70,12 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
             QdrantIndex.open(settings.qdrant_url, _plain(settings.qdrant_api_key))
         )
         events = await stack.enter_async_context(
-            KafkaEventLog.open(settings.kafka_bootstrap, settings.schema_registry_url)
+            KafkaEventLog.open(
+                settings.kafka_bootstrap,
+                settings.schema_registry_url,
+                options=client.kafka,
+                registry_options=client.registry,
+            )
         )
         answers = await stack.enter_async_context(RedisAnswerCache.open(settings.redis_url.get_secret_value()))
         pipeline = Pipeline(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from schemas import compatibility, contracts, documentation, generation
+from schemas.clients import client_options, pairs
 from schemas.topics import DOCUMENT_PARTITIONS, TOPICS, topics
 
 ROOT = Path(__file__).parent.parent
@@ -101,39 +102,28 @@ def _register(options: argparse.Namespace, parser: argparse.ArgumentParser) -> i
     from schemas.registration import CannotRegister, register_schemas, register_topics
     from schemas.registry import ConfluentRegistry, IncompatibleSchema
 
-    named = _pairs(options.env_file)
+    try:
+        named, client = pairs(options.env_file), client_options(options.client_config)
+    except (OSError, ValueError) as error:
+        return _report([str(error)])
     bootstrap = options.bootstrap or named.get("KAFKA_BOOTSTRAP")
     url = options.registry or named.get("SCHEMA_REGISTRY_URL")
     if not bootstrap or not url:
         parser.error(
             "register needs --bootstrap and --registry, or --env-file with KAFKA_BOOTSTRAP and SCHEMA_REGISTRY_URL"
         )
-    prefix, client = "schema.registry.", _pairs(options.client_config)
-    kafka = {name: value for name, value in client.items() if not name.startswith(prefix)}
-    registry = {
-        name.removeprefix(prefix): int(value) if value.isdecimal() else value
-        for name, value in client.items()
-        if name.startswith(prefix)
-    }
     table = topics(options.partitions or int(named.get("KAFKA_PARTITIONS", DOCUMENT_PARTITIONS))).values()
     try:
         register_topics(
-            AdminClient({"log_level": 2, **kafka, "bootstrap.servers": bootstrap}),
+            AdminClient({"log_level": 2, **client.kafka, "bootstrap.servers": bootstrap}),
             table,
             print,
             replication=options.replication,
         )
-        register_schemas(ConfluentRegistry(url, registry), table, print)
+        register_schemas(ConfluentRegistry(url, client.registry), table, print)
     except (CannotRegister, RegistryUnavailable, IncompatibleSchema) as error:
         return _report([str(error)])
     return 0
-
-
-def _pairs(path: Path | None) -> Mapping[str, str]:
-    """KEY=value lines; blank ones and comments are skipped."""
-    lines = path.read_text().splitlines() if path else []
-    pairs = (line.partition("=") for line in lines if line.strip() and not line.lstrip().startswith("#"))
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _events() -> str:

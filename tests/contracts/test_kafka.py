@@ -195,6 +195,13 @@ async def test_a_dead_registry_is_unavailable_and_turns_no_record_into_poison(
             await blind.publish(CHANGED, [(event.document_id, event)])
 
 
+async def test_client_options_reach_kafka(event_servers: Mapping[str, str]) -> None:
+    bootstrap, registry = event_servers["KAFKA_BOOTSTRAP"], event_servers["SCHEMA_REGISTRY_URL"]
+    async with KafkaEventLog.open(bootstrap, registry, options={"security.protocol": "SSL"}) as encrypted:
+        with pytest.raises(Unavailable):  # the broker speaks no TLS
+            await encrypted.describe(CHANGED)
+
+
 async def test_an_unregistered_schema_is_unavailable_and_says_what_to_do(event_servers: Mapping[str, str]) -> None:
     row = replace(TOPICS[CHANGED], name=f"unregistered.{uuid.uuid4().hex}")
     async with KafkaEventLog.open(
