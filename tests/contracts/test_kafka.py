@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
+import httpx
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
@@ -88,7 +89,7 @@ async def test_a_plain_confluent_client_reads_what_the_log_published(
     await log.publish(CHANGED, [(event.document_id, event)], headers={"traceparent": "00-aa-bb-01"})
     record = await find(log, event.document_id)
     message = raw(event_servers["KAFKA_BOOTSTRAP"], record.partition, record.offset)
-    registry = SchemaRegistryClient({"url": event_servers["SCHEMA_REGISTRY_URL"]})
+    registry = SchemaRegistryClient({"url": event_servers["SCHEMA_REGISTRY_URL"], "timeout": 10})
     read = AvroDeserializer(registry)(message.value(), SerializationContext(CHANGED, MessageField.VALUE))
     assert read["uri"] == event.uri
     assert read["occurred_at"] == NOW
@@ -104,7 +105,7 @@ async def test_the_wire_format_needs_nothing_but_the_registry_and_avro(
     record = await find(log, event.document_id)
     data = raw(event_servers["KAFKA_BOOTSTRAP"], record.partition, record.offset).value()
     magic, schema_id = struct.unpack(">bI", data[:5])
-    written = SchemaRegistryClient({"url": event_servers["SCHEMA_REGISTRY_URL"]}).get_schema(schema_id)
+    written = SchemaRegistryClient({"url": event_servers["SCHEMA_REGISTRY_URL"], "timeout": 10}).get_schema(schema_id)
     assert magic == 0
     schema: Any = json.loads(written.schema_str)
     assert fastavro.schemaless_reader(io.BytesIO(data[5:]), schema, schema)["document_id"] == event.document_id
@@ -114,7 +115,7 @@ async def test_the_log_reads_what_a_plain_confluent_client_published(
     log: KafkaEventLog, event_servers: Mapping[str, str]
 ) -> None:
     event = replace(an_event(), kind=ChangeKind.DELETED)
-    registry = SchemaRegistryClient({"url": event_servers["SCHEMA_REGISTRY_URL"]})
+    registry = SchemaRegistryClient({"url": event_servers["SCHEMA_REGISTRY_URL"], "timeout": 10})
     serializer = AvroSerializer(registry, json.dumps(contracts.current(CHANGED)), conf={"auto.register.schemas": False})
     values = {name: getattr(event, name) for name in DocumentChanged.__slots__}
     producer = Producer({"bootstrap.servers": event_servers["KAFKA_BOOTSTRAP"], "log_level": 2})
@@ -193,6 +194,12 @@ async def test_a_dead_registry_is_unavailable_and_turns_no_record_into_poison(
             await blind.read(CHANGED, record.partition, record.offset, record.offset + 1)
         with pytest.raises(Unavailable, match=CHANGED):
             await blind.publish(CHANGED, [(event.document_id, event)])
+
+
+def test_the_registry_answers_every_time_that_it_does_not_know_a_path(event_servers: Mapping[str, str]) -> None:
+    with httpx.Client(base_url=event_servers["SCHEMA_REGISTRY_URL"], timeout=10) as client:
+        statuses = {client.get(f"/associations/resources/-/{CHANGED}").status_code for _ in range(300)}
+    assert statuses == {404}
 
 
 async def test_client_options_reach_kafka(event_servers: Mapping[str, str]) -> None:

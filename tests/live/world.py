@@ -109,7 +109,7 @@ class World:
 
     def events(self, topic: str) -> list[dict[str, Any]]:
         """Every record of a topic as Confluent's own deserializer reads it."""
-        registry = SchemaRegistryClient({"url": self.env["SCHEMA_REGISTRY_URL"]})
+        registry = SchemaRegistryClient({"url": self.env["SCHEMA_REGISTRY_URL"], "timeout": 10, "max.retries": 3})
         read = AvroDeserializer(registry)
         consumer = Consumer({
             "bootstrap.servers": self.env["KAFKA_BOOTSTRAP"], "group.id": "story", "enable.partition.eof": True,
