@@ -196,10 +196,16 @@ async def test_a_dead_registry_is_unavailable_and_turns_no_record_into_poison(
             await blind.publish(CHANGED, [(event.document_id, event)])
 
 
-def test_the_registry_answers_every_time_that_it_does_not_know_a_path(event_servers: Mapping[str, str]) -> None:
-    with httpx.Client(base_url=event_servers["SCHEMA_REGISTRY_URL"], timeout=10) as client:
-        statuses = {client.get(f"/associations/resources/-/{CHANGED}").status_code for _ in range(300)}
-    assert statuses == {404}
+def test_the_registry_answers_for_a_path_that_it_does_not_know(event_servers: Mapping[str, str]) -> None:
+    """Confluent's deserializer asks one first. As configured by default, the registry leaves four of these without an answer."""
+    unanswered = 0
+    with httpx.Client(base_url=event_servers["SCHEMA_REGISTRY_URL"], timeout=2) as client:
+        for _ in range(600):
+            try:
+                assert client.get(f"/associations/resources/-/{CHANGED}").status_code == 404
+            except httpx.TimeoutException:
+                unanswered += 1
+    assert unanswered <= 1
 
 
 async def test_client_options_reach_kafka(event_servers: Mapping[str, str]) -> None:
