@@ -65,9 +65,9 @@ async def chunks(context: dg.AssetExecutionContext, tidemark: dg.ResourceParam[O
     async with tidemark() as services:
         for key in context.partition_keys:
             started = time.perf_counter()
-            batch, is_handed_on = await _handed_on(context, key, services, "parsed_documents")
+            batch, is_backfill = await _handed_on(context, key, services, "parsed_documents")
             with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
-                cut = await services.pipeline.chunk(batch, force=_is_backfill(batch, is_handed_on))
+                cut = await services.pipeline.chunk(batch, force=is_backfill)
             await services.ledger.save(context.run.run_id, "chunks", cut)
             _describe(context, key, started, documents=len(cut.works))
 
@@ -78,9 +78,9 @@ async def embeddings(context: dg.AssetExecutionContext, tidemark: dg.ResourcePar
     async with tidemark() as services:
         for key in context.partition_keys:
             started = time.perf_counter()
-            batch, is_handed_on = await _handed_on(context, key, services, "chunks")
+            batch, is_backfill = await _handed_on(context, key, services, "chunks")
             with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
-                embedded = await services.pipeline.embed(batch, force=_is_backfill(batch, is_handed_on))
+                embedded = await services.pipeline.embed(batch, force=is_backfill)
             await services.ledger.save(context.run.run_id, "embeddings", embedded)
             fresh = sum(work.fresh for work in embedded.works)
             _describe(context, key, started, documents=len(embedded.works), embedded=fresh)
@@ -98,7 +98,7 @@ async def vector_index(context: dg.AssetExecutionContext, tidemark: dg.ResourceP
     async with tidemark() as services:
         for key in context.partition_keys:
             started = time.perf_counter()
-            batch, is_handed_on = await _handed_on(context, key, services, "embeddings")
+            batch, is_backfill = await _handed_on(context, key, services, "embeddings")
             report = Report()
             if not await _is_applied(batch, services):
                 with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
@@ -106,7 +106,7 @@ async def vector_index(context: dg.AssetExecutionContext, tidemark: dg.ResourceP
                         batch,
                         admit=admit(services.ledger),
                         tell=partial(announce, batch=batch, events=services.events),
-                        force=_is_backfill(batch, is_handed_on),
+                        force=is_backfill,
                     )
             if batch.range:
                 await services.ledger.advance(batch.index_id, batch.range)
@@ -174,14 +174,15 @@ async def _batch(
 
 
 async def _handed_on(context: dg.AssetExecutionContext, key: str, services: Services, step: str) -> tuple[Batch, bool]:
-    """What ``step`` left in this run, or in the runs that this one goes on from; else the whole partition."""
+    """What ``step`` left in this run, or in the runs that this one goes on from; else the whole partition. And whether it is a
+    backfill, which derives everything again."""
     run: dg.DagsterRun | None = context.run
     while run is not None:
         batch = await services.ledger.load(run.run_id, step, int(key))
         if batch and batch.index_id == services.spec.index_id:
-            return batch, True
+            return batch, batch.range is None
         run = context.instance.get_run_by_id(run.parent_run_id) if run.parent_run_id else None
-    return await services.pipeline.partition(int(key), run_id=context.run.run_id), False
+    return await services.pipeline.partition(int(key), run_id=context.run.run_id), True
 
 
 async def _is_applied(batch: Batch, services: Services) -> bool:
@@ -190,10 +191,6 @@ async def _is_applied(batch: Batch, services: Services) -> bool:
         return False
     positions = await services.ledger.positions(batch.index_id, batch.range.topic, batch.range.epoch)
     return positions.get(batch.partition, 0) >= batch.range.end
-
-
-def _is_backfill(batch: Batch, is_handed_on: bool) -> bool:
-    return not is_handed_on or batch.range is None
 
 
 async def _mirror(context: dg.AssetExecutionContext, services: Services, done: OffsetRange) -> None:

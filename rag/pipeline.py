@@ -26,26 +26,9 @@ from rag.models import (
     SourceObject,
     Work,
 )
-from rag.ports import (
-    Catalog,
-    Delta,
-    Embedder,
-    EmbeddingCache,
-    Ledger,
-    Parser,
-    SparseEncoder,
-    Tokenizer,
-    VectorIndex,
-)
+from rag.ports import Catalog, Delta, Embedder, EmbeddingCache, Ledger, Parser, SparseEncoder, Tokenizer, VectorIndex
 from rag.reading import Reader
-from rag.telemetry import (
-    CHUNKS_EMBEDDED,
-    CHUNKS_REUSED,
-    STEP_SECONDS,
-    TOKENS_EMBEDDED,
-    logger,
-    span,
-)
+from rag.telemetry import CHUNKS_EMBEDDED, CHUNKS_REUSED, STEP_SECONDS, TOKENS_EMBEDDED, logger, span
 from rag.work import CHUNKS, PARSED, VECTORS, Planned, Report, afresh, backfill, dead, reported, suppressed, windows
 
 _log = logger(__name__)
@@ -92,9 +75,9 @@ class Pipeline:
     async def parse(self, batch: Batch, *, admit: Admit, force: bool = False) -> Batch:
         """Look at the current state of each source object, ask for admission, and parse what is new.
 
-        Documents whose recorded version is the current one drop out, unless ``force``, or unless an event of this very range
-        was the last to change them: their news may be untold. Absent ones become DELETED, unreadable
-        ones DEAD, refused ones SUPPRESSED. Raises Unavailable when a source cannot be asked, for the whole batch.
+        Documents whose recorded version is the current one drop out, unless ``force``, or unless an event of this very range was
+        the last to change them: their news may be untold. Absent ones become DELETED, unreadable ones DEAD, refused ones
+        SUPPRESSED. Raises Unavailable when a source cannot be asked, for the whole batch.
         """
         with span("documents.parse", documents=len(batch.works)), STEP_SECONDS.labels("parse").time():
             parsed: list[Work] = []

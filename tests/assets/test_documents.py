@@ -172,8 +172,8 @@ async def test_a_run_goes_on_from_what_any_run_before_it_left(world: World) -> N
         run=SimpleNamespace(run_id="third", parent_run_id="second"), instance=SimpleNamespace(get_run_by_id=runs.get)
     )
     services: Any = SimpleNamespace(ledger=world.ledger, spec=SPEC, pipeline=world.pipeline)
-    assert await _handed_on(context, str(number), services, "parsed_documents") == (batch, True)
-    assert (await _handed_on(context, str(number), services, "chunks"))[1] is False
+    assert await _handed_on(context, str(number), services, "parsed_documents") == (batch, False)
+    assert (await _handed_on(context, str(number), services, "chunks"))[1] is True
 
 
 async def test_a_range_that_an_earlier_attempt_finished_is_not_applied_again(world: World) -> None:
