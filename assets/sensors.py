@@ -57,12 +57,11 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Offsets of one partition that wait to be processed. ``lost`` counts those the log no longer holds."""
+    """Offsets of one partition that wait to be processed."""
 
     partition: int
     start: int
     end: int
-    lost: int = 0
 
 
 def due_ranges(state: TopicState, positions: Mapping[int, int]) -> list[Due]:
@@ -74,9 +73,8 @@ def due_ranges(state: TopicState, positions: Mapping[int, int]) -> list[Due]:
     for partition, (low, end) in sorted(state.bounds.items()):
         position = positions.get(partition)
         start = low if position is None else max(position, low)
-        lost = 0 if position is None else start - position
         if start < end:
-            due.append(Due(partition, start, min(end, start + EVENTS), lost))
+            due.append(Due(partition, start, min(end, start + EVENTS)))
     return due
 
 
@@ -127,11 +125,6 @@ def decide(
     ready: dict[Due, Attempts] = {}
     reasons = []
     for each in due:
-        if each.lost:
-            EVENTS_LOST.inc(each.lost)
-            _log.error(
-                "events.lost", partition=each.partition, lost=each.lost, remedy="run the reconcile of every source"
-            )
         if each.partition in busy:
             reasons.append(f"partition {each.partition}: a run is in flight")
             continue

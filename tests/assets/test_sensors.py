@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
+from prometheus_client import REGISTRY
 
 from assets.definitions import defs
 from assets.partitions import EVENTS
-from assets.sensors import RANGE_TAGS, Attempts, Due, due_ranges, in_flight, requests
+from assets.sensors import RANGE_TAGS, Attempts, Due, _alarm, due_ranges, in_flight, requests
 from assets.sensors import decide as decide_on
 from rag.ports import TopicState
 
@@ -40,8 +41,14 @@ def keys(result: dg.SensorResult) -> list[str]:
     return [str(each.run_key) for each in result.run_requests or []]
 
 
-def test_ranges_start_at_the_position_and_lost_events_are_counted() -> None:
-    assert due_ranges(STATE, {1: 3, 2: 10}) == [Due(1, 3, 5), Due(2, 40, 50, lost=30)]
+def test_ranges_start_at_the_position_or_at_the_first_event_that_is_held() -> None:
+    assert due_ranges(STATE, {1: 3, 2: 10}) == [Due(1, 3, 5), Due(2, 40, 50)]
+
+
+def test_lost_events_are_counted_once_whichever_end_of_the_log_they_are_missing_from() -> None:
+    before = REGISTRY.get_sample_value("tidemark_events_lost_total") or 0.0
+    _alarm(STATE, {0: 7, 1: 3, 2: 10})
+    assert REGISTRY.get_sample_value("tidemark_events_lost_total") == before + 7 + 30
 
 
 def test_a_partition_never_read_starts_at_what_the_log_still_holds() -> None:
