@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from evals import offline, sample
+from evals import offline, sample_corpus
 from evals.offline import Held
 from evals.quality import Quality, evaluate
 from evals.questions import QuestionSet, located
@@ -63,7 +63,7 @@ async def in_memory(
     embedder = Minilm.load(models)
     backend = offline.offline(embedder, embedder, Bm25Encoder(), ExtractiveGenerator(embedder))
     held = [Held(name, (asked_for.folder / name).read_bytes()) for name in asked_for.documents()]
-    if asked_for.folder == sample.SAMPLE / "documents":
+    if asked_for.folder == sample_corpus.SAMPLE / "documents":
         held += _rows()
     await offline.index(held, backend)
     return await evaluate(
@@ -79,7 +79,7 @@ async def in_memory(
 
 def _rows() -> Iterator[Held]:
     """The rows of the sample tables, as the warehouse source writes them."""
-    for name, rows in sample.tables().items():
+    for name, rows in sample_corpus.tables().items():
         table = Table(name.upper(), "ID", "UPDATED_AT", _TITLES.get(name))
         for row in rows:
             columns = {column.upper(): value for column, value in row.items()}

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from deploy.local import jars, lifecycle, survivors
+from deploy.local import jars, lifecycle, process_tree
 from deploy.local.errors import StackError
 from deploy.local.processes import table
 from deploy.local.stack import ROOT, Stack, open_stack, read_stack
@@ -51,8 +51,8 @@ def up(
             progress.advance(task)
 
         lifecycle.up(stack, parts, report)
-    processes = survivors.processes_of(stack.folder)
-    memory = sum(survivors.resident_megabytes(process) for process in processes)
+    processes = process_tree.processes_of(stack.folder)
+    memory = sum(process_tree.resident_megabytes(process) for process in processes)
     console.print(
         f"up in {time.monotonic() - fetched:.1f} s (with downloads {time.monotonic() - began:.1f} s), "
         f"{memory:.0f} MB in {len(processes)} processes; settings for clients in {stack.env_file}",
@@ -116,7 +116,7 @@ def logs(
 def demo(dir: Folder = DEFAULT) -> None:
     """Start everything, load the sample corpus, ask, and print the cited answer."""
     up(dir)
-    importlib.import_module("deploy.local.demo").run(dir.resolve(), console)
+    importlib.import_module("deploy.local.demo.walkthrough").run(dir.resolve(), console)
 
 
 def _down(folder: Path) -> None:
@@ -142,7 +142,7 @@ def _megabytes(pid: int) -> str:
     import psutil
 
     family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return f"{sum(survivors.resident_megabytes(process) for process in family):.0f}"
+    return f"{sum(process_tree.resident_megabytes(process) for process in family):.0f}"
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.local import dagster
+from deploy.local.dagster import instance
 from deploy.local.errors import StackError
 from deploy.local.stack import DOCUMENTS, INTERNAL, ROOT, Stack, environment
 from deploy.local.supervision import inherited
@@ -36,7 +36,7 @@ def steps() -> tuple[Step, ...]:
         Step("topics", create_topics, ("kafka", "compatibility")),
         Step("buckets", create_buckets, ("s3",)),
         Step("tables", create_tables, ("warehouse",)),
-        Step("instance", dagster.configure, ()),
+        Step("instance", instance.configure, ()),
     )
 
 
@@ -96,10 +96,10 @@ def create_tables(stack: Stack) -> None:
     """The tables that the snowflake source watches, empty until somebody fills them."""
     import snowflake.connector
 
-    from deploy.local import sample
-    from deploy.local.warehouse_connection import connection_parameters
+    from deploy.local.demo import loading
+    from deploy.local.snowflake.connection import connection_parameters
 
-    sample.create_tables(lambda: snowflake.connector.connect(**connection_parameters(environment(stack))))
+    loading.create_tables(lambda: snowflake.connector.connect(**connection_parameters(environment(stack))))
 
 
 def _client(stack: Stack, service: str) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from deploy.local import survivors
+from deploy.local import process_tree
 from deploy.local.bootstrap import Step, steps
 from deploy.local.errors import StackError
 from deploy.local.processes import Process, table
@@ -58,7 +58,7 @@ def up(stack: Stack, parts: Mapping[str, Part], report: Report) -> None:
     supervisor = Supervisor(stack)
     with exclusive(stack.folder):
         if not supervisor.alive():
-            survivors.end(stack.folder)
+            process_tree.end(stack.folder)
         for folder in ("logs", "inbox", "artifacts"):
             (stack.folder / folder).mkdir(exist_ok=True)
         supervisor.launch(table(stack))
@@ -78,7 +78,7 @@ def down(folder: Path, stack: Stack | None) -> int:
     Works as well when the supervisor was killed, and when somebody removed the folder under the running stack.
     """
     if not folder.exists():
-        return survivors.end(folder)
+        return process_tree.end(folder)
     with exclusive(folder):
         if stack is not None and (supervisor := Supervisor(stack)).alive():
             needed_by: dict[str, set[str]] = {process.name: set() for process in table(stack)}
@@ -88,7 +88,7 @@ def down(folder: Path, stack: Stack | None) -> int:
             _walk(needed_by, lambda name, _: supervisor.stop(name))
             supervisor.shutdown()
             _wait(lambda: not supervisor.alive())
-        return survivors.end(folder)
+        return process_tree.end(folder)
 
 
 def clean(folder: Path) -> None:
@@ -184,7 +184,7 @@ def _refuse_taken_ports(stack: Stack, processes: Collection[Process]) -> None:
     taken = [port for process in processes for port in process.ports if not is_free(stack.ports[port])]
     if taken:
         lines = (
-            f"port {stack.ports[port]} ({port}) is taken by {survivors.holder_of(stack.ports[port])}: "
+            f"port {stack.ports[port]} ({port}) is taken by {process_tree.holder_of(stack.ports[port])}: "
             f"stop it, or set {setting_of(port)} to another port, or use --free-ports"
             for port in taken
         )

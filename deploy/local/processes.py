@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from deploy.local import dagster, kafka, postgres, probes, redis, registry
+from deploy.local import kafka, postgres, probes, redis, schema_registry
+from deploy.local.dagster import instance
 from deploy.local.probes import Probe
 from deploy.local.stack import AUDIENCE, HOST, Stack
 
@@ -39,8 +40,8 @@ def infrastructure(stack: Stack) -> tuple[Process, ...]:
             ports=("kafka", "kafka_controller"), prepare=lambda: kafka.prepare(stack),
         ),
         Process(
-            "registry", registry.command(stack), probes.answers(port["registry"], "/apis/ccompat/v7/subjects"),
-            ports=("registry", "registry_management"), env=registry.env(stack),
+            "registry", schema_registry.command(stack), probes.answers(port["registry"], "/apis/ccompat/v7/subjects"),
+            ports=("registry", "registry_management"), env=schema_registry.env(stack),
         ),
         Process(
             "postgres", postgres.command(stack), probes.postgres(stack),
@@ -55,8 +56,8 @@ def infrastructure(stack: Stack) -> tuple[Process, ...]:
             "issuer", (*_server(stack, "issuer"), "--audience", AUDIENCE),
             probes.answers(port["issuer"], "/.well-known/openid-configuration"), ports=("issuer",),
         ),
-        Process("warehouse", _server(stack, "warehouse"), probes.answers(port["warehouse"], "/healthz"), ports=("warehouse",)),
-        Process("qdrant", _server(stack, "qdrant", "vectors"), probes.answers(port["qdrant"], "/healthz"), ports=("qdrant",)),
+        Process("warehouse", _server(stack, "warehouse", "snowflake"), probes.answers(port["warehouse"], "/healthz"), ports=("warehouse",)),
+        Process("qdrant", _server(stack, "qdrant"), probes.answers(port["qdrant"], "/healthz"), ports=("qdrant",)),
     )  # fmt: skip
 
 
@@ -65,18 +66,18 @@ def application(stack: Stack) -> tuple[Process, ...]:
     return (
         *(
             Process(
-                location, dagster.code_location(stack, location, module), probes.grpc(port[location]),
+                location, instance.code_location(stack, location, module), probes.grpc(port[location]),
                 ports=(location,), needs=("instance",), infrastructure=False,
             )
-            for location, module in dagster.LOCATIONS.items()
+            for location, module in instance.LOCATIONS.items()
         ),
         Process(
-            "dagster", dagster.webserver(stack), probes.dagster_webserver(port["dagster"], len(dagster.LOCATIONS)),
-            ports=("dagster",), needs=("databases", *dagster.LOCATIONS), infrastructure=False,
+            "dagster", instance.webserver(stack), probes.dagster_webserver(port["dagster"], len(instance.LOCATIONS)),
+            ports=("dagster",), needs=("databases", *instance.LOCATIONS), infrastructure=False,
         ),
         Process(
-            "daemon", dagster.daemon(stack), probes.dagster_daemon(stack),
-            needs=("databases", "topics", "ledger", "buckets", *dagster.LOCATIONS), infrastructure=False,
+            "daemon", instance.daemon(stack), probes.dagster_daemon(stack),
+            needs=("databases", "topics", "ledger", "buckets", *instance.LOCATIONS), infrastructure=False,
         ),
         Process(
             "consumers", (sys.executable, "-m", "consumers"), probes.answers(port["consumers"], "/healthz"),

@@ -21,9 +21,9 @@ from typing import Any
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from deploy.local.errors import StackError
+from deploy.local.process_tree import MARKER
 from deploy.local.processes import Process
 from deploy.local.stack import HOST, ROOT, Stack, environment, write_private
-from deploy.local.survivors import MARKER
 
 SOCKET_PATH_BYTES = 90  # of 107 (Linux) or 103 (macOS); supervisord adds its pid while it binds
 START_SECONDS = 15.0

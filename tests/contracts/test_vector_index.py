@@ -41,7 +41,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     folder = tmp_path_factory.mktemp("vectors")
-    command = [sys.executable, "-m", "deploy.local.vectors", "--port", port, "--data", str(folder / "data")]
+    command = [sys.executable, "-m", "deploy.local.qdrant", "--port", port, "--data", str(folder / "data")]
     log = (folder / "log").open("wb")
     environment = os.environ | {"QDRANT_API_KEY": KEY}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)

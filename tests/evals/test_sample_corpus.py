@@ -20,7 +20,7 @@ import pypdfium2
 import pypdfium2.raw
 import pytest
 
-from evals.sample import SAMPLE, Evidence, Question, documents, plain, questions, readers, tables
+from evals.sample_corpus import SAMPLE, Evidence, Question, documents, plain, questions, readers, tables
 
 DOCUMENTS = {f"{path.parent.name}/{path.name}": path for path in documents()}
 QUESTIONS = list(questions())

@@ -18,10 +18,10 @@ import pytest
 import uvicorn
 from typer.testing import CliRunner, Result
 
-from deploy.local.issuer import create_app as create_issuer
-from deploy.local.issuer_grants import Grants
-from deploy.local.issuer_keys import Keys
-from deploy.local.issuer_tokens import Issuer
+from deploy.local.issuer.app import create_app as create_issuer
+from deploy.local.issuer.grants import Grants
+from deploy.local.issuer.keys import Keys
+from deploy.local.issuer.tokens import Issuer
 from gateway.app import create_app
 from gateway.cli import app
 from gateway.identity import Verifier

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from redis import Redis
 
-from deploy.local import survivors
+from deploy.local import process_tree
 
 if TYPE_CHECKING:
     from tests.live.conftest import LocalStack
@@ -96,7 +96,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
 def test_everything_listens_on_the_loopback_address_only(infrastructure: LocalStack) -> None:
     listening = {
         connection.laddr.ip
-        for process in survivors.processes_of(infrastructure.folder)
+        for process in process_tree.processes_of(infrastructure.folder)
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     }
@@ -121,7 +121,7 @@ def test_a_process_that_dies_is_started_again(infrastructure: LocalStack) -> Non
 def test_state_survives_the_death_of_everything_at_once(infrastructure: LocalStack) -> None:
     put_everywhere(infrastructure)
     secrets = dict(infrastructure.env)
-    kill(survivors.processes_of(infrastructure.folder))
+    kill(process_tree.processes_of(infrastructure.folder))
     infrastructure.run("up", "--only", "infrastructure")
     assert read_everywhere(infrastructure) == ["record", "row", "key", "object", "file"]
     assert infrastructure.env == secrets
@@ -137,11 +137,11 @@ def test_up_takes_over_from_a_supervisor_that_was_killed(infrastructure: LocalSt
 
 def test_down_ends_what_a_killed_supervisor_left_and_keeps_state(infrastructure: LocalStack) -> None:
     kill([supervisor_of(infrastructure)])
-    assert survivors.processes_of(infrastructure.folder)
+    assert process_tree.processes_of(infrastructure.folder)
     infrastructure.run("down")
-    assert survivors.processes_of(infrastructure.folder) == []
+    assert process_tree.processes_of(infrastructure.folder) == []
     infrastructure.run("down")
     infrastructure.run("up", "--only", STORES)
     assert read_everywhere(infrastructure) == ["record", "row", "key", "object", "file"]
     infrastructure.run("down")
-    assert survivors.processes_of(infrastructure.folder) == []
+    assert process_tree.processes_of(infrastructure.folder) == []

@@ -22,7 +22,7 @@ from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from deploy.local.warehouse_connection import connection_parameters
+from deploy.local.snowflake.connection import connection_parameters
 
 Seen = TypeVar("Seen")
 PATIENCE = 240.0  # seconds: a machine may be busy, a story has to end

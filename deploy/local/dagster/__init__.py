@@ -1,0 +1,1 @@
+"""Dagster as the local stack runs it: its instance's settings and its processes."""

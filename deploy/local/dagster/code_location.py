@@ -1,0 +1,32 @@
+"""A Dagster code location whose runs start warm: ``python -m deploy.local.dagster.code_location MODULE ARGUMENTS OF dagster api grpc``.
+
+For every run Dagster spawns an interpreter, which then imports for seconds what the one before it imported. Here runs are forked from
+a process that has the definitions imported and does nothing else, so it has no thread, lock or connection that a fork could break.
+Where a run is a pod, the image's start takes its place.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from multiprocessing.context import BaseContext
+
+from dagster._cli import main as dagster
+
+
+def main() -> None:
+    module, *arguments = sys.argv[1:]
+    contexts = multiprocessing.get_context
+    multiprocessing.set_forkserver_preload([module])
+
+    def warm(method: str | None = None) -> BaseContext:
+        return contexts("forkserver" if method == "spawn" else method)
+
+    # Dagster's code server names its start method and takes no other; all else of the run stays as it is.
+    multiprocessing.get_context = warm  # type: ignore[assignment]
+    sys.argv = ["dagster", "api", "grpc", "-m", module, *arguments]
+    dagster()
+
+
+if __name__ == "__main__":
+    main()

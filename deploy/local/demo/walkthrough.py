@@ -1,0 +1,184 @@
+"""From nothing to a cited answer: load a corpus, show it arrive, ask with an OIDC token, print what came back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import snowflake.connector
+from authlib.integrations.httpx_client import OAuth2Client
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from deploy.local.demo import loading
+from deploy.local.errors import StackError
+from rag.arrivals import CHANGED
+from rag.ids import object_uri
+from rag.settings import Settings, load, snowflake_parameters
+from rag.wiring import Services, aws, services
+
+SECONDS = 900  # a corpus of one's own may be large; progress is shown, and no progress for this long is an error
+QUESTIONS = (  # a sentence, a sentence, a table on a later page, a row
+    "How many days a year may I log in from my parents' house in another country?",
+    "How long are our encrypted backups held?",
+    "The red light on my logger blinks four times, what is wrong?",
+    "What happened with the hay bale at the ford?",
+)
+
+
+@dataclass
+class Timings:
+    """Seconds by step, in order."""
+
+    steps: dict[str, float] = field(default_factory=dict)
+
+    def step(self, name: str) -> AbstractContextManager[None]:
+        return _Step(self, name)
+
+
+@dataclass
+class _Step(AbstractContextManager[None]):
+    timings: Timings
+    name: str
+    began: float = 0.0
+
+    def __enter__(self) -> None:
+        self.began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.timings.steps[self.name] = round(time.perf_counter() - self.began, 2)
+
+
+def run(folder: Path, console: Console) -> None:
+    """The stack of ``folder`` is up. Writes ``demo.json`` there."""
+    settings = load(folder)
+    own = os.environ.get("CORPUS")
+    corpus = Path(own).expanduser() if own else loading.DOCUMENTS
+    if not corpus.is_dir():
+        raise StackError(f"CORPUS={own} is no folder: name one with documents in it")
+    timings = Timings()
+    with timings.step("documents into S3"):
+        documents = loading.put_documents(aws(settings, "s3"), settings.s3_bucket, corpus)
+    console.print(f"S3          {documents.written} of {documents.found} objects put into s3://{settings.s3_bucket}")
+    rows = loading.Put(0, 0)
+    if not own:
+        with timings.step("rows into Snowflake"):
+            rows = loading.put_rows(lambda: snowflake.connector.connect(**snowflake_parameters(settings)))
+        console.print(f"Snowflake   {rows.written} of {rows.found} rows inserted")
+    with timings.step("searchable"):
+        embedded = asyncio.run(_arrive(settings, documents.keys, rows.found, console))
+    with httpx.Client(base_url=settings.gateway_url, timeout=60) as client:
+        with timings.step("token"):
+            client.headers["Authorization"] = f"Bearer {token(settings)}"
+        questions = (os.environ.get("QUESTION"),) if os.environ.get("QUESTION") else QUESTIONS
+        answers = [_ask(client, str(question), timings, console) for question in questions]
+    first = answers[0]
+    written = {
+        "question": first["question"],
+        "answer": first["answer"],
+        "citations": first["citations"],
+        "timings": timings.steps,
+        "embedded": embedded,
+        "answers": answers,
+    }
+    (folder / "demo.json").write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+    console.print("\nSeconds     " + ", ".join(f"{name} {seconds}" for name, seconds in timings.steps.items()))
+    console.print(f"Embedded    {embedded} chunks in this run")
+    console.print(f"Gateway     {settings.gateway_url}/docs   (log in as alice, bob, eve or dpo)")
+    console.print(f"Dagster     {settings.dagster_url}")
+    console.print(f"Written     {folder / 'demo.json'}; `make down` stops the stack", soft_wrap=True)
+
+
+def token(settings: Settings) -> str:
+    """Client credentials of the development client, by the discovery document of the issuer."""
+    found = httpx.get(f"{settings.oidc_issuer}/.well-known/openid-configuration", timeout=10).raise_for_status().json()
+    secret = settings.oidc_client_secret.get_secret_value() if settings.oidc_client_secret else None
+    with OAuth2Client(settings.oidc_client_id, secret, token_endpoint=found["token_endpoint"]) as client:
+        return str(client.fetch_token(grant_type="client_credentials")["access_token"])
+
+
+async def _arrive(settings: Settings, keys: Sequence[str], rows: int, console: Console) -> int:
+    """Follow the events until every document is in the index as it is now, or among the dead; returns what was embedded meanwhile."""
+    async with services(settings) as made:
+        bucket = f"s3://{settings.s3_bucket}"
+        uris = {object_uri(bucket, key) for key in keys}
+        stamps = {state.uri: state.stamp async for state in made.objects.list(bucket) if state.uri in uris}
+        before = await _embedded(made)
+        columns = (TextColumn("{task.description:<11}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console) as progress:
+            bars = {name: progress.add_task(name, total=None) for name in ("Kafka", "Dagster", "S3", "Snowflake")}
+            await _until(lambda: _show(made, stamps, rows, progress, bars))
+        counts = [row for name in ("s3", "snowflake") for row in (await _counts(made, name)).items()]
+        console.print("Index       " + ", ".join(f"{count} {status}" for status, count in counts))
+        return int(await _embedded(made) - before)
+
+
+async def _show(
+    made: Services, stamps: Mapping[str, str], rows: int, progress: Progress, bars: Mapping[str, TaskID]
+) -> tuple[bool, Any]:
+    """Draw the state once; (whether all is there, what tells progress from standstill)."""
+    state = await made.events.describe(CHANGED)
+    positions = await made.ledger.positions(made.spec.index_id, CHANGED, state.epoch)
+    events = sum(end for _, end in state.bounds.values())
+    held = await made.ledger.inventory(made.spec.index_id, "s3")
+    counts = await _counts(made, "snowflake")
+    done = {
+        "Kafka": (events, events),
+        "Dagster": (sum(positions.values()), events),
+        "S3": (sum(uri in held and held[uri][1] == stamp for uri, stamp in stamps.items()), len(stamps)),
+        "Snowflake": (min(rows, counts.get("live", 0) + counts.get("dead", 0)), rows),
+    }
+    for name, (completed, total) in done.items():
+        progress.update(bars[name], completed=completed, total=total, visible=total > 0)
+    return all(completed >= total for completed, total in done.values()), done
+
+
+async def _counts(made: Services, source: str) -> dict[str, int]:
+    return await made.ledger.counts(made.spec.index_id, source)
+
+
+async def _until(look: Callable[[], Any]) -> None:
+    """Look again until all is there; give up when nothing has moved for ``SECONDS``."""
+    moved, last = time.monotonic(), None
+    while True:
+        complete, seen = await look()
+        if complete:
+            return
+        if seen != last:
+            moved, last = time.monotonic(), seen
+        if time.monotonic() - moved > SECONDS:
+            raise StackError(f"nothing has moved for {SECONDS} s: see `python -m deploy.local logs` and Dagster's runs")
+        await asyncio.sleep(0.5)
+
+
+async def _embedded(made: Services) -> float:
+    totals = await made.ledger.totals()
+    return totals.get(("tidemark_chunks_embedded_total", ()), 0.0)
+
+
+def _ask(client: httpx.Client, question: str, timings: Timings, console: Console) -> dict[str, Any]:
+    with timings.step(f"answer {len([n for n in timings.steps if n.startswith('answer')]) + 1}"):
+        response = client.post("/v1/answers", json={"question": question})
+    if response.is_error:
+        raise StackError(f"the gateway answers {response.status_code} to {question!r}: {response.text[:500]}")
+    found: dict[str, Any] = response.json()
+    console.print(f"\n[bold]{escape(question)}[/bold]\n{escape(found['answer'])}")
+    for citation in found["citations"]:
+        page = f", page {citation['page']}" if citation["page"] else ""
+        event = (
+            f"partition {citation['partition']}, offset {citation['offset']}" if citation["offset"] >= 0 else "backfill"
+        )
+        console.print(
+            f"  [dim]\\[{citation['marker']}] {escape(citation['title'])}{page} · {escape(citation['uri'])} · "
+            f"{event} · run {citation['run_id'][:8]}[/dim]"
+        )
+    return {"question": question, **found}

@@ -1,0 +1,133 @@
+"""Names and aliases of collections, in one file that is replaced whole. A name never touches the file system."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from qdrant_client.http import models as rest
+
+from deploy.local import local_server
+from deploy.local.qdrant.collection import Collection
+from deploy.local.qdrant.errors import Refused, not_found, parse
+
+FORBIDDEN = set('<>:"/\\|?*\0\x1f')  # Qdrant's own rule
+
+
+@dataclass(frozen=True)
+class Names:
+    """Replaced, never changed: a reader sees all of a switch of aliases or nothing of it."""
+
+    collections: dict[str, Collection]
+    aliases: dict[str, str]
+
+
+class Registry:
+    def __init__(self, data: Path, index_from: int) -> None:
+        self.data, self.index_from = data, index_from
+        self.file, self.shards = data / "registry.json", data / "collections"
+        self.writing = asyncio.Lock()
+        self.names = Names({}, {})
+
+    def load(self) -> None:
+        """What a crash left between making a directory and writing its name down, or between forgetting and removing, goes."""
+        held = json.loads(self.file.read_text()) if self.file.exists() else {"collections": {}, "aliases": {}}
+        self.names = Names(
+            {
+                name: self._collection(name, one["directory"], one["created"])
+                for name, one in held["collections"].items()
+            },
+            held["aliases"],
+        )
+        self.shards.mkdir(exist_ok=True)
+        known = {collection.path for collection in self.names.collections.values()}
+        for stray in set(self.shards.iterdir()) - known:
+            shutil.rmtree(stray)
+
+    def _collection(self, name: str, directory: str, created: Any) -> Collection:
+        return Collection(name, self.shards / directory, parse(rest.CreateCollection, created), self.index_from)
+
+    def find(self, name: str) -> Collection:
+        """By name or alias."""
+        found = self.names.collections.get(self.names.aliases.get(name, name))
+        if found is None:
+            raise not_found(name)
+        return found
+
+    async def create(self, name: str, raw: Any) -> None:
+        _check(name)
+        async with self.writing:
+            if name in self.names.collections:
+                raise Refused(f"Wrong input: Collection `{name}` already exists!", 409)
+            if name in self.names.aliases:
+                raise Refused(
+                    f"Wrong input: Can't create collection with name {name}. Alias with the same name already exists"
+                )
+            collection = self._collection(name, uuid.uuid4().hex, raw)
+            try:
+                await collection.run(collection.create)
+            except BaseException:
+                shutil.rmtree(collection.path, ignore_errors=True)
+                raise
+            await self._become(replace(self.names, collections=self.names.collections | {name: collection}))
+
+    async def delete(self, name: str) -> bool:
+        async with self.writing:
+            collection = self.names.collections.get(name)
+            if collection is None:
+                return False
+            others = {one: held for one, held in self.names.collections.items() if one != name}
+            aliases = {alias: target for alias, target in self.names.aliases.items() if target != name}
+            await self._become(Names(others, aliases))
+        await collection.run(collection.close)
+        await asyncio.to_thread(shutil.rmtree, collection.path)
+        collection.thread.shutdown(wait=False)
+        return True
+
+    async def change_aliases(self, raw: Any) -> None:
+        """All of the actions or none."""
+        wanted = parse(rest.ChangeAliasesOperation, raw)
+        async with self.writing:
+            aliases = dict(self.names.aliases)
+            for action in wanted.actions:
+                self._act(aliases, action)
+            await self._become(replace(self.names, aliases=aliases))
+
+    def _act(self, aliases: dict[str, str], action: Any) -> None:
+        if isinstance(action, rest.CreateAliasOperation):
+            made = action.create_alias
+            _check(made.alias_name)
+            if made.collection_name not in self.names.collections:
+                raise not_found(made.collection_name)
+            if made.alias_name in self.names.collections:
+                raise Refused(f"Wrong input: Collection `{made.alias_name}` already exists!", 409)
+            aliases[made.alias_name] = made.collection_name
+        elif isinstance(action, rest.DeleteAliasOperation):
+            aliases.pop(action.delete_alias.alias_name, None)
+        else:
+            renamed = action.rename_alias
+            _check(renamed.new_alias_name)
+            if renamed.old_alias_name not in aliases:
+                raise Refused(f"Not found: Alias {renamed.old_alias_name} does not exists!", 404)
+            if renamed.new_alias_name in self.names.collections:
+                raise Refused(f"Wrong input: Collection `{renamed.new_alias_name}` already exists!", 409)
+            aliases[renamed.new_alias_name] = aliases.pop(renamed.old_alias_name)
+
+    async def _become(self, names: Names) -> None:
+        collections = {
+            name: {"directory": held.path.name, "created": held.created.model_dump(mode="json", exclude_none=True)}
+            for name, held in names.collections.items()
+        }
+        content = json.dumps({"collections": collections, "aliases": names.aliases}, indent=1).encode()
+        await asyncio.to_thread(local_server.replace, self.file, content, 0o600)
+        self.names = names
+
+
+def _check(name: str) -> None:
+    if not 1 <= len(name) <= 255 or name in {".", ".."} or set(name) & FORBIDDEN or not name.isprintable():
+        raise Refused(f'Wrong input: {name!r} is not a valid name: 1 to 255 printable characters, none of <>:"/\\|?*')

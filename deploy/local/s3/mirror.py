@@ -1,0 +1,122 @@
+"""The local bucket's copy on disk: one record per bucket, one per key, one file per body.
+
+Names come from clients and may be anything (`../`, NUL, a kilobyte of emoji), so they only ever appear hashed in paths
+and in full inside the records. A body is written under a new name before the record that mentions it, and removed after the
+record that no longer does; whatever a crash leaves between is swept at the next start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from deploy.local.local_server import replace, settle
+
+Record = dict[str, Any]
+
+
+class Mirror:
+    """Every method returns when its effect is on the disk. Not thread-safe for one key; different keys may run in parallel."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "buckets"
+        self.root.mkdir(parents=True, exist_ok=True)
+
+    def save_bucket(self, name: str, record: Record) -> None:
+        for part in ("keys", "bodies"):
+            (self._bucket(name) / part).mkdir(parents=True, exist_ok=True)
+        settle(self.root)
+        replace(self._bucket(name) / "bucket.json", _encode(record))
+
+    def has_bucket(self, name: str) -> bool:
+        return (self._bucket(name) / "bucket.json").exists()
+
+    def drop_bucket(self, name: str) -> None:
+        directory = self._bucket(name)
+        (directory / "bucket.json").unlink(missing_ok=True)  # from here it is debris, whatever happens next
+        settle(directory)
+        shutil.rmtree(directory)
+
+    def save_body(self, bucket: str, content: bytes) -> Path:
+        identifier = uuid.uuid4().hex
+        path = self._bucket(bucket) / "bodies" / identifier[:2] / identifier
+        path.parent.mkdir(exist_ok=True)
+        with path.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        settle(path.parent)
+        return path
+
+    def body(self, bucket: str, identifier: str) -> Path:
+        return self._bucket(bucket) / "bodies" / identifier[:2] / identifier
+
+    def save_key(self, bucket: str, key: str, versions: list[Record]) -> None:
+        """`versions` in the order they were written; none of them means the key is gone."""
+        path = self._key(bucket, key)
+        before = _bodies(_decode(path)) if path.exists() else set()
+        record = {"key": key, "versions": versions}
+        if versions:
+            path.parent.mkdir(exist_ok=True)
+            replace(path, _encode(record))
+        elif path.exists():
+            path.unlink()
+            settle(path.parent)
+        for body in before - _bodies(record):
+            self.body(bucket, body).unlink()
+
+    def buckets(self) -> Iterator[Record]:
+        for directory in sorted(self.root.iterdir()):
+            if (directory / "bucket.json").exists():
+                yield _decode(directory / "bucket.json")
+            else:
+                shutil.rmtree(directory)
+
+    def keys(self, bucket: str) -> Iterator[Record]:
+        """Every key record of a bucket; afterwards, bodies that no record mentions are removed."""
+        mentioned: set[str] = set()
+        for path in sorted((self._bucket(bucket) / "keys").glob("*/*")):
+            if path.suffix == ".tmp":
+                path.unlink()
+                continue
+            record = _decode(path)
+            mentioned |= _bodies(record)
+            yield record
+        for path in (self._bucket(bucket) / "bodies").glob("*/*"):
+            if path.name not in mentioned:
+                path.unlink()
+
+    def _bucket(self, name: str) -> Path:
+        return self.root / _digest(name)
+
+    def _key(self, bucket: str, key: str) -> Path:
+        digest = _digest(key)
+        return self._bucket(bucket) / "keys" / digest[:2] / f"{digest}.json"
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _bodies(record: Record) -> set[str]:
+    return {version["body"] for version in record["versions"] if "body" in version}
+
+
+def _encode(record: Record) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode("ascii")
+
+
+def _decode(path: Path) -> Record:
+    try:
+        record: Record = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise SystemExit(
+            f"{path} is damaged ({error}): restore it from a backup or remove it, which loses that entry"
+        ) from None
+    return record
