@@ -22,7 +22,8 @@ ISSUER_TIMEOUT = 3.0
 
 async def serve(settings: configuration.Settings) -> None:
     async with wiring.services(settings) as services, httpx.AsyncClient(timeout=ISSUER_TIMEOUT) as client:
-        keys = IssuerKeys(settings.oidc_issuer, client, allow_http=settings.tidemark_environment == "development")
+        allow_http = settings.tidemark_environment == "development" or "OIDC_ISSUER" in settings.allow_insecure
+        keys = IssuerKeys(settings.oidc_issuer, client, allow_http=allow_http)
         verifier = Verifier(
             keys,
             audience=settings.oidc_audience,

@@ -1,4 +1,4 @@
-"""Every setting on one page. Only this module reads the environment; only wiring and the ``__main__`` modules import it.
+"""All settings on one page. Only this module reads the environment; only wiring and the ``__main__`` modules import it.
 
 ``python -m rag.settings`` prints ``.env.example``; ``--check`` fails when the committed one differs.
 """
@@ -14,11 +14,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from rag import production
 from rag.sources import Source, Sources
 
-_KAFKA_PARTITIONS = Field(8, ge=1, le=1024, description="partitions of documents.changed.v1; fixed once created")
+_KAFKA_PARTITIONS = Field(
+    8, ge=1, le=1024, description="partitions of documents.changed.v1; fixed once the topic exists"
+)
 _RUN_PARTITIONS = Field(
-    4, ge=1, description="partitions that one Dagster run takes at most: more save starts, fewer use more machines"
+    4,
+    ge=1,
+    description="partitions that one Dagster run takes at most: more save process starts, fewer use more machines",
 )
 
 
@@ -29,11 +34,11 @@ class TableSettings(BaseModel, extra="forbid"):
     key: str = Field(default="ID", pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$")
     changed: str = Field(default="UPDATED_AT", pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$")
     title: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$")
-    subjects: tuple[str, ...] = ()  # columns that identify the people a row is about
+    subjects: tuple[str, ...] = ()  # columns that identify the people that a row is about
 
 
 class SourceSettings(BaseModel, extra="forbid"):
-    """One source: where it is, whose it is, and who may see what carries no labels."""
+    """One source: its address, its tenant, and the principals of objects without labels of their own."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
     kind: Literal["s3", "folder", "snowflake", "uploads"]
@@ -44,22 +49,34 @@ class SourceSettings(BaseModel, extra="forbid"):
     principals: tuple[str, ...] = Field(min_length=1)
     rules: dict[str, tuple[str, ...]] = {}
     tables: tuple[TableSettings, ...] = ()
-    queue_url: str = ""  # s3: where the bucket's notifications arrive
+    queue_url: str = ""  # s3: the SQS queue of the bucket's notifications
 
     def source(self) -> Source:
         return Source(self.name, self.tenant, self.base_uri.rstrip("/"), self.principals, self.rules)
 
 
 class Settings(BaseSettings):
-    """Read from the environment, then from ``.env`` (and ``.stack/env`` in development)."""
+    """The settings, read from the environment, then from ``.env``, then from the env file of a local stack."""
 
-    model_config = SettingsConfigDict(env_file=(".env",), extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_file=(".env",),
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,  # the input of a validator holds every secret
+    )
 
     tidemark_environment: Literal["development", "production"] = Field(
-        "production", description="development allows http issuers and local secrets"
+        "production",
+        description="production refuses weak secrets, missing TLS and missing limits (rag/production.py); development does not",
+    )
+    allow_insecure: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="names of settings, comma-separated, that production must accept although it would refuse them,"
+        " for example REDIS_URL,QDRANT_URL in a network that encrypts by itself",
     )
     tidemark_stack: Path | None = Field(None, description="folder of a local stack whose env file is read as well")
-    identity_secret: SecretStr = Field(description="keys every id; 16 bytes or more; losing it orphans the index")
+    identity_secret: SecretStr = Field(description="the key of every id, 16 bytes or more; losing it orphans the index")
 
     # events
     kafka_bootstrap: str = Field("127.0.0.1:19092", description="host:port, comma-separated")
@@ -78,7 +95,7 @@ class Settings(BaseSettings):
     qdrant_api_key: SecretStr | None = None
     redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:16379/0"), description="answer cache, rate limits")
     artifacts_url: str = Field("file:///var/lib/tidemark/artifacts", description="s3://bucket/prefix or file:///folder")
-    models_dir: Path = Field(Path(".cache/models"), description="where the default model is built once")
+    models_dir: Path = Field(Path(".cache/models"), description="folder where the default model is built once")
 
     # object storage
     s3_endpoint_url: str | None = Field(None, description="only for S3-compatible servers other than AWS")
@@ -104,7 +121,9 @@ class Settings(BaseSettings):
 
     # sources
     default_tenant: str = Field("acme", description="tenant of the built-in sources")
-    default_principals: tuple[str, ...] = Field(("group:staff",), description="who sees what carries no labels")
+    default_principals: tuple[str, ...] = Field(
+        ("group:staff",), description="principals of objects without labels of their own"
+    )
     sources: tuple[SourceSettings, ...] = Field(
         (), description="JSON; replaces the built-in s3, folder, snowflake, uploads"
     )
@@ -115,9 +134,9 @@ class Settings(BaseSettings):
     snowflake_tables: Annotated[tuple[TableSettings, ...], NoDecode] = Field(
         (), description="tables of the built-in snowflake source: TABLE:KEY:CHANGED[:TITLE] comma-separated, or JSON"
     )
-    poll_seconds: float = Field(2.0, gt=0, description="how often tables and the folder are looked at")
-    reconcile_seconds: float = Field(300.0, gt=0, description="how often listings and key diffs are made")
-    overlap_seconds: float = Field(60.0, ge=0, description="how far a table poll looks back for late commits")
+    poll_seconds: float = Field(2.0, gt=0, description="seconds between two polls of a table or the folder")
+    reconcile_seconds: float = Field(300.0, gt=0, description="seconds between two full listings or key comparisons")
+    overlap_seconds: float = Field(60.0, ge=0, description="seconds that a table poll looks back for late commits")
 
     # parsing and chunking
     parse_seconds: float = Field(30.0, gt=0)
@@ -139,9 +158,9 @@ class Settings(BaseSettings):
     embedding_cache_days: float = Field(90, gt=0)
     openai_base_url: str | None = Field(None, description="any OpenAI-compatible server")
     openai_api_key: SecretStr | None = None
-    llm_model: str | None = Field(None, description="model of OPENAI_BASE_URL; unset: extractive answers")
-    llm_context_window: int = Field(32_768, ge=1024, description="tokens that the model takes")
-    cohere_api_key: SecretStr | None = Field(None, description="set: Cohere reranks")
+    llm_model: str | None = Field(None, description="model of OPENAI_BASE_URL; when unset, answers are extractive")
+    llm_context_window: int = Field(32_768, ge=1024, description="tokens that the model accepts")
+    cohere_api_key: SecretStr | None = Field(None, description="when set, Cohere reranks")
     cohere_base_url: str | None = None
     cohere_model: str = "rerank-v3.5"
 
@@ -151,20 +170,23 @@ class Settings(BaseSettings):
     gateway_url: str = "http://127.0.0.1:18000"
     metrics_host: str = Field("127.0.0.1", description="consumers: where /metrics and /healthz listen")
     metrics_port: int = Field(18010, ge=0, le=65535, description="consumers: /metrics and /healthz")
-    oidc_issuer: str = Field("", description="its discovery document is read")
+    oidc_issuer: str = Field("", description="issuer of the accepted tokens; its discovery document is read")
     oidc_audience: str = "tidemark"
-    oidc_client_id: str = Field("demo", description="tidemark CLI, client credentials")
+    oidc_client_id: str = Field("demo", description="client of the tidemark CLI for client credentials")
     oidc_client_secret: SecretStr | None = None
     oidc_docs_client_id: str = Field("tidemark-docs", description="public client of the API page")
     oidc_tenant_claim: str = "tenant"
     oidc_groups_claim: str = "groups"
     upload_bytes: int = Field(100 * 2**20, ge=1)
     rate_limit: int = Field(120, ge=0, description="requests a minute of one caller; 0: no limit")
+    failed_login_limit: int = Field(
+        60, ge=0, description="refused tokens a minute of one client address before it gets 429; 0: no limit"
+    )
     answer_ttl_seconds: float = Field(3600, ge=0)
     dagster_url: str = "http://127.0.0.1:18030"
 
     # telemetry
-    otel_exporter_otlp_endpoint: str | None = Field(None, description="OTLP over HTTP; unset: no export")
+    otel_exporter_otlp_endpoint: str | None = Field(None, description="OTLP over HTTP; when unset, nothing is exported")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("snowflake_tables", mode="before")
@@ -177,22 +199,35 @@ class Settings(BaseSettings):
         names = ("table", "key", "changed", "title")
         return [dict(zip(names, item.split(":"), strict=False)) for item in value.split(",") if item]
 
+    @field_validator("allow_insecure", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        names = value.split(",") if isinstance(value, str) else value
+        allowed = {name.strip().upper() for name in names if name.strip()}
+        if unknown := sorted(allowed - set(production.CHECKED)):
+            raise ValueError(
+                f"{unknown[0][:80]!r} is not a setting that production refuses: {', '.join(production.CHECKED)}"
+            )
+        return allowed
+
     @model_validator(mode="after")
     def _safe(self) -> Self:
         if len(self.identity_secret.get_secret_value().encode()) < 16:
             raise ValueError("IDENTITY_SECRET has fewer than 16 bytes: take 32 random ones")
-        if self.tidemark_environment == "production":
-            if "example" in self.identity_secret.get_secret_value():
-                raise ValueError("IDENTITY_SECRET is the example's: take 32 random bytes")
-            if self.oidc_issuer and not self.oidc_issuer.startswith("https://"):
-                raise ValueError(
-                    f"OIDC_ISSUER {self.oidc_issuer!r} is not https: only TIDEMARK_ENVIRONMENT=development allows it"
-                )
+        if self.tidemark_environment == "development":
+            return self
+        refused = {name: why for name, why in production.find_insecure(self).items() if name not in self.allow_insecure}
+        if refused:
+            faults = "".join(f"\n- {name} {why}" for name, why in refused.items())
+            raise ValueError(
+                f"production refuses {len(refused)} settings; each can be corrected, or accepted by its name in"
+                f" ALLOW_INSECURE={','.join(refused)}{faults}"
+            )
         return self
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
-        """A source inside another would index documents twice, perhaps for another tenant."""
+        """Refuse a source inside another, which would index documents twice, perhaps for another tenant."""
         addresses = [(each.name, each.base_uri.rstrip("/") + "/") for each in self.configured_sources]
         names = [name for name, _ in addresses]
         if len(set(names)) < len(names):
@@ -232,7 +267,7 @@ class Settings(BaseSettings):
 
 
 class Partitions(BaseSettings):
-    """The settings that the shape of the asset graph depends on; readable without any secret."""
+    """The settings that shape the asset graph; they are readable without any secret."""
 
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
     kafka_partitions: int = _KAFKA_PARTITIONS
@@ -247,12 +282,12 @@ def _files(stack: Path | None) -> tuple[Path, ...]:
 
 
 def partitions() -> Partitions:
-    """Partitions of ``documents.changed.v1``, hence of the assets, and how many a run takes."""
+    """Return the number of partitions of ``documents.changed.v1``, hence of the assets, and of those that a run takes."""
     return Partitions(_env_file=_files(None))
 
 
 def load(stack: Path | None = None) -> Settings:
-    """Settings of the environment, with the env file of a local stack below it when ``stack`` or TIDEMARK_STACK names one.
+    """Read the settings of the environment, then those of a local stack's env file when ``stack`` or TIDEMARK_STACK names one.
 
     Raises pydantic's ValidationError, which names each missing or wrong variable.
     """
@@ -260,7 +295,7 @@ def load(stack: Path | None = None) -> Settings:
 
 
 def snowflake_parameters(settings: Settings) -> dict[str, Any]:
-    """What ``snowflake.connector.connect`` takes."""
+    """Return the arguments of ``snowflake.connector.connect``."""
     named: dict[str, Any] = {
         "account": settings.snowflake_account,
         "user": settings.snowflake_user,
@@ -273,7 +308,7 @@ def snowflake_parameters(settings: Settings) -> dict[str, Any]:
         "port": settings.snowflake_port,
         "protocol": settings.snowflake_protocol,
         "session_parameters": {"CLIENT_TELEMETRY_ENABLED": False, "TIMEZONE": "UTC"},
-        # Elsewhere than at Snowflake there is no cloud to detect, and asking for its metadata costs seconds a login.
+        # An own SNOWFLAKE_HOST is not in a cloud: detecting one would cost seconds at each login.
         "platform_detection_timeout_seconds": 0.0 if settings.snowflake_host else None,
         "login_timeout": 10,
         "network_timeout": 60,
@@ -282,7 +317,7 @@ def snowflake_parameters(settings: Settings) -> dict[str, Any]:
 
 
 def example() -> str:
-    """The text of ``.env.example``."""
+    """Return the text of ``.env.example``."""
     lines = ["# Generated by `python -m rag.settings`: every setting with its default. Secrets have none."]
     for name, field in Settings.model_fields.items():
         if field.description:
@@ -295,6 +330,8 @@ def example() -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
+    if isinstance(value, frozenset):
+        return ",".join(sorted(value))
     return json.dumps(value) if isinstance(value, (tuple, dict)) else str(value)
 
 
