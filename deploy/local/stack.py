@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.local.errors import StackError
+from rag.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
@@ -82,8 +83,8 @@ def open_stack(folder: Path, *, free_ports: bool = False, environ: Mapping[str, 
     _refuse_unquotable(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     stack = Stack(folder, _cache(environ), _decide_ports(folder, free_ports, environ), _secrets(folder / "env"))
-    write_private(folder / "ports", render({name: str(port) for name, port in stack.ports.items()}))
-    write_private(stack.env_file, render(environment(stack)))
+    write_whole(folder / "ports", render({name: str(port) for name, port in stack.ports.items()}).encode())
+    write_whole(stack.env_file, render(environment(stack)).encode())
     return stack
 
 
@@ -158,17 +159,6 @@ def parse(text: str) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def write_private(path: Path, text: str) -> None:
-    """Whole or not at all, readable by the owner only."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: TIME_WAIT is not taken
@@ -198,7 +188,7 @@ def _decide_ports(folder: Path, free: bool, environ: Mapping[str, str]) -> dict[
     if free:
         chosen = _choose_free(kept.values())
         kept |= {name: next(chosen) for name in PORTS if name not in kept}
-        write_private(folder / "free-ports", render({name: str(port) for name, port in kept.items()}))
+        write_whole(folder / "free-ports", render({name: str(port) for name, port in kept.items()}).encode())
     ports = {**PORTS, **kept}
     for name in PORTS:
         if asked := environ.get(setting_of(name)):

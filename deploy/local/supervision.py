@@ -23,7 +23,8 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 from deploy.local.errors import StackError
 from deploy.local.process_tree import MARKER
 from deploy.local.processes import Process
-from deploy.local.stack import HOST, ROOT, Stack, environment, write_private
+from deploy.local.stack import HOST, ROOT, Stack, environment
+from rag.files import write_whole
 
 SOCKET_PATH_BYTES = 90  # of 107 (Linux) or 103 (macOS); supervisord adds its pid while it binds
 START_SECONDS = 15.0
@@ -64,7 +65,7 @@ class Supervisor:
 
     def launch(self, processes: Iterable[Process]) -> None:
         """Starts supervisord, or tells the running one about changed processes. Starts none of them."""
-        write_private(self.config, render(self.stack, processes, self._choose_socket()))
+        write_whole(self.config, render(self.stack, processes, self._choose_socket()).encode())
         if self.alive():
             self._reload()
             return

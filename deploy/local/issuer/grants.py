@@ -8,7 +8,7 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from deploy.local.local_server import replace
+from rag.files import write_whole
 
 CODE_SECONDS = 60
 REFRESH_SECONDS = 30 * 24 * 3600
@@ -78,7 +78,7 @@ class Grants:
 
     def _save(self) -> None:
         stored = {key: asdict(grant) for key, grant in self.refresh.items()}
-        replace(self.path, json.dumps(stored).encode(), mode=0o600)
+        write_whole(self.path, json.dumps(stored).encode())
 
 
 def _digest(secret: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from joserfc import jwt
 from joserfc.jwk import Key, KeySet, RSAKey
 
-from deploy.local.local_server import replace
+from rag.files import write_whole
 
 ALGORITHM = "RS256"
 PUBLISHED = 2
@@ -30,7 +30,7 @@ class Keys:
         """A new signing key. Tokens of the one before still verify; those of the one before that no longer do."""
         fresh = RSAKey.generate_key(2048, parameters={"use": "sig", "alg": ALGORITHM}, auto_kid=True)
         keys: list[Key] = [fresh, *self.keys][:PUBLISHED]
-        replace(self.path, json.dumps(KeySet(keys).as_dict(private=True)).encode(), mode=0o600)
+        write_whole(self.path, json.dumps(KeySet(keys).as_dict(private=True)).encode())
         self.keys = keys
 
     def published(self) -> dict[str, Any]:

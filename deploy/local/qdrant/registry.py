@@ -12,9 +12,9 @@ from typing import Any
 
 from qdrant_client.http import models as rest
 
-from deploy.local import local_server
 from deploy.local.qdrant.collection import Collection
 from deploy.local.qdrant.errors import Refused, not_found, parse
+from rag.files import write_whole
 
 FORBIDDEN = set('<>:"/\\|?*\0\x1f')  # Qdrant's own rule
 
@@ -124,7 +124,7 @@ class Registry:
             for name, held in names.collections.items()
         }
         content = json.dumps({"collections": collections, "aliases": names.aliases}, indent=1).encode()
-        await asyncio.to_thread(local_server.replace, self.file, content, 0o600)
+        await asyncio.to_thread(write_whole, self.file, content)
         self.names = names
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deploy.local.local_server import replace, settle
+from rag.files import PARTIAL, sync_folder, write_whole
 
 Record = dict[str, Any]
 
@@ -31,8 +31,8 @@ class Mirror:
     def save_bucket(self, name: str, record: Record) -> None:
         for part in ("keys", "bodies"):
             (self._bucket(name) / part).mkdir(parents=True, exist_ok=True)
-        settle(self.root)
-        replace(self._bucket(name) / "bucket.json", _encode(record))
+        sync_folder(self.root)
+        write_whole(self._bucket(name) / "bucket.json", _encode(record))
 
     def has_bucket(self, name: str) -> bool:
         return (self._bucket(name) / "bucket.json").exists()
@@ -40,7 +40,7 @@ class Mirror:
     def drop_bucket(self, name: str) -> None:
         directory = self._bucket(name)
         (directory / "bucket.json").unlink(missing_ok=True)  # from here it is debris, whatever happens next
-        settle(directory)
+        sync_folder(directory)
         shutil.rmtree(directory)
 
     def save_body(self, bucket: str, content: bytes) -> Path:
@@ -51,7 +51,7 @@ class Mirror:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        settle(path.parent)
+        sync_folder(path.parent)
         return path
 
     def body(self, bucket: str, identifier: str) -> Path:
@@ -64,10 +64,10 @@ class Mirror:
         record = {"key": key, "versions": versions}
         if versions:
             path.parent.mkdir(exist_ok=True)
-            replace(path, _encode(record))
+            write_whole(path, _encode(record))
         elif path.exists():
             path.unlink()
-            settle(path.parent)
+            sync_folder(path.parent)
         for body in before - _bodies(record):
             self.body(bucket, body).unlink()
 
@@ -82,7 +82,7 @@ class Mirror:
         """Every key record of a bucket; afterwards, bodies that no record mentions are removed."""
         mentioned: set[str] = set()
         for path in sorted((self._bucket(bucket) / "keys").glob("*/*")):
-            if path.suffix == ".tmp":
+            if path.suffix == PARTIAL:
                 path.unlink()
                 continue
             record = _decode(path)

@@ -6,20 +6,19 @@ so nothing depends on what its optimiser recognises.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+from filelock import FileLock
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file
 
@@ -59,7 +58,7 @@ def build(models_dir: Path, package_dir: Path) -> Path:
     """The folder of the built model under ``models_dir``; appears whole, and is built again when it was damaged."""
     folder = models_dir / f"{_NAME}-{_GRAPH}"
     models_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(models_dir / f".{_NAME}.lock"):
+    with FileLock(models_dir / f".{_NAME}.lock"):
         if _intact(folder):
             return folder
         weights, tokenizer = package_dir / "model.safetensors", package_dir / "tokenizer.json"
@@ -166,10 +165,3 @@ def _sums(folder: Path) -> str:
 def _intact(folder: Path) -> bool:
     sums = folder / "sums.txt"
     return sums.is_file() and sums.read_text() == _sums(folder)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

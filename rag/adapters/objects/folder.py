@@ -6,13 +6,13 @@ import asyncio
 import errno
 import os
 import stat
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from rag.errors import Rejected, Unavailable
+from rag.files import write_whole
 from rag.models import ObjectState, SourceObject
 
 Result = TypeVar("Result")
@@ -46,12 +46,9 @@ class Folder:
         def write() -> ObjectState:
             path = self._path(key)
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{uuid.uuid4().hex}.part")
-            try:
-                temporary.write_bytes(content)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_whole(
+                path, content, mode=0o666, durable=False
+            )  # the umask decides: a mounted folder has several readers
             return _state(os.lstat(path))
 
         return await self._call(write)

@@ -21,6 +21,8 @@ from qdrant_client import QdrantClient
 from qdrant_client import models as rest
 from qdrant_client.http.exceptions import UnexpectedResponse
 
+from rag.files import PARTIAL
+
 KEY = "a-key-of-the-test"
 ROOT = Path(__file__).parents[3]
 DENSE = {"dense": rest.VectorParams(size=4, distance=rest.Distance.COSINE)}
@@ -141,7 +143,7 @@ def test_what_a_crash_left_half_made_or_half_removed_is_cleared(server: Any) -> 
     server.stop(signal.SIGKILL)
     held = json.loads((server.data / "registry.json").read_text())["collections"]["docs"]["directory"]
     (server.data / "collections" / "half").mkdir()
-    (server.data / "registry.json.tmp").write_text("{")
+    (server.data / f".half{PARTIAL}").write_text("{")
     server.start()
     assert [one.name for one in (server.data / "collections").iterdir()] == [held]
     assert len(contents(client(server))) == 10
