@@ -25,7 +25,7 @@ def main() -> None:
     # Dagster's code server names its start method and takes no other; all else of the run stays as it is.
     multiprocessing.get_context = warm  # type: ignore[assignment]
     sys.argv = ["dagster", "api", "grpc", "-m", module, *arguments]
-    dagster()
+    dagster()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import mimetypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -77,11 +77,11 @@ def put_rows(connect: Any) -> Put:
     return Put(found, written)
 
 
-def _tables() -> Iterator[tuple[str, Sequence[str], list[Mapping[str, str]]]]:
+def _tables() -> Iterator[tuple[str, list[str], list[dict[str, str]]]]:
     for table in MAPPED:
         with (TABLES / f"{table.lower()}.csv").open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            rows = [{name.upper(): value for name, value in row.items()} for row in reader]
+            rows = [{str(name).upper(): value for name, value in row.items()} for row in reader]
             yield table, [name.upper() for name in reader.fieldnames or ()], rows
 
 
