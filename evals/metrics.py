@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
+
+import rag  # noqa: F401 - importing rag turns off the telemetry of ragas
 
 RESAMPLES = 2000  # enough for the second digit of a 95% interval
 _SEED = 20_26
@@ -101,8 +102,7 @@ def _folded(text: str) -> str:
 
 @cache
 def _quoted_spans() -> Any:
-    # Imported when asked for: it takes seconds. Its telemetry would leave the machine unless told before the import.
-    os.environ["RAGAS_DO_NOT_TRACK"] = "true"
+    # Imported at the first call, because the import takes seconds.
     from ragas.metrics.collections.quoted_spans import QuotedSpansAlignment
 
     return QuotedSpansAlignment(casefold=False, min_span_words=1)

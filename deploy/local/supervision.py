@@ -25,6 +25,7 @@ from deploy.local.process_tree import MARKER
 from deploy.local.processes import Process
 from deploy.local.stack import HOST, ROOT, Stack, environment
 from rag.files import write_whole
+from rag.no_telemetry import SWITCHES
 
 SOCKET_PATH_BYTES = 90  # of 107 (Linux) or 103 (macOS); supervisord adds its pid while it binds
 START_SECONDS = 15.0
@@ -204,6 +205,7 @@ def inherited(stack: Stack, environ: Mapping[str, str] = os.environ) -> dict[str
         "NO_PROXY": direct,
         "no_proxy": direct,
         "PYTHONUNBUFFERED": "1",
+        **SWITCHES,
         **environment(stack),
         MARKER: str(stack.folder),
     }

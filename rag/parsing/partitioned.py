@@ -73,7 +73,6 @@ def _stay_offline() -> None:
     name = "unstructured.nlp.tokenize"
     if getattr(sys.modules.get(name), "__tidemark__", False):
         return
-    os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("UNSTRUCTURED_DISABLE_NOTICE", "1")
     rules = ModuleType(name)
     rules.__dict__.update(

@@ -166,7 +166,6 @@ class _Nursery:
             "LANG": "C.UTF-8",
             "PYTHONPATH": os.pathsep.join(_PATHS),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "DO_NOT_TRACK": "1",
             "RAYON_NUM_THREADS": "1",
         }
         with theirs:

@@ -12,6 +12,7 @@ from deploy.local.lifecycle import choose
 from deploy.local.processes import table
 from deploy.local.stack import PORTS, Stack, open_stack
 from deploy.local.supervision import inherited, render
+from rag.no_telemetry import SWITCHES
 
 
 @pytest.fixture
@@ -81,3 +82,7 @@ def test_processes_do_not_inherit_what_would_lead_them_elsewhere(stack: Stack) -
     assert env["DAGSTER_HOME"] == str(stack.folder / "dagster")
     assert env["PATH"] == "/bin"
     assert env["NO_PROXY"] == "example.org,127.0.0.1,localhost"
+
+
+def test_no_process_reports_to_the_makers_of_its_libraries(stack: Stack) -> None:
+    assert inherited(stack, {"DO_NOT_TRACK": ""}).items() >= SWITCHES.items()

@@ -23,6 +23,7 @@ import pytest
 
 from rag.errors import Rejected, Unavailable
 from rag.models import Block, BlockKind, ParsedDocument
+from rag.no_telemetry import SWITCHES
 from rag.parsing import ParseLimits, SandboxedParser, parse, wire
 
 GOOD = b"# Good\n\nA document like any other, which says nothing in particular."
@@ -168,7 +169,7 @@ def test_the_hostile_parser_is_really_run(hostile: SandboxedParser) -> None:
 def test_no_secret_of_the_parent_is_in_the_environment(hostile: SandboxedParser) -> None:
     names = said(hostile, "import os; said = 'names ' + ' '.join(sorted(os.environ))").split()
     assert "TIDEMARK_SECRET" not in names
-    assert set(names[1:]) <= {"DO_NOT_TRACK", "LANG", "LC_CTYPE", "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "RAYON_NUM_THREADS",
+    assert set(names[1:]) <= {*SWITCHES, "LANG", "LC_CTYPE", "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "RAYON_NUM_THREADS",
                               "UNSTRUCTURED_DISABLE_NOTICE"}  # fmt: skip
 
 
