@@ -29,6 +29,7 @@ async def serve(settings: configuration.Settings) -> None:
             audience=settings.oidc_audience,
             tenant_claim=settings.oidc_tenant_claim,
             groups_claim=settings.oidc_groups_claim,
+            types=settings.oidc_token_types,
         )
         limits = RateLimit(settings.rate_limit, settings.redis_url.get_secret_value())
         app = create_app(services, verifier, limits)

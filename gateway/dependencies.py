@@ -33,7 +33,7 @@ async def _caller(
     _oidc: Annotated[str | None, Security(_schemes[1])],
 ) -> Caller:
     state = request.app.state
-    caller: Caller = await state.verifier.verify(bearer(request.headers.get("authorization")))
+    caller: Caller = await state.verifier.verify(bearer(request.headers.getlist("authorization")))
     for scope in scopes.scopes:
         caller.require(scope)
     await state.limits.check(state.services.ids.caller_id(caller.tenant, caller.subject))

@@ -177,6 +177,11 @@ class Settings(BaseSettings):
     oidc_docs_client_id: str = Field("tidemark-docs", description="public client of the API page")
     oidc_tenant_claim: str = "tenant"
     oidc_groups_claim: str = "groups"
+    oidc_token_types: tuple[str, ...] = Field(
+        ("at+jwt",),
+        min_length=1,
+        description="JSON: accepted typ of a token's header; some issuers write JWT, and an empty text accepts a missing typ",
+    )
     upload_bytes: int = Field(100 * 2**20, ge=1)
     rate_limit: int = Field(120, ge=0, description="requests a minute of one caller; 0: no limit")
     failed_login_limit: int = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import structlog
-from joserfc import jwt
+from joserfc import jws
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -85,11 +86,12 @@ class Issuer:
         times = {"iat": now, "nbf": now, "exp": now + 300}
         return {"iss": ISSUER, "aud": "tidemark", "sub": user, "scope": scope, **times, **USERS[user]}
 
-    def token(self, user: str, scope: str = "rag:query rag:ingest", **changes: Any) -> str:
-        """A signed token; a claim changed to None is left out."""
+    def token(self, user: str, scope: str = "rag:query rag:ingest", typ: Any = "at+jwt", **changes: Any) -> str:
+        """Return a signed token; a claim (or ``typ``) of None is left out."""
         claims = {name: value for name, value in (self.claims(user, scope) | changes).items() if value is not None}
         key = self.keys[0]
-        return jwt.encode({"alg": self.algorithm, "kid": key.kid}, claims, key, algorithms=[self.algorithm])
+        header = {"alg": self.algorithm, "kid": key.kid} | ({} if typ is None else {"typ": typ})
+        return jws.serialize_compact(header, json.dumps(claims), key, algorithms=[self.algorithm])
 
 
 class Quoting:

@@ -10,7 +10,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from gateway.identity import MAX_TOKEN, InvalidToken, NoToken, bearer
+from gateway.identity import MAX_TOKEN, InvalidToken, NoToken, Verifier, bearer
 from gateway.issuer import COOLDOWN, REFRESH, STALE
 from rag.errors import Unavailable
 
@@ -100,14 +100,15 @@ async def test_the_public_key_as_a_shared_secret_is_refused(world: Any) -> None:
 
 async def test_a_token_of_another_key_under_a_known_kid_is_refused(world: Any) -> None:
     forger = RSAKey.generate_key(2048)
-    header = {"alg": "RS256", "kid": world.issuer.keys[0].kid}
+    header = {"alg": "RS256", "kid": world.issuer.keys[0].kid, "typ": "at+jwt"}
     with pytest.raises(InvalidToken, match="not signed"):
         await world.verifier.verify(jwt.encode(header, world.issuer.claims("alice"), forger))
 
 
 async def test_a_key_inside_the_token_is_not_believed(world: Any) -> None:
     forger = RSAKey.generate_key(2048, auto_kid=True)
-    header = {"alg": "RS256", "kid": forger.kid, "jwk": forger.as_dict(private=False), "jku": "http://evil.test/jwks"}
+    header = {"alg": "RS256", "kid": forger.kid, "typ": "at+jwt",
+              "jwk": forger.as_dict(private=False), "jku": "http://evil.test/jwks"}  # fmt: skip
     with pytest.raises(InvalidToken, match="not signed"):
         await world.verifier.verify(jwt.encode(header, world.issuer.claims("alice"), forger))
 
@@ -151,8 +152,9 @@ async def test_a_flood_of_unknown_kids_reaches_the_issuer_once(world: Any) -> No
     world.clock += COOLDOWN + 1
     forger = RSAKey.generate_key(2048)
     for number in range(20):
+        header = {"alg": "RS256", "kid": f"k{number}", "typ": "at+jwt"}
         with pytest.raises(InvalidToken):
-            await world.verifier.verify(jwt.encode({"alg": "RS256", "kid": f"k{number}"}, {"sub": "x"}, forger))
+            await world.verifier.verify(jwt.encode(header, {"sub": "x"}, forger))
     assert world.issuer.reads == 2
 
 
@@ -173,12 +175,41 @@ async def test_a_discovery_document_of_another_issuer_is_not_believed(world: Any
         await world.verifier.verify(world.issuer.token("alice"))
 
 
-@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic YTpi", "Token abc"])
-def test_other_credentials_are_no_token(header: str | None) -> None:
+@pytest.mark.parametrize("headers", [[], [""], ["Bearer"], ["Bearer "], ["Basic YTpi"], ["Token abc"]])
+def test_other_credentials_are_not_a_token(headers: list[str]) -> None:
     with pytest.raises(NoToken):
-        bearer(header)
+        bearer(headers)
+
+
+@pytest.mark.parametrize("second", ["Bearer x", "Basic YTpi", ""])
+async def test_two_authorization_headers_are_a_bad_request(world: Any, second: str) -> None:
+    headers = [("Authorization", world.bearer("alice")["Authorization"]), ("Authorization", second)]
+    for pair in (headers, headers[::-1]):
+        answer = await world.client.get("/v1/documents", headers=pair)
+        assert (answer.status_code, answer.json()["reason"]) == (400, "two_credentials")
+
+
+@pytest.mark.parametrize("typ", ["at+jwt", "AT+JWT", "application/at+jwt"])
+async def test_an_access_token_is_recognized_by_its_type(world: Any, typ: str) -> None:
+    assert (await world.verifier.verify(world.issuer.token("alice", typ=typ))).subject == "alice"
+
+
+@pytest.mark.parametrize("typ", ["JWT", "logout+jwt", "", None, 7, ["at+jwt"], {"at+jwt": 1}])
+async def test_a_token_of_another_type_is_refused(world: Any, typ: Any) -> None:
+    header = {"alg": "RS256", "kid": world.issuer.keys[0].kid} | ({} if typ is None else {"typ": typ})
+    with pytest.raises(InvalidToken, match="typ"):
+        await world.verifier.verify(unsigned(header, world.issuer.claims("alice")))
+    if isinstance(typ, str | None):
+        with pytest.raises(InvalidToken, match="typ"):
+            await world.verifier.verify(world.issuer.token("alice", typ=typ))
+
+
+@pytest.mark.parametrize(("types", "typ"), [(["at+jwt", "JWT"], "JWT"), (["JWT"], "jwt"), (["at+jwt", ""], None)])
+async def test_an_issuer_with_other_types_can_be_configured(world: Any, types: list[str], typ: str | None) -> None:
+    verifier = Verifier(world.verifier.keys, audience="tidemark", types=types)
+    assert (await verifier.verify(world.issuer.token("alice", typ=typ))).subject == "alice"
 
 
 def test_an_overlong_token_is_not_even_decoded() -> None:
     with pytest.raises(InvalidToken, match="at most"):
-        bearer("Bearer " + "a" * (MAX_TOKEN + 1))
+        bearer(["Bearer " + "a" * (MAX_TOKEN + 1)])
