@@ -1,4 +1,4 @@
-"""The application: routes, what surrounds them, and nothing that decides."""
+"""The application: the routes and their middleware. Decisions are made elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROBLEM = {"model": ProblemMessage, "content": {problems.MEDIA_TYPE: {}}}
 
 
 def create_app(services: Services, verifier: Verifier, limits: RateLimit | None = None) -> FastAPI:
-    """``limits`` counts in this process when none is given."""
+    """Build the application. Without ``limits``, requests are counted in this process alone."""
     settings = services.settings
 
     @asynccontextmanager
@@ -39,6 +39,15 @@ def create_app(services: Services, verifier: Verifier, limits: RateLimit | None 
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        # its spans would continue the caller's trace and hold query strings and addresses; gateway.middleware makes ours
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
+        redirect_slashes=False,  # a redirect would lead to whatever host the caller named
         responses={"4XX": _PROBLEM, "5XX": _PROBLEM},
     )
     app.state.services, app.state.verifier = services, verifier
@@ -53,7 +62,7 @@ def create_app(services: Services, verifier: Verifier, limits: RateLimit | None 
 
 
 async def _prepare(services: Services) -> None:
-    """An index of this image's pipeline, so that the first question is answered from an empty one rather than refused."""
+    """Create the index of this image's pipeline, so that the first question finds an empty index rather than none."""
     try:
         await services.vectors.create(services.spec)
         await services.ledger.open_index(services.spec)

@@ -1,4 +1,4 @@
-"""Around every request: one span, one measurement, bounded bodies, headers that browsers obey, and no naked error."""
+"""The layers around every request: one span, one measurement, a bounded body, headers for browsers, and errors as problems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway import problems
 from rag.telemetry import REQUEST_SECONDS, REQUESTS, span
 
 MAX_BODY = 256 * 1024  # bytes of a JSON body: the longest question, escaped, and all filters
-FORM_OVERHEAD = 64 * 1024  # what a form adds to the file in it
+FORM_OVERHEAD = 64 * 1024  # bytes that a form adds to its file
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -26,7 +26,7 @@ _HEADERS = {
 
 
 class Observed:
-    """The outermost layer. Whatever is raised below becomes a problem with the trace's id."""
+    """The outermost layer: turns each exception from below into a problem with the trace's id."""
 
     def __init__(self, app: ASGIApp, *, https: bool = False) -> None:
         self._app = app
@@ -46,9 +46,10 @@ class Observed:
             await send(message)
 
         started = time.perf_counter()
-        parent = {name: value for name, value in Headers(scope=scope).items() if name in {"traceparent", "tracestate"}}
+        # a link, not the parent: a caller must not choose the trace's id, nor write into the trace of another request
+        theirs = {name: value for name, value in Headers(scope=scope).items() if name in {"traceparent", "tracestate"}}
         try:
-            with span("gateway.request", parent=parent, method=scope["method"]) as current:
+            with span("gateway.request", link=theirs, method=scope["method"]) as current:
                 try:
                     await self._app(scope, receive, observed_send)
                 except Exception as error:
@@ -62,7 +63,7 @@ class Observed:
 
 
 class BoundedBody:
-    """413 for a body over its bound, announced or not, before more than the bound was read."""
+    """A layer that answers 413 to a body over its bound, announced or not, before more than the bound was read."""
 
     def __init__(self, app: ASGIApp, *, bounds: Mapping[str, int]) -> None:
         self._app, self._bounds = app, bounds
@@ -100,5 +101,5 @@ def _set_defaults(message: Message, headers: Mapping[str, str]) -> None:
 
 
 def _route(scope: Scope) -> str:
-    """The pattern, never the path: paths carry ids."""
+    """Return the route's pattern, never the path, because paths carry ids."""
     return getattr(scope.get("route"), "path", "unmatched")

@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 from opentelemetry import propagate, trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -71,13 +72,23 @@ _tracer = trace.get_tracer("tidemark")
 
 @contextmanager
 def span(
-    name: str, *, parent: Mapping[str, str] | None = None, **attributes: str | int | float
+    name: str,
+    *,
+    parent: Mapping[str, str] | None = None,
+    link: Mapping[str, str] | None = None,
+    **attributes: str | int | float,
 ) -> Iterator[trace.Span]:
-    """A declared span. ``parent`` is a carrier with a ``traceparent`` (the headers of an event)."""
+    """Open a declared span.
+
+    ``parent`` and ``link`` are carriers with a ``traceparent``. The span continues the trace of ``parent`` (the headers of an
+    event of our own). It has a trace of its own and only names the trace of ``link``, whose author is not trusted.
+    """
     if name not in SPANS:
         raise ValueError(f"span {name!r} is not declared in rag/telemetry.py")
     context = propagate.extract(dict(parent)) if parent else None
-    with _tracer.start_as_current_span(name, context=context, attributes=dict(attributes)) as current:
+    other = trace.get_current_span(propagate.extract(dict(link or {}), context=Context())).get_span_context()
+    links = [trace.Link(other)] if other.is_valid else []
+    with _tracer.start_as_current_span(name, context=context, links=links, attributes=dict(attributes)) as current:
         yield current
 
 
