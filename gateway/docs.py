@@ -1,4 +1,4 @@
-"""The API page: the OpenAPI description with the issuer's addresses in it, and Swagger UI that can log in, served from here."""
+"""The API page: the OpenAPI description with the issuer's addresses, and Swagger UI with a login, both served from here."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html, get_swagger_ui_oauth2_redirect_html
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
 
 from gateway.issuer import IssuerKeys
 
@@ -18,7 +19,7 @@ _REDIRECT = "/docs/oauth2-redirect"
 
 
 def install(app: FastAPI, *, issuer: IssuerKeys, client_id: str) -> None:
-    """``/openapi.json``, ``/docs`` and what they need. ``client_id`` is a public client of the issuer, with PKCE."""
+    """Add ``/openapi.json``, ``/docs`` and its assets. ``client_id`` is a public client of the issuer, with PKCE."""
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> JSONResponse:
@@ -34,15 +35,15 @@ def install(app: FastAPI, *, issuer: IssuerKeys, client_id: str) -> None:
         return _with_scripts(get_swagger_ui_oauth2_redirect_html().body, [])
 
     @app.get("/docs/{asset}", include_in_schema=False)
-    async def asset(asset: str, request: Request) -> Response:
+    async def asset(asset: str) -> Response:
         if asset not in _ASSETS:
-            return RedirectResponse(request.url_for("page"))
+            raise HTTPException(404)
         content = (files("fastapi_swagger") / "resources" / asset).read_bytes()
         return Response(content, media_type=_ASSETS[asset], headers={"Cache-Control": "public, max-age=86400"})
 
 
 def described(app: FastAPI, discovery: dict[str, Any], issuer: str) -> dict[str, Any]:
-    """The description. Without a discovery document only the scheme that reads it itself is offered."""
+    """Return the description. Without a discovery document it offers only the scheme whose client reads that document."""
     document: dict[str, Any] = {**app.openapi()}
     schemes = dict(document["components"]["securitySchemes"])
     schemes["oidc"] = {
@@ -82,7 +83,7 @@ def _page(title: str, client_id: str, addresses: list[str]) -> HTMLResponse:
 
 
 def _with_scripts(html: bytes | memoryview, addresses: list[str]) -> HTMLResponse:
-    """The inline scripts of FastAPI's page run by a nonce; nothing is loaded from elsewhere."""
+    """Return FastAPI's page with a policy under which its inline scripts run by a nonce and nothing is loaded from elsewhere."""
     nonce = secrets.token_urlsafe(16)
     origins = " ".join(sorted({f"{url.scheme}://{url.netloc}" for url in map(urlsplit, addresses)}))
     policy = (
@@ -90,6 +91,6 @@ def _with_scripts(html: bytes | memoryview, addresses: list[str]) -> HTMLRespons
         f"base-uri 'none'; script-src 'self' 'nonce-{nonce}'; connect-src 'self' {origins}"
     )
     text = bytes(html).decode().replace("<script>", f'<script nonce="{nonce}">')
-    # the login page opens in a window that must be able to hand the code back
+    # the login page opens in a window, which must be able to pass the code back
     headers = {"Content-Security-Policy": policy, "Cross-Origin-Opener-Policy": "unsafe-none"}
     return HTMLResponse(text, headers=headers)

@@ -1,21 +1,24 @@
-"""Every error as RFC 9457 problem+json. What a caller may know is in ``detail``; of a bug they get the trace id only."""
+"""Every error as RFC 9457 problem+json. ``detail`` holds the facts that a caller may know; for a bug, only the trace id."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from gateway.identity import InvalidToken, MissingScope, NoToken
 from rag.errors import Denied, Rejected, TidemarkError, Unavailable
 from rag.telemetry import logger, trace_id
 
 MEDIA_TYPE = "application/problem+json"
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _REALM = 'Bearer realm="tidemark"'
 _TITLES = {
     400: "Bad request", 401: "Not authenticated", 403: "Not allowed", 404: "Not found", 405: "Method not allowed",
@@ -25,7 +28,7 @@ _TITLES = {
 
 
 class TooMany(TidemarkError):
-    """429."""
+    """A caller over a limit: 429."""
 
     status = 429
 
@@ -45,16 +48,19 @@ def problem(status: int, detail: str = "", *, headers: Mapping[str, str] | None 
 
 
 def body(status: int, detail: str = "", **members: Any) -> dict[str, Any]:
-    """``type`` is about:blank, so ``title`` is the status in words; ``reason`` is a stable code where there is one."""
+    """Return the members of a problem.
+
+    ``type`` is about:blank, so ``title`` is the status in words. ``reason`` is a stable code where there is one.
+    """
     known = {"type": "about:blank", "title": _TITLES.get(status, "Error"), "status": status, "detail": detail}
     return {name: value for name, value in {**known, **members, "trace_id": trace_id()}.items() if value != ""}
 
 
 def of(error: Exception) -> JSONResponse:
-    """The answer to any error. What is unexpected is logged here, once, with its stack."""
+    """Return the response to any error. An unexpected error is logged here, once, with its stack."""
     if not isinstance(error, TidemarkError):
         logger(__name__).error("unexpected", error=type(error).__name__, exc_info=error)
-        return problem(500, "something broke here: tell the operator the trace id")
+        return problem(500, "an unexpected error: report the trace id to the operator")
     if isinstance(error, Unavailable):
         logger(__name__).warning("unavailable", why=str(error))
     reason = error.reason if isinstance(error, Rejected) else ""
@@ -75,7 +81,7 @@ def _headers(error: TidemarkError) -> dict[str, str]:
 
 
 def _quotable(text: str) -> str:
-    """The characters that RFC 6750 allows in error_description."""
+    """Return ``text`` without the characters that RFC 6750 forbids in error_description."""
     return "".join(c for c in text if 0x20 <= ord(c) <= 0x7E and c not in '"\\')
 
 
@@ -93,13 +99,18 @@ def _pointer(location: Sequence[Any]) -> str:
     return "/".join(str(part)[:100] for part in location)
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101  (registered for it)
-    detail = error.detail if error.detail != _phrase(error.status_code) else ""
-    return problem(error.status_code, detail, headers=error.headers)
+    detail = error.detail if error.detail != HTTPStatus(error.status_code).phrase else ""
+    headers = {"Allow": ", ".join(_allowed(request))} if error.status_code == 405 else error.headers
+    return problem(error.status_code, detail, headers=headers)
 
 
-def _phrase(status: int) -> str:
-    from http import HTTPStatus
-
-    return HTTPStatus(status).phrase
+def _allowed(request: Request) -> list[str]:
+    """Return the methods of all routes that match the path; the router's own answer names those of the first one only."""
+    found = []
+    for method in _METHODS:
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            found.append(method)
+    return found

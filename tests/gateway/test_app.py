@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from gateway.limits import RateLimit
 from gateway.middleware import MAX_BODY
@@ -123,10 +124,51 @@ def _sample(text: str, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name + "{"))
 
 
-async def test_a_trace_of_the_callers_goes_on(world: Any) -> None:
-    parent = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
-    answer = await world.client.get("/v1/documents/x", headers=world.bearer("alice") | parent)
-    assert answer.json()["trace_id"] == "a" * 32
+async def test_a_caller_s_trace_is_linked_and_never_continued(world: Any, spans: InMemorySpanExporter) -> None:
+    theirs = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "x=y", "baggage": "user=alice"}
+    answer = await world.client.get("/v1/documents/x", headers=world.bearer("alice") | theirs)
+    (request,) = [each for each in spans.get_finished_spans() if each.name == "gateway.request"]
+    assert answer.json()["trace_id"] == f"{request.context.trace_id:032x}"
+    assert not [each for each in spans.get_finished_spans() if f"{each.context.trace_id:032x}" == "a" * 32]
+    assert request.parent is None
+    assert [f"{link.context.trace_id:032x}" for link in request.links] == ["a" * 32]
+
+
+@pytest.mark.parametrize("value", ["", "00-" + "0" * 32 + "-" + "b" * 16 + "-01", "x" * 9000, "00-\xff"])
+async def test_a_malformed_traceparent_is_ignored(world: Any, spans: InMemorySpanExporter, value: str) -> None:
+    answer = await world.client.get("/healthz", headers={"traceparent": value.encode("latin-1")})
+    assert answer.status_code == 200
+    assert not spans.get_finished_spans()[-1].links
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/v1/documents", "GET, POST"), ("/v1/documents/00000000-0000-0000-0000-000000000000", "GET, DELETE"),
+     ("/v1/search", "POST"), ("/healthz", "GET")],
+)  # fmt: skip
+async def test_a_wrong_method_is_answered_with_all_the_right_ones(world: Any, path: str, allowed: str) -> None:
+    answer = await world.client.patch(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/documents/",
+        "/v1/search/",
+        "/healthz/",
+        "/docs/",
+        "/docs/x",
+        "/docs/nowhere.js",
+        "http://gateway.test//evil.test/docs",
+        "/docs//",
+    ],
+)
+async def test_nothing_redirects_to_the_caller_s_host(world: Any, path: str) -> None:
+    answer = await world.client.get(path, headers=world.bearer("alice") | {"Host": "evil.test"})
+    assert answer.status_code == 404
+    assert "location" not in answer.headers
+    assert "evil.test" not in answer.text
 
 
 async def test_the_description_is_the_recorded_one(world: Any, request: pytest.FixtureRequest) -> None:
