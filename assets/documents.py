@@ -16,12 +16,12 @@ from assets.checks import CHECKS, Finding, partition_findings, together
 from assets.partitions import EVENTS, backfill_policy, documents_partitions
 from assets.resources import Open
 from governance.admission import admit
-from rag.arrivals import CHANGED, announce, collect, refuse
+from rag.ingest.change_events import CHANGED, announce, collect, refuse
+from rag.ingest.tasks import Report
 from rag.models import Batch, OffsetRange
 from rag.ports import TopicState
 from rag.telemetry import span
 from rag.wiring import Services
-from rag.work import Report
 
 COMMON: dict[str, Any] = {
     "partitions_def": documents_partitions,

@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.checks import Finding, partition_findings, together
 from assets.resources import Open
-from rag.indexing import sweep
+from rag.ingest.indexing import sweep
 
 APPLY_SECONDS = 900.0  # longer than any apply may take: its own notes must not be swept under it
 

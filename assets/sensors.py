@@ -14,7 +14,7 @@ from dagster import DagsterRunStatus, RunsFilter
 
 from assets.partitions import EVENTS, RUN_PARTITIONS
 from assets.resources import Open
-from rag.arrivals import CHANGED
+from rag.ingest.change_events import CHANGED
 from rag.ports import TopicState
 from rag.telemetry import EVENTS_LOST, logger
 from rag.wiring import Services

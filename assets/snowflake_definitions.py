@@ -5,7 +5,7 @@ from dagster_snowflake import SnowflakeResource
 
 from assets.resources import opener
 from assets.snowflake_tables import table_assets
-from rag.rows import Table
+from rag.ingest.warehouse_rows import Table
 from rag.settings import Settings, load, snowflake_parameters
 
 

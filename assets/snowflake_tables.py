@@ -9,9 +9,9 @@ import dagster as dg
 from dagster_snowflake import SnowflakeResource
 
 from assets.resources import Open
-from rag.announcements import publish
+from rag.ingest.announcements import publish
+from rag.ingest.warehouse_rows import RowChange, Table, notice, remember, table_uri, write_rows
 from rag.ports import Row
-from rag.rows import RowChange, Table, notice, remember, table_uri, write_rows
 from rag.sources import Source
 
 COMMON: dict[str, Any] = {"group_name": "snowflake", "owners": ["team:data-platform"], "kinds": {"snowflake"}}

@@ -21,9 +21,9 @@ from consumers.runner import Stream, run
 from consumers.s3 import WAIT_SECONDS, S3Stream
 from consumers.snowflake import SnowflakeStream, diff
 from rag.adapters.snowflake import SnowflakeWarehouse
-from rag.announcements import publish
 from rag.errors import Unavailable
-from rag.rows import Table, notice, remember, write_rows
+from rag.ingest.announcements import publish
+from rag.ingest.warehouse_rows import Table, notice, remember, write_rows
 from rag.settings import Settings, SourceSettings, load, snowflake_parameters
 from rag.sources import Source
 from rag.telemetry import configure, flush, logger, span

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 
 from consumers.listing import REMEDY, compare, is_document, is_mass
-from rag.announcements import Notice
+from rag.ingest.announcements import Notice
 from rag.ports import Catalog, ObjectStore
 from rag.sources import Source
 from rag.telemetry import logger

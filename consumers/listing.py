@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from rag.announcements import Notice
 from rag.errors import Conflict
+from rag.ingest.announcements import Notice
 from rag.models import ObjectState
 from rag.ports import Catalog, ObjectStore
 from rag.sources import Source

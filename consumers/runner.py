@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from rag.announcements import Notice, publish
 from rag.errors import Rejected, Unavailable
 from rag.ids import Ids
+from rag.ingest.announcements import Notice, publish
 from rag.ports import EventLog
 from rag.sources import Source
 from rag.telemetry import SOURCE_ERRORS, SOURCE_UP, logger, span

@@ -12,9 +12,9 @@ from urllib.parse import unquote_plus
 from botocore.exceptions import BotoCoreError, ClientError
 
 from consumers.listing import is_document
-from rag.announcements import Notice
 from rag.errors import Rejected, Unavailable
 from rag.ids import object_key, object_uri
+from rag.ingest.announcements import Notice
 from rag.sources import Source
 
 WAIT_SECONDS = 10  # of one long poll

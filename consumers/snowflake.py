@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from consumers.listing import REMEDY, is_mass
-from rag.announcements import Notice
 from rag.ids import row_hash
+from rag.ingest.announcements import Notice
+from rag.ingest.warehouse_rows import RowChange, Table, notice, remember, row_uri, write_rows
 from rag.ports import Cursors, ObjectStore, Row, Warehouse
-from rag.rows import RowChange, Table, notice, remember, row_uri, write_rows
 from rag.sources import Source
 from rag.telemetry import logger
 

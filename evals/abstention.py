@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rag import chunking
 from rag.adapters.embedders.bm25 import Bm25Encoder
 from rag.adapters.embedders.minilm import Minilm
 from rag.adapters.embedders.onnx import OnnxEmbedder
 from rag.adapters.llms.extractive import THRESHOLD, Evidence, ExtractiveGenerator
 from rag.ids import Ids
+from rag.ingest import chunking
+from rag.ingest.parsing import parse
 from rag.models import Cause, Chunk, Hit, Provenance
-from rag.parsing import parse
 
 _QUESTIONS = 200  # of a folder, evenly taken: enough to tell 2% from 5%
 TOP_K = 8  # hits of a question, as the gateway's default

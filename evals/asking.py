@@ -15,8 +15,8 @@ from governance.access import filter_for
 from rag.adapters.embedders.bm25 import Bm25Encoder
 from rag.adapters.embedders.minilm import Minilm
 from rag.adapters.llms.extractive import ExtractiveGenerator
+from rag.ingest.warehouse_rows import MEDIA_TYPE, Table, row_object
 from rag.ports import Row
-from rag.rows import MEDIA_TYPE, Table, row_object
 from rag.settings import load as load_settings
 from rag.wiring import Services, services
 

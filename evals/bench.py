@@ -24,10 +24,10 @@ from evals.quality import Quality
 from evals.questions import QuestionSet
 from evals.questions import load as load_questions
 from evals.runs import Run, counted, runs, step_seconds, union
-from rag.arrivals import CHANGED
-from rag.chunking import ChunkSettings
 from rag.errors import Unavailable
 from rag.ids import object_uri
+from rag.ingest.change_events import CHANGED
+from rag.ingest.chunking import ChunkSettings
 from rag.ports import Embedder, Tokenizer
 from rag.settings import load as load_settings
 from rag.wiring import Services, services

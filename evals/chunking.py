@@ -1,4 +1,4 @@
-"""Which chunks: what an edit costs, and what is found, for each rule that ``rag.chunking`` knows. Its table is in docs/chunking.md.
+"""Which chunks: what an edit costs, and what is found, for each rule that ``rag.ingest.chunking`` knows. Its table is in docs/chunking.md.
 
 ``python -m evals.chunking`` reads the enterprise and northwind corpora beside the checkout; vectors are kept in ``--cache`` between runs.
 """
@@ -27,10 +27,10 @@ from evals.questions import ROOT, Question, QuestionSet, load
 from rag.adapters.embedders.bm25 import Bm25Encoder
 from rag.adapters.embedders.minilm import Minilm
 from rag.adapters.embedders.onnx import OnnxEmbedder
-from rag.chunking import ChunkSettings, chunk
 from rag.ids import Ids
+from rag.ingest.chunking import ChunkSettings, chunk
+from rag.ingest.parsing import parse
 from rag.models import Block, BlockKind, Chunk, ParsedDocument, Vector
-from rag.parsing import parse
 from rag.ports import Tokenizer
 
 _CANDIDATES, _RRF = 50, 2  # of each list; Qdrant's constant of reciprocal rank fusion

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rag.chunking import ChunkSettings, chunk
 from rag.ids import Ids
+from rag.ingest.chunking import ChunkSettings, chunk
+from rag.ingest.parsing import parse
 from rag.models import BlockKind, ParsedDocument
-from rag.parsing import parse
 from rag.ports import Tokenizer
 from rag.sources import PRINCIPALS_LABEL
 

@@ -10,14 +10,14 @@ from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.memory.models import KeepOrder
 from rag.adapters.memory.objects import MemoryObjects
 from rag.adapters.memory.vectors import MemoryVectors
-from rag.artifacts import CONTAINER, Artifacts
-from rag.chunking import ChunkSettings
 from rag.ids import Ids, fingerprint, object_uri
+from rag.ingest.artifacts import CONTAINER, Artifacts
+from rag.ingest.chunking import ChunkSettings
+from rag.ingest.parsing import SandboxedParser
+from rag.ingest.pipeline import Pipeline
+from rag.ingest.source_reader import Reader
 from rag.models import Batch, Cause, IndexSpec, Work
-from rag.parsing import SandboxedParser
-from rag.pipeline import Pipeline
 from rag.ports import Embedder, Generator, Parser, Reranker, SparseEncoder, Tokenizer
-from rag.reading import Reader
 from rag.sources import Source, Sources
 
 BASE = "s3://evals"

@@ -13,13 +13,13 @@ from typing import Protocol
 from evals.bm25 import Bm25
 from evals.metrics import Estimate, distinct, estimate, ndcg_at, quote_alignment, recall_at, reciprocal_rank
 from evals.questions import Question, QuestionSet
-from rag import generation
+from rag.answer import generation
+from rag.answer.reranking import rerank
+from rag.answer.retrieval import retrieve
 from rag.errors import Rejected
+from rag.ingest.pipeline import Pipeline
 from rag.models import AccessFilter, Answer, Citation, IndexSpec, ParsedDocument
-from rag.pipeline import Pipeline
 from rag.ports import Embedder, Generator, Ledger, Reranker, SparseEncoder, VectorIndex
-from rag.reranking import rerank
-from rag.retrieval import retrieve
 
 CANDIDATES, TOP_K = 50, 8  # as the gateway's: chunks that are reranked, chunks that an answer is made from
 CUTS = (1, 5, 10)
@@ -103,7 +103,7 @@ class Quality:
 async def ask(
     question: Question, gold: Sequence[str], access: AccessFilter, backend: Backend, *, answers: bool
 ) -> Asked:
-    """One question, as ``gateway.answering`` does it."""
+    """One question, as ``rag.answer.answering`` does it."""
     found = await retrieve(
         question.text,
         access,

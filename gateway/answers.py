@@ -11,9 +11,9 @@ from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import format_sse_event
 
 from gateway import problems
-from gateway.answering import Answered, answer, stream
 from gateway.dependencies import Asking, Backend, access_of
 from gateway.messages import AnswerRequest, AnswerResponse, CitationMessage
+from rag.answer.answering import Answered, answer, stream
 from rag.models import AccessFilter
 from rag.telemetry import trace_id
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from gateway.answering import Stopwatch, find
 from gateway.dependencies import Asking, Backend, access_of
 from gateway.messages import HitMessage, SearchRequest, SearchResponse
+from rag.answer.answering import Stopwatch, find
 from rag.telemetry import span, trace_id
 
 router = APIRouter(prefix="/v1", tags=["questions"])

@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 from gateway.identity import Caller
 from governance.access import principals_of
-from rag.announcements import Notice, publish
 from rag.errors import Denied, Rejected
 from rag.ids import object_key, object_uri
+from rag.ingest.announcements import Notice, publish
 from rag.sources import PRINCIPALS_LABEL, TITLE_LABEL, Source, split_label
 
 if TYPE_CHECKING:

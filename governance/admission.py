@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rag.pipeline import Admit
+from rag.ingest.pipeline import Admit
 from rag.ports import Suppressions
 
 

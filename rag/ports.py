@@ -166,7 +166,7 @@ class EventLog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What turns the recorded state of one document into the desired one. Made by ``rag.indexing.plan``."""
+    """What turns the recorded state of one document into the desired one. Made by ``rag.ingest.indexing.plan``."""
 
     record: Recorded  # the row to be, with ``revision`` = the base revision this was planned from
     upserts: Mapping[str, Payload] = field(default_factory=dict)

@@ -13,19 +13,19 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
-from rag import chunking, indexing, parsing
 from rag.adapters.kafka import KafkaEventLog
 from rag.adapters.ledger import PostgresLedger, open_ledger
 from rag.adapters.objects import Bucket, Container, Folder, Objects, aws_client
 from rag.adapters.qdrant import QdrantIndex
 from rag.adapters.redis import RedisAnswerCache
-from rag.artifacts import CONTAINER, Artifacts
 from rag.ids import Ids, fingerprint
+from rag.ingest import chunking, indexing, parsing
+from rag.ingest.artifacts import CONTAINER, Artifacts
+from rag.ingest.parsing.sandbox import ParseLimits, SandboxedParser
+from rag.ingest.pipeline import Pipeline
+from rag.ingest.source_reader import Reader
 from rag.models import IndexSpec
-from rag.parsing.sandbox import ParseLimits, SandboxedParser
-from rag.pipeline import Pipeline
 from rag.ports import AnswerCache, Embedder, EventLog, Generator, Reranker, SparseEncoder, Tokenizer, VectorIndex
-from rag.reading import Reader
 from rag.settings import Settings
 from rag.sources import Sources
 from schemas.clients import client_options

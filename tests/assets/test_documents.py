@@ -17,8 +17,8 @@ from assets.documents import _handed_on, _is_applied, chunks, embeddings, parsed
 from assets.maintenance import audit
 from assets.partitions import RUN_PARTITIONS
 from assets.sensors import Attempts, due_ranges, requests
-from rag.arrivals import CHANGED, INDEXED
 from rag.errors import Unavailable
+from rag.ingest.change_events import CHANGED, INDEXED
 from rag.models import Batch, OffsetRange
 from tests.fakes.world import IDS, SPEC, TEXT, World
 

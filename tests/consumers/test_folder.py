@@ -8,8 +8,8 @@ from consumers.runner import step
 from rag.adapters.memory.events import MemoryEventLog
 from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.objects import Folder, Objects
-from rag.arrivals import CHANGED
 from rag.ids import Ids
+from rag.ingest.change_events import CHANGED
 from rag.sources import Source
 
 SOURCE = Source("folder", "acme", "folder://inbox", ("group:staff",))

@@ -10,10 +10,10 @@ from consumers.snowflake import SnowflakeStream, diff
 from rag.adapters.memory.events import MemoryEventLog
 from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.memory.objects import MemoryObjects
-from rag.arrivals import CHANGED
 from rag.ids import Ids, row_hash
+from rag.ingest.change_events import CHANGED
+from rag.ingest.warehouse_rows import Table
 from rag.ports import Row
-from rag.rows import Table
 from rag.sources import Source
 from schemas.events import ChangeKind, DocumentChanged
 

@@ -17,8 +17,8 @@ from evals.metrics import estimate
 from evals.quality import CUTS, Citations, Quality, Ranking
 from evals.questions import load
 from rag.adapters.memory.models import HashEmbedder
-from rag.chunking import ChunkSettings
 from rag.errors import Unavailable
+from rag.ingest.chunking import ChunkSettings
 
 INDEXING = Indexing(
     documents=100, formats={"md": 60, "pdf": 40}, chunks=5100, embedded=5100, dead=0, runs=8, failed_runs=0, put=2.0, wall=120.0,

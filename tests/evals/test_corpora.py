@@ -7,7 +7,7 @@ import pytest
 from evals import corpora
 from evals.questions import load
 from rag.adapters.memory.models import HashEmbedder
-from rag.chunking import ChunkSettings
+from rag.ingest.chunking import ChunkSettings
 from rag.models import ParsedDocument
 from rag.sources import PRINCIPALS_LABEL
 

@@ -15,11 +15,11 @@ from evals.quality import Asked, ask, evaluate, judge
 from evals.questions import Question, QuestionSet, located
 from governance.access import filter_for
 from rag.adapters.memory.models import HashEmbedder, WordBm25
+from rag.answer.generation import abstention, cite
+from rag.answer.passages import Passage, passages
 from rag.errors import Rejected
-from rag.generation import abstention, cite
+from rag.ingest.parsing import parse
 from rag.models import AccessFilter, Answer, Hit, ParsedDocument
-from rag.parsing import parse
-from rag.passages import Passage, passages
 
 PUMP = b"# Pump\n\nThe pump of station nine is cleaned every Tuesday by the night shift.\n"
 SENSOR = b"# Sensor\n\nA drifting sensor is sent to the workshop in Brno with form twelve.\n"

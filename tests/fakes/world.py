@@ -14,17 +14,17 @@ from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.memory.models import HashEmbedder, WordBm25
 from rag.adapters.memory.objects import MemoryObjects
 from rag.adapters.memory.vectors import MemoryVectors
-from rag.announcements import Notice, publish
-from rag.arrivals import CHANGED, announce, collect, refuse
-from rag.artifacts import CONTAINER, Artifacts
+from rag.answer.retrieval import retrieve
 from rag.ids import Ids
+from rag.ingest.announcements import Notice, publish
+from rag.ingest.artifacts import CONTAINER, Artifacts
+from rag.ingest.change_events import CHANGED, announce, collect, refuse
+from rag.ingest.parsing import parse
+from rag.ingest.pipeline import Pipeline
+from rag.ingest.source_reader import Reader
+from rag.ingest.tasks import Report
 from rag.models import IndexSpec, OffsetRange, ParsedDocument
-from rag.parsing import parse
-from rag.pipeline import Pipeline
-from rag.reading import Reader
-from rag.retrieval import retrieve
 from rag.sources import Source, Sources
-from rag.work import Report
 
 IDS = Ids(b"0123456789abcdef")
 SOURCE = Source("s3", "acme", "s3://docs", ("group:staff",), {"finance/": ("group:finance",)})

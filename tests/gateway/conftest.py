@@ -21,7 +21,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from gateway.app import create_app
 from gateway.identity import Verifier
 from gateway.issuer import IssuerKeys
-from rag import chunking, indexing
 from rag.adapters.memory.cache import MemoryAnswerCache
 from rag.adapters.memory.events import MemoryEventLog
 from rag.adapters.memory.ledger import MemoryLedger
@@ -29,6 +28,7 @@ from rag.adapters.memory.models import HashEmbedder, KeepOrder, WordBm25
 from rag.adapters.memory.objects import MemoryObjects
 from rag.adapters.memory.vectors import MemoryVectors
 from rag.ids import Ids
+from rag.ingest import chunking, indexing
 from rag.models import (
     Answer,
     Block,

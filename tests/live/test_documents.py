@@ -17,7 +17,7 @@ from governance.admission import admit
 from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.memory.objects import MemoryObjects
 from rag.adapters.memory.vectors import MemoryVectors
-from rag.artifacts import CONTAINER, Artifacts
+from rag.ingest.artifacts import CONTAINER, Artifacts
 from rag.models import Point
 from rag.settings import load
 from rag.wiring import services

@@ -10,13 +10,13 @@ import pytest
 
 from governance.admission import admit
 from rag.adapters.memory.events import MemoryEventLog
-from rag.announcements import Notice, publish
-from rag.arrivals import CHANGED, DEAD, INDEXED
-from rag.artifacts import CONTAINER
 from rag.errors import Rejected, Unavailable
-from rag.indexing import sweep
-from rag.pipeline import LaneStopped
-from rag.work import Report
+from rag.ingest.announcements import Notice, publish
+from rag.ingest.artifacts import CONTAINER
+from rag.ingest.change_events import CHANGED, DEAD, INDEXED
+from rag.ingest.indexing import sweep
+from rag.ingest.pipeline import LaneStopped
+from rag.ingest.tasks import Report
 from schemas.topics import TOPICS
 from tests.fakes.world import IDS, SOURCE, SPEC, TEXT, World
 

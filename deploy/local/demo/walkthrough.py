@@ -21,8 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from deploy.local.demo import loading
 from deploy.local.errors import StackError
-from rag.arrivals import CHANGED
 from rag.ids import object_uri
+from rag.ingest.change_events import CHANGED
 from rag.settings import Settings, load, snowflake_parameters
 from rag.wiring import Services, aws, services
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rag.generation import abstention, cite
+from rag.answer.generation import abstention, cite
+from rag.answer.passages import Passage, passages, terms
 from rag.models import Answer, Hit, Vector
-from rag.passages import Passage, passages, terms
 from rag.ports import Embedder
 
 _CANDIDATES = 16  # passages whose vectors are computed for a question: what keeps an answer near 0.1 s on two cores

@@ -9,7 +9,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageR
 from llama_index.core.llms import LLM
 
 from rag.adapters.providers import Patience, call
-from rag.generation import Prompt, abstention, compose, prompt, without_unknown_markers
+from rag.answer.generation import Prompt, abstention, compose, prompt, without_unknown_markers
 from rag.models import Answer, Hit
 
 _CHARACTERS_PER_TOKEN = 3  # cautious: English has four, German three and a half

@@ -3,7 +3,7 @@ import pytest
 from rag.adapters.embedders.minilm import Minilm
 from rag.adapters.llms.extractive import ExtractiveGenerator
 from rag.adapters.memory.models import HashEmbedder
-from rag.generation import ABSTENTION, answer
+from rag.answer.generation import ABSTENTION, answer
 from rag.models import Answer
 from tests.fakes.hits import hit
 

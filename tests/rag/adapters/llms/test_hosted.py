@@ -7,8 +7,8 @@ from llama_index.llms.openai_like import OpenAILike
 
 from rag.adapters.llms.hosted import HostedGenerator
 from rag.adapters.providers import Patience
+from rag.answer.generation import answer, stream
 from rag.errors import Unavailable
-from rag.generation import answer, stream
 from rag.models import Answer
 from tests.fakes.hits import hit
 from tests.fakes.openai import FakeOpenAI, Scripted

@@ -1,0 +1,25 @@
+"""HTML, through unstructured."""
+
+from __future__ import annotations
+
+import re
+
+from rag.ingest.parsing.decoding import decode
+from rag.ingest.parsing.partitioned import partition_html, pieces_of
+from rag.ingest.parsing.pieces import assemble
+from rag.ingest.parsing.sniffing import HTML
+from rag.models import ParsedDocument
+
+_TITLE_TAG = re.compile(r"<title[^>]{0,200}>([^<]{1,1000})</title", re.IGNORECASE)
+
+
+def parse(content: bytes, name: str) -> ParsedDocument:
+    text = decode(content, markup=True)
+    found = _TITLE_TAG.search(text[:20_000])
+    return assemble(pieces_of(partition_html(text)), name=name, media_type=HTML, title=_unescape(found))
+
+
+def _unescape(found: re.Match[str] | None) -> str:
+    import html
+
+    return html.unescape(found[1]) if found else ""

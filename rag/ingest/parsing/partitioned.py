@@ -1,0 +1,86 @@
+"""Unstructured's partitioners, without what they would download, and their elements as pieces."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from rag.ingest.parsing.pieces import Piece, row
+from rag.models import BlockKind
+
+_KINDS = {"Title": BlockKind.HEADING, "ListItem": BlockKind.LIST_ITEM, "CodeSnippet": BlockKind.CODE}
+_DROPPED_TEXT = re.compile(r"<(/?)(?:details|summary|figure|figcaption|form)(?=[\s>])", re.IGNORECASE)
+_DROPPED = {"Header", "Footer", "PageBreak", "PageNumber", "Image"}
+
+
+def partition_html(text: str) -> list[Any]:
+    """Unstructured drops some elements that hold text, with all that is in them: they are given another name first."""
+    text = _DROPPED_TEXT.sub(r"<\1div", text)
+    return list(_module("html").partition_html(text=text, languages=[""]))  # "": no language detection, ours is faster
+
+
+def partition_docx(file: Any) -> list[Any]:
+    return list(_module("docx").partition_docx(file=file, languages=[""]))
+
+
+def _module(name: str) -> Any:
+    _stay_offline()
+    return import_module(f"unstructured.partition.{name}")
+
+
+def pieces_of(elements: list[Any]) -> Iterator[Piece]:
+    """A table becomes one piece per row, each with the table's header line."""
+    for element in elements:
+        category = type(element).__name__
+        if category in _DROPPED:
+            continue
+        page = element.metadata.page_number
+        if category == "Table":
+            yield from _rows(element, page)
+            continue
+        kind = _KINDS.get(category, BlockKind.PARAGRAPH)
+        depth = element.metadata.category_depth or 0
+        yield Piece(kind, element.text, level=depth + 1, page=page)
+
+
+def _rows(element: Any, page: int | None) -> Iterator[Piece]:
+    from lxml import html
+
+    markup = element.metadata.text_as_html
+    if not markup:
+        yield Piece(BlockKind.PARAGRAPH, element.text, page=page)
+        return
+    lines = [
+        row(cell.text_content() for cell in tr.iter("td", "th")) for tr in html.fragment_fromstring(markup).iter("tr")
+    ]
+    lines = [line for line in lines if line]
+    if len(lines) == 1:
+        yield Piece(BlockKind.ROW, lines[0], page=page)
+    for line in lines[1:]:
+        yield Piece(BlockKind.ROW, line, page=page, header=lines[0])
+
+
+def _stay_offline() -> None:
+    """Put a rule-based splitter in the place of unstructured's spaCy module.
+
+    Its model would be downloaded at first use. It only tells narrative text from other text, which are both paragraphs here.
+    """
+    name = "unstructured.nlp.tokenize"
+    if getattr(sys.modules.get(name), "__tidemark__", False):
+        return
+    os.environ.setdefault("UNSTRUCTURED_DISABLE_NOTICE", "1")
+    rules = ModuleType(name)
+    rules.__dict__.update(
+        __tidemark__=True,
+        sent_tokenize=lambda text: re.split(r"(?<=[.!?])\s+", text),
+        word_tokenize=lambda text: re.findall(r"\w+|[^\w\s]", text),
+        pos_tag=lambda text: [],
+    )
+    import_module("unstructured.nlp").__dict__["tokenize"] = sys.modules[name] = rules
+    if (classify := sys.modules.get("unstructured.partition.text_type")) is not None:  # somebody imported it before us
+        classify.__dict__.update({verb: rules.__dict__[verb] for verb in ("sent_tokenize", "word_tokenize", "pos_tag")})

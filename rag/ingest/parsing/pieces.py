@@ -1,0 +1,102 @@
+"""What a format's parser finds, and how pieces become one text with exact spans."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from rag.errors import Rejected
+from rag.ingest.parsing.language import language_of
+from rag.models import Block, BlockKind, ParsedDocument
+
+_LONGEST_HEADING = 500  # characters; what is longer is no heading, and would be repeated in every section path below it
+_LONGEST_HEADER = 2_000  # characters; a table's header is repeated for every row
+
+CELL = " | "  # between the cells of a row, in a row's text as in its header
+
+_BREAKS = re.compile(r"\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
+# Controls, zero-width and bidirectional marks, soft hyphens, lone surrogates, non-characters: invisible, but they break words apart.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufff9-\ufffb"
+    "\ufffe\uffff\ud800-\udfff]"
+)
+_SPACES = re.compile(r"[ \t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
+_BLANK_LINES = re.compile(r" ?\n[ \n]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """``section`` is set by formats that carry their own path (JSON); elsewhere the headings above make it."""
+
+    kind: BlockKind
+    text: str
+    level: int = 1  # of a heading, one is outermost
+    page: int | None = None
+    header: str | None = None
+    section: tuple[str, ...] | None = None
+
+
+def clean(text: str) -> str:
+    """NFC, line feeds only, nothing invisible; everything else as it was."""
+    return unicodedata.normalize("NFC", _INVISIBLE.sub("", _BREAKS.sub("\n", text)))
+
+
+def normalize(text: str) -> str:
+    """Clean, single spaces, no blank lines, nothing at the ends: the text of every block but code."""
+    return _BLANK_LINES.sub("\n", _SPACES.sub(" ", clean(text))).strip()
+
+
+def one_line(text: str) -> str:
+    return " ".join(clean(text).split())
+
+
+def row(cells: Iterable[str]) -> str:
+    """Cells of one table row on one line; empty cells at the end are dropped."""
+    return CELL.join(one_line(cell) for cell in cells).rstrip(" |")
+
+
+def assemble(
+    pieces: Iterable[Piece], *, name: str, media_type: str, title: str = "", pages: int | None = None
+) -> ParsedDocument:
+    """Put pieces together, blank lines between them. Raises Rejected("no_text") when nothing is left."""
+    texts: list[str] = []
+    blocks: list[Block] = []
+    outline: list[tuple[int, str]] = []
+    position = 0
+    for piece in pieces:
+        text = clean(piece.text).strip("\n").rstrip() if piece.kind is BlockKind.CODE else normalize(piece.text)
+        if not any(character.isalnum() for character in text):
+            continue  # rules, bullets, empty rows
+        is_heading = piece.kind is BlockKind.HEADING
+        if is_heading:
+            text = one_line(text)
+        if is_heading and len(text) <= _LONGEST_HEADING:
+            while outline and outline[-1][0] >= piece.level:
+                outline.pop()
+        kind = BlockKind.PARAGRAPH if is_heading and len(text) > _LONGEST_HEADING else piece.kind
+        section = tuple(heading for _, heading in outline) if piece.section is None else piece.section
+        header = piece.header[:_LONGEST_HEADER] if piece.header else None
+        blocks.append(Block(kind, position, position + len(text), section, piece.page, header))
+        texts.append(text)
+        position += len(text) + 2
+        if kind is BlockKind.HEADING:
+            outline.append((piece.level, text))
+    if not blocks:
+        raise Rejected(
+            f"no text in {name!r} ({media_type}): if it holds images of text, run OCR on it and put the result in its place",
+            reason="no_text",
+        )
+    whole = "\n\n".join(texts)
+    first = next((one_line(whole[b.start : b.end]) for b in blocks if b.kind is BlockKind.HEADING), "")
+    stem = PurePosixPath(name.replace("\\", "/")).stem
+    return ParsedDocument(
+        text=whole,
+        blocks=tuple(blocks),
+        title=(one_line(title) or first or one_line(stem) or "untitled")[:300],
+        language=language_of(whole),
+        media_type=media_type,
+        pages=pages,
+    )

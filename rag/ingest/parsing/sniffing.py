@@ -1,0 +1,132 @@
+"""What a file is, from its bytes first, then its name, then what its source says."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from pathlib import PurePosixPath
+
+from rag.errors import Rejected
+from rag.ingest.parsing.decoding import marked
+
+PDF = "application/pdf"
+DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+HTML = "text/html"
+MARKDOWN = "text/markdown"
+CSV = "text/csv"
+TSV = "text/tab-separated-values"
+JSON = "application/json"
+JSONL = "application/x-ndjson"
+TEXT = "text/plain"
+ROW = "application/vnd.tidemark.row+json"
+
+_BY_SUFFIX = {
+    ".pdf": PDF, ".docx": DOCX, ".docm": DOCX, ".html": HTML, ".htm": HTML, ".xhtml": HTML, ".md": MARKDOWN, ".markdown": MARKDOWN,
+    ".csv": CSV, ".tsv": TSV, ".json": JSON, ".geojson": JSON, ".jsonl": JSONL, ".ndjson": JSONL, ".txt": TEXT, ".text": TEXT,
+    ".log": TEXT, ".rst": TEXT,
+}  # fmt: skip
+_SAME_AS = {
+    "application/xhtml+xml": HTML, "text/x-markdown": MARKDOWN, "application/jsonl": JSONL, "application/x-jsonlines": JSONL,
+    "application/jsonlines": JSONL, "text/json": JSON, "application/csv": CSV,
+}  # fmt: skip
+_TEXTS = {HTML, MARKDOWN, CSV, TSV, JSON, JSONL, TEXT, ROW}
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_MARKUP = re.compile(
+    r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
+)
+_MOST_UNPACKED = 512 * 1024 * 1024
+_MOST_MEMBERS = 20_000
+
+
+def media_type_of(content: bytes, name: str, declared: str | None = None) -> str:
+    """The media type to parse ``content`` as. Raises Rejected: empty, encrypted, corrupt, unsupported, too_large."""
+    if not content.strip(b"\x00\t\n\r \xef\xbb\xbf\xff\xfe"):
+        raise Rejected(
+            f"{name!r} is empty ({len(content)} bytes): put a file with content in its place", reason="empty"
+        )
+    suffix = PurePosixPath(name.replace("\\", "/")).suffix.lower()
+    named = _BY_SUFFIX.get(suffix)
+    said = (declared or "").split(";")[0].strip().lower()
+    said = _SAME_AS.get(said, said)
+    if b"%PDF-" in content[:1024]:
+        return PDF
+    if content.startswith(b"PK\x03\x04") or (content.startswith(b"PK") and zipfile.is_zipfile(io.BytesIO(content))):
+        return _package(content, name, named)
+    if content.startswith(_OLE):
+        return _ole(content, name)
+    if not _is_text(content):
+        if named in {PDF, DOCX} or said in {PDF, DOCX}:
+            raise Rejected(
+                f"{name!r} does not begin as a {suffix or said} file does: it is damaged, upload it again",
+                reason="corrupt",
+            )
+        raise Rejected(
+            f"{name!r} is {_kind(content)}: no parser reads it, convert it to PDF, docx, HTML or text",
+            reason="unsupported",
+        )
+    if said == ROW:
+        return ROW
+    if _MARKUP.match(content[:1024].decode("utf-8", errors="ignore").lstrip("\ufeff")):
+        return HTML
+    if named in _TEXTS:
+        return named
+    return said if said in _TEXTS else TEXT
+
+
+def _package(content: bytes, name: str, named: str | None) -> str:
+    """A zip archive: docx or nothing that is read here. Its own listing is checked before anything is unpacked."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
+        reason = "corrupt" if named == DOCX else "unsupported"
+        raise Rejected(f"{name!r} is a damaged zip archive: upload it again", reason=reason) from error
+    names = {member.filename for member in members}
+    if not names & {"word/document.xml", "word/document2.xml"} and "[Content_Types].xml" not in names:
+        if named == DOCX:
+            raise Rejected(
+                f"{name!r} is a zip archive without a document: it is damaged, upload it again", reason="corrupt"
+            )
+        raise Rejected(f"{name!r} is a zip archive: put the files in it there one by one", reason="unsupported")
+    if not any(member.startswith("word/") for member in names):
+        raise Rejected(
+            f"{name!r} is an office file of a kind no parser reads: save it as PDF or docx", reason="unsupported"
+        )
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > _MOST_UNPACKED or len(members) > _MOST_MEMBERS:
+        raise Rejected(
+            f"{name!r} unpacks to {unpacked:,} bytes in {len(members):,} members, at most {_MOST_UNPACKED:,} in {_MOST_MEMBERS:,}:"
+            " split it",
+            reason="too_large",
+        )
+    return DOCX
+
+
+def _ole(content: bytes, name: str) -> str:
+    if "EncryptedPackage".encode("utf-16-le") in content:
+        raise Rejected(f"{name!r} is protected by a password: save it without one", reason="encrypted")
+    raise Rejected(f"{name!r} is an office file of before 2007: save it as docx or PDF", reason="unsupported")
+
+
+def _is_text(content: bytes) -> bool:
+    """Few bytes that text does not have. A stray NUL does not make a binary; the parser drops it."""
+    if marked(content) is not None:
+        return True
+    sample = content[:8192]
+    strange = sum(sample.count(byte) for byte in (*range(8), *range(14, 27), *range(28, 32)))
+    return strange * 50 <= len(sample) and not _is_known_binary(content)
+
+
+def _is_known_binary(content: bytes) -> bool:
+    import filetype
+
+    found = filetype.guess_mime(content[:8192])
+    return found is not None and not found.startswith("text/")
+
+
+def _kind(content: bytes) -> str:
+    import filetype
+
+    found = filetype.guess_mime(content[:8192])
+    return f"of type {found}" if found else "binary data of an unknown type"

@@ -1,0 +1,199 @@
+"""The process that documents are parsed under: it loads the parsers once and forks one child per document.
+
+``python -m rag.ingest.parsing.worker FD``, started by ``rag.ingest.parsing.sandbox`` with an empty environment. On the socket FD it is told
+``fork`` (with the document's own socket attached; answers its pid) and ``end PID`` (kills what is left of that child's group;
+answers its wait status), and it ends, children included, when that socket does. It never touches a document itself.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import io
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rag.errors import Rejected
+from rag.ingest.parsing import isolation, wire
+from rag.ingest.parsing.formats import parse, parser_of
+from rag.ingest.parsing.language import detector
+from rag.ingest.parsing.sniffing import media_type_of
+
+_PROSE = 20_000  # characters
+_PACKAGES = {path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"} and Path(path).is_dir()}
+_LIBRARIES = {sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]), *_PACKAGES}  # a codec may still be imported
+
+
+def main(control_fd: int) -> None:
+    layers = ["network namespace"] if isolation.leave_network() else []
+    isolation.drop_capabilities()
+    preload()
+    layers += ["seccomp"] if isolation.refuse_system_calls() else []
+    layers += ["landlock"] if isolation.landlock_version() else []
+    control = socket.socket(fileno=control_fd)
+    control.send(json.dumps({"ready": [*layers, "audit hook"]}).encode())
+    children: set[int] = set()
+    try:
+        while order := _receive(control):
+            verb, attached = order
+            if verb == b"fork":
+                pid = _fork(control, attached[0])
+                children.add(pid)
+                control.send(b"%d" % pid)
+            else:
+                pid = int(verb.split()[1])
+                children.discard(pid)
+                control.send(b"%d" % _end(pid))
+            for fd in attached:
+                os.close(fd)
+    finally:
+        for pid in children:
+            _end(pid)
+
+
+def preload() -> None:
+    """Parse a little of every format, so that a child finds everything loaded and every cache filled."""
+    sentence = "The first call of everything is the slow one, and a child that is forked later need not make it again."
+    for content, name in (
+        (f"# Title\n\n## Part\n\n{sentence} [link](a.md) `code` **bold**\n\n* item\n  * item\n\n1. item\n\n```\ncode\n```\n\n"
+         f"| a | b |\n|---|---|\n| c | d |\n".encode(), "sample.md"),
+        (f"<h1>Title</h1><p>{sentence}<ul><li>item</ul><table><tr><td>a<tr><td>b</table>".encode(), "sample.html"),
+        (sentence.encode("utf-16"), "sample.txt"),
+        (f"name,text\nfirst,{sentence}".encode(), "sample.csv"),
+        (json.dumps({"text": sentence}).encode(), "sample.json"),
+        (_sample_docx(sentence), "sample.docx"),
+        (b"%PDF-1.4 of nothing", "sample.pdf"),
+        (b"caf\xe9 " * 20, "sample.txt"),
+    ):  # fmt: skip
+        with contextlib.suppress(Rejected):
+            wire.dump(parse(content, name))
+    # A detector reads each part of its model for ten milliseconds when a text first has need of it: much and various English.
+    documented = [module for module in [*sys.modules.values()] if isinstance(module, ModuleType)]
+    detector().detect_language_of(" ".join(str(vars(module).get("__doc__")) for module in documented)[:_PROSE])
+    gc.collect()
+    gc.freeze()  # so that a child's collector does not copy the pages it only looks at
+
+
+def _sample_docx(sentence: str) -> bytes:
+    import docx
+
+    document, content = docx.Document(), io.BytesIO()
+    document.add_heading("Title")
+    document.add_paragraph(sentence)
+    document.add_table(2, 2)
+    document.save(content)
+    return content.getvalue()
+
+
+def _receive(control: socket.socket) -> tuple[bytes, list[int]] | None:
+    fds = array.array("i")
+    data, ancillary, _, _ = control.recvmsg(64, socket.CMSG_LEN(fds.itemsize))
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    return (data, list(fds)) if data else None
+
+
+def _end(pid: int) -> int:
+    """Kill the group, wait for its leader."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
+
+
+def _fork(control: socket.socket, fd: int) -> int:
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setpgid(0, 0)
+            isolation.die_with_parent(parent)
+            control.close()
+            _serve(socket.socket(fileno=fd))
+        finally:
+            os._exit(0)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.setpgid(pid, pid)  # by both, so that it is done whoever runs first
+    return pid
+
+
+# -- in the child: one document -----------------------------------------------------------------------------------------
+
+
+def _serve(connection: socket.socket) -> None:
+    _silence()
+    request_length, content_length = wire.LENGTHS.unpack(_exactly(connection, wire.LENGTHS.size))
+    request = json.loads(_exactly(connection, request_length))
+    content = _exactly(connection, content_length)
+    isolation.limit_resources(seconds=request["seconds"], memory_bytes=request["memory_bytes"])
+    isolation.refuse_files(_LIBRARIES)
+    isolation.refuse_system_calls(alone=True)
+    isolation.refuse_in_python()
+    status, reply = _reply(content, request)
+    connection.sendall(wire.REPLY.pack(status, len(reply)))
+    connection.sendall(reply)
+
+
+def _reply(content: bytes, request: dict[str, Any]) -> tuple[bytes, bytes]:
+    name = request["name"]
+    try:
+        reply = wire.dump(_parse(content, name, request))
+        if len(reply) <= request["output_bytes"]:
+            return wire.ACCEPTED, reply
+        error = Rejected(
+            f"{name!r} makes {len(reply):,} bytes of text, at most {request['output_bytes']:,}: split it",
+            reason="too_large",
+        )
+    except Rejected as refused:
+        error = refused
+    except MemoryError:
+        error = Rejected(
+            f"{name!r} needs more than {request['memory_bytes']:,} bytes of memory to parse: split it",
+            reason="out_of_memory",
+        )
+    except RecursionError:
+        error = Rejected(f"{name!r} nests too deeply to be read: flatten it", reason="corrupt")
+    except Exception as bug:  # its message may quote the document
+        error = Rejected(
+            f"the parser failed on {name!r} ({type(bug).__name__}): convert it to another format", reason="crashed"
+        )
+    return wire.REFUSED, wire.dump_refusal(error)
+
+
+def _parse(content: bytes, name: str, request: dict[str, Any]) -> Any:
+    media_type = media_type_of(content, name, request["media_type"])
+    if media_type == "application/pdf":
+        from rag.ingest.parsing import pdf
+
+        return pdf.parse(content, name, request["pages"])
+    return parser_of(media_type)(content, name)
+
+
+def _silence() -> None:
+    """Libraries print what they stumble over, and that is the document."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+
+
+def _exactly(connection: socket.socket, length: int) -> bytes:
+    buffer = bytearray(length)
+    view = memoryview(buffer)
+    while view:
+        received = connection.recv_into(view)
+        if not received:
+            os._exit(0)  # who asked is gone
+        view = view[received:]
+    view.release()
+    return bytes(buffer)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

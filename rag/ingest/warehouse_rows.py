@@ -1,0 +1,119 @@
+"""Warehouse rows as objects: one object per row, so that a row is read, indexed, cited and erased like any file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from rag.errors import Rejected
+from rag.ids import object_name, object_uri, row_hash
+from rag.ingest.announcements import Notice
+from rag.ports import Cursors, ObjectStore, Row
+from rag.sources import SUBJECTS_LABEL, TITLE_LABEL, Source, join_label
+from rag.telemetry import SOURCE_ERRORS, logger
+
+_log = logger(__name__)
+
+MEDIA_TYPE = "application/vnd.tidemark.row+json"
+TITLE_BYTES, SUBJECTS_BYTES = 500, 1000  # encoded: S3 takes 2 KB of labels in all
+TOGETHER = 16  # row objects written at once
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A mapped table; names are identifiers from the settings."""
+
+    name: str
+    key: str
+    changed: str
+    title: str | None = None
+    subjects: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """A row to write and announce, or (``row`` None) one that is gone."""
+
+    table: Table
+    key: str
+    row: Row | None
+    origin: str = "poll"
+
+
+async def write_rows(source: Source, changes: Sequence[RowChange], objects: ObjectStore) -> list[RowChange]:
+    """One object per row, deleted with the row. Returns what was written: a row that cannot be is counted and left out."""
+
+    async def one(change: RowChange) -> RowChange | None:
+        if change.row:
+            try:
+                content, labels = row_object(change.table, change.row)
+            except Rejected as error:
+                SOURCE_ERRORS.labels(source.name, error.reason).inc()
+                _log.warning("rows.refused", source=source.name, table=change.table.name, reason=error.reason)
+                return None
+            await objects.put(row_uri(source, change.table, change.key), content, media_type=MEDIA_TYPE, labels=labels)
+        return change
+
+    written: list[RowChange | None] = []
+    for start in range(0, len(changes), TOGETHER):
+        written += await asyncio.gather(*(one(change) for change in changes[start : start + TOGETHER]))
+    await objects.delete([row_uri(source, change.table, change.key) for change in changes if change.row is None])
+    return [change for change in written if change is not None]
+
+
+async def remember(source: Source, changes: Sequence[RowChange], cursors: Cursors) -> None:
+    """The hashes of what was announced."""
+    for table in {change.table for change in changes}:
+        mine = [change for change in changes if change.table == table]
+        hashes = {change.key: row_hash(change.row.body) for change in mine if change.row}
+        await cursors.set_row_hashes(source.name, table.name, hashes, [change.key for change in mine if not change.row])
+
+
+def row_uri(source: Source, table: Table, key: str) -> str:
+    """Any key has a uri: what a path would take amiss is escaped, what is too long for an object's name is hashed."""
+    return object_uri(source.base_uri, f"{table.name.lower()}/{object_name(key)}.json")
+
+
+def table_uri(source: Source, table: Table) -> str:
+    """What the uris of all rows of a table begin with."""
+    return object_uri(source.base_uri, f"{table.name.lower()}/x").removesuffix("x")
+
+
+def row_object(table: Table, row: Row) -> tuple[bytes, dict[str, str]]:
+    """The row as an object: its JSON, and the labels that its columns give; names of columns are matched as SQL does.
+
+    Raises Rejected for a row that names more people than an object's labels can hold.
+    """
+    columns: Mapping[str, Any] = json.loads(row.body)
+    folded = {name.casefold(): value for name, value in columns.items()}
+    title = str(folded.get(table.title.casefold()) or "") if table.title else ""
+    title = title or f"{table.name.rsplit('.', 1)[-1].title()} {row.key}"
+    body = {"table": table.name, "key": row.key, "title": title, "columns": columns}
+    labels = {TITLE_LABEL: _clipped(title)}
+    subjects = [str(folded[name.casefold()]) for name in table.subjects if folded.get(name.casefold())]
+    if subjects:
+        labels[SUBJECTS_LABEL] = join_label(subjects)
+        if len(quote(labels[SUBJECTS_LABEL])) > SUBJECTS_BYTES:
+            raise Rejected(
+                f"row {row.key[:40]!r} of {table.name} names {len(subjects)} people: map fewer columns as subjects",
+                reason="too_many_subjects",
+            )
+    return json.dumps(body, ensure_ascii=False, sort_keys=True).encode(), labels
+
+
+def _clipped(title: str) -> str:
+    """As much of it as a label takes."""
+    plain = "".join(each if each.isprintable() else " " for each in title)
+    while len(quote(plain)) > TITLE_BYTES:
+        plain = plain[: len(plain) * 9 // 10]
+    return plain
+
+
+def notice(source: Source, change: RowChange) -> Notice:
+    occurred = change.row.changed if change.row else datetime.now(UTC)
+    return Notice(row_uri(source, change.table, change.key), occurred, change.origin, is_deletion=change.row is None)

@@ -1,0 +1,352 @@
+"""Nothing a document does, or that is done to the process that reads it, reaches the next document."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from rag.errors import Rejected, Unavailable
+from rag.ingest.parsing import ParseLimits, SandboxedParser, parse, wire
+from rag.models import Block, BlockKind, ParsedDocument
+from rag.no_telemetry import SWITCHES
+
+GOOD = b"# Good\n\nA document like any other, which says nothing in particular."
+
+
+def reason(parser: SandboxedParser, content: bytes, name: str) -> str:
+    with pytest.raises(Rejected) as caught:
+        parser.parse_now(content, name)
+    assert name in str(caught.value)
+    assert parser.parse_now(GOOD, "good.md").title == "Good"  # the next document is none the worse
+    return caught.value.reason
+
+
+# -- documents that mean harm
+
+
+def test_the_sandbox_reads_what_parse_reads(sandbox: SandboxedParser, corpus: list[Path]) -> None:
+    for path in corpus[::12]:
+        content = path.read_bytes()
+        assert sandbox.parse_now(content, path.name) == parse(content, path.name)
+
+
+def test_bombs_of_all_kinds_are_refused_or_read_within_bounds(sandbox: SandboxedParser, make: SimpleNamespace) -> None:
+    entities = b'<?xml version="1.0"?><!DOCTYPE d [<!ENTITY a "aaaaaaaaaa">' + b"".join(
+        b'<!ENTITY %c "%s">' % (ord("b") + n, b"&%c;" % (ord("a") + n) * 10) for n in range(12)
+    )
+    body = (
+        entities
+        + b']><w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body><w:p><w:r><w:t>&m;'
+    )
+    assert reason(sandbox, make.docx_with(body + b"</w:t></w:r></w:p></w:body></w:document>"), "entities.docx") in {
+        "corrupt",
+        "no_text",
+    }
+    assert reason(sandbox, b'{"a":' * 200_000, "deep.json") == "corrupt"
+    assert reason(sandbox, b"[" * 5_000 + b"1" + b"]" * 5_000, "deep.json") == "corrupt"
+    assert reason(sandbox, zip_bomb(), "zip.docx") == "too_large"
+    for content, name in (
+        (b"<div>" * 200_000 + b"deep words in a page", "deep.html"),
+        (b"> " * 3_000 + b"quoted deeply", "deep.md"),
+        (b",".join(b"c%d" % n for n in range(1_000_000)) + b"\n" + b",".join([b"value"] * 1_000_000), "wide.csv"),
+        (b"* " * 20_000, "stars.md"),
+        (b"[" * 20_000 + b"words", "brackets.md"),
+        (b"a" * 5_000_000, "long.txt"),
+    ):
+        with contextlib.suppress(Rejected):
+            parsed = sandbox.parse_now(content, name)
+            assert max((len(b.header or "") + sum(map(len, b.section)) for b in parsed.blocks), default=0) < 5_000
+        assert sandbox.parse_now(GOOD, "good.md").title == "Good"
+
+
+def zip_bomb() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+        with archive.open("word/document.xml", "w", force_zip64=True) as member:
+            for _ in range(600):
+                member.write(b"\x00" * 2**20)
+    return out.getvalue()
+
+
+def test_limits_of_size_and_pages_are_named(make: SimpleNamespace) -> None:
+    parser = SandboxedParser(ParseLimits(input_bytes=20_000, pages=2, output_bytes=2_000))
+    assert reason(parser, b"x" * 20_001, "large.txt") == "too_large"
+    assert reason(parser, b"words " * 500, "much.txt") == "too_large"
+    assert reason(parser, make.pdf(*[make.lines("a page")] * 3), "long.pdf") == "too_many_pages"
+    parser.close()
+
+
+def test_a_document_that_eats_memory_is_out_of_memory() -> None:
+    parser = SandboxedParser(ParseLimits(memory_bytes=64 * 2**20))
+    assert reason(parser, b"[" + b"[[],[]]," * 2_000_000 + b"1]", "wide.json") == "out_of_memory"
+    parser.close()
+
+
+def test_a_document_that_takes_too_long_is_killed() -> None:
+    rows = b"\n".join(b"%d,%s" % (n, b"cell," * 20) for n in range(400_000))
+    for limits in (ParseLimits(seconds=0.3), ParseLimits(wall_seconds=1)):
+        parser = SandboxedParser(limits)
+        parser.start()
+        began = time.monotonic()
+        assert reason(parser, rows, "slow.csv") == "timeout"
+        assert time.monotonic() - began < 20
+        parser.close()
+
+
+# -- what a parser that was taken over could try, shown by a parser that tries it
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxedParser]:
+    """A sandbox whose plain-text parser runs the document as a program: the worst that a hole in a parser can be."""
+    package = tmp_path_factory.mktemp("hostile")
+    (package / "sitecustomize.py").write_text(
+        textwrap.dedent(
+            """
+            import sys, types
+            from importlib import abc, machinery, util
+
+            class Finder(abc.MetaPathFinder):
+                def find_spec(self, name, path, target=None):
+                    if name == "rag.ingest.parsing.plain":
+                        return util.spec_from_loader(name, Loader())
+
+            class Loader(abc.Loader):
+                def create_module(self, spec):
+                    return None
+                def exec_module(self, module):
+                    def parse(content, name):
+                        from rag.models import BlockKind
+                        from rag.ingest.parsing.pieces import Piece, assemble
+                        from rag.errors import Rejected
+                        scope = {}
+                        try:
+                            program = compile(content.decode(errors="replace"), name, "exec")
+                        except SyntaxError:
+                            raise Rejected("no program")  # the sample texts that warm a worker up
+                        exec(program, scope)
+                        return assemble([Piece(BlockKind.PARAGRAPH, str(scope["said"]))], name=name, media_type="text/plain")
+                    module.parse = parse
+
+            sys.meta_path.insert(0, Finder())
+            """
+        )
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "rag.ingest.parsing.sandbox._PATHS", [str(package), *sys.modules["rag.ingest.parsing.sandbox"]._PATHS]
+        )
+        patch.setenv("TIDEMARK_SECRET", "do-not-tell")
+        parser = SandboxedParser(ParseLimits(seconds=2, wall_seconds=8, memory_bytes=256 * 2**20))
+        parser.start()
+    yield parser
+    parser.close()
+
+
+def said(parser: SandboxedParser, program: str) -> str:
+    return parser.parse_now(textwrap.dedent(program).encode(), "program").text
+
+
+def test_the_hostile_parser_is_really_run(hostile: SandboxedParser) -> None:
+    assert said(hostile, "said = 'sum ' + str(40 + 2)") == "sum 42"
+
+
+def test_no_secret_of_the_parent_is_in_the_environment(hostile: SandboxedParser) -> None:
+    names = said(hostile, "import os; said = 'names ' + ' '.join(sorted(os.environ))").split()
+    assert "TIDEMARK_SECRET" not in names
+    assert set(names[1:]) <= {*SWITCHES, "LANG", "LC_CTYPE", "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "RAYON_NUM_THREADS",
+                              "UNSTRUCTURED_DISABLE_NOTICE"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "import socket; socket.create_connection(('127.0.0.1', 1))",
+        "import socket; socket.socket(socket.AF_UNIX)",
+        "import _socket; _socket.socket()",
+        "import os; os.fork()",
+        "import os; os.execv('/bin/true', ['true'])",
+        "import subprocess; subprocess.run(['true'])",
+        "open('/escaped', 'x')",
+        "open('/etc/passwd').read()",
+        "open('/proc/%d/environ' % __import__('os').getppid()).read()",
+        "__import__('os').listdir('/')",
+        "import threading; t = threading.Thread(target=print); t.start()",
+        "import os, signal; os.kill(os.getppid(), signal.SIGKILL)",
+    ],
+)
+def test_it_reaches_no_network_and_starts_nothing(hostile: SandboxedParser, attempt: str) -> None:
+    program = f"try:\n    {attempt}\n    said = 'escaped'\nexcept (OSError, RuntimeError):\n    said = 'refused'"
+    assert said(hostile, program) == "refused"
+    assert said(hostile, "said = 'still here'") == "still here"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's filter is Linux's")
+def test_the_kernel_refuses_what_python_does_not_see(hostile: SandboxedParser) -> None:
+    program = """
+        from ctypes import pythonapi as libc  # loaded long ago: the audit hook sees nothing of what follows
+        answers = [libc.socket(2, 1, 0), libc.socket(1, 1, 0), libc.execve(b"/bin/true", None, None), libc.fork()]
+        said = "answers " + " ".join(map(str, answers))
+    """
+    assert said(hostile, program) == "answers -1 -1 -1 -1"
+
+
+ANSWER = (
+    "import os, struct\nfor fd in range(3, 64):\n  try: os.write(fd, struct.pack('!cQ', {})\n  except OSError: pass"
+)
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("while True: pass", "timeout"),
+        ("import time; time.sleep(3600)", "timeout"),
+        ("import signal; signal.signal(signal.SIGPROF, signal.SIG_IGN); signal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass",
+         "timeout|crashed"),
+        ("x = bytearray(2**29)", "out_of_memory"),
+        ("import os; os.abort()", "crashed"),
+        ("import os; os._exit(0)", "crashed"),
+        ("raise ValueError('quotes the document')", "crashed"),
+        ("import sys; sys.setrecursionlimit(10**6); f = lambda n: f(n + 1); f(0)", "corrupt|crashed|out_of_memory|timeout"),
+        (ANSWER.format("b'+', 2**40)"), "crashed"),
+        (ANSWER.format("b'+', 4) + b'null'"), "crashed"),
+    ],
+)  # fmt: skip
+def test_whatever_it_does_ends_as_a_refusal(hostile: SandboxedParser, program: str, expected: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        hostile.parse_now(program.encode(), "program")
+    assert caught.value.reason in expected.split("|")
+    assert "quotes" not in str(caught.value)
+    assert said(hostile, "said = 'still here'") == "still here"
+
+
+# -- processes that are killed
+
+
+def worker_of(parser: SandboxedParser) -> psutil.Process:
+    parser.start()
+    assert parser._nursery is not None
+    return psutil.Process(parser._nursery._process.pid)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+
+
+def while_parsing(parser: SandboxedParser, kill: Callable[[psutil.Process], None]) -> Future[ParsedDocument]:
+    """Start a parse that takes a while, let ``kill`` do its work on the worker in the middle, and hand the outcome over."""
+    worker = worker_of(parser)
+    rows = b"\n".join(b"%d,%s" % (n, b"cell," * 20) for n in range(20_000))
+    with ThreadPoolExecutor(1) as threads:
+        outcome = threads.submit(parser.parse_now, rows, "slow.csv")
+        eventually(lambda: bool(worker.children()))
+        kill(worker)
+    return outcome
+
+
+def test_a_document_whose_process_was_killed_once_is_parsed_again() -> None:
+    parser = SandboxedParser()
+    outcome = while_parsing(parser, lambda worker: worker.children()[0].kill())
+    assert len(outcome.result().blocks) == 20_000
+    parser.close()
+
+
+def test_the_next_document_is_parsed_after_the_worker_was_killed() -> None:
+    parser = SandboxedParser()
+    outcome = while_parsing(parser, lambda worker: worker.kill())
+    assert len(outcome.result().blocks) == 20_000
+    assert parser.parse_now(GOOD, "good.md").title == "Good"
+    parser.close()
+
+
+def test_no_process_outlives_its_parser() -> None:
+    parser = SandboxedParser()
+    worker = worker_of(parser)
+    parser.parse_now(GOOD, "good.md")
+    assert worker.children() == []
+    parser.close()
+    assert not worker.is_running()
+    with pytest.raises((Unavailable, RuntimeError)):
+        parser.parse_now(GOOD, "good.md")
+
+
+def test_no_process_outlives_a_killed_parent() -> None:
+    program = (
+        "from rag.ingest.parsing import SandboxedParser\np = SandboxedParser(); p.start(); print(p._nursery._process.pid, flush=True)\n"
+        "p.parse_now(b'\\n'.join(b'%d,' % n + b'cell,' * 20 for n in range(400_000)), 'slow.csv')"
+    )
+    root = Path(sys.modules["rag"].__file__ or "").parents[1]
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    worker = psutil.Process(int(parent.stdout.readline()))
+    eventually(lambda: bool(worker.children()))
+    child = worker.children()[0]
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    eventually(lambda: not worker.is_running() and not child.is_running())
+
+
+# -- loops and threads
+
+
+def test_one_parser_serves_loop_after_loop() -> None:
+    parser = SandboxedParser(workers=2)
+
+    async def several() -> list[ParsedDocument]:
+        return await asyncio.gather(*(parser.parse(GOOD, name=f"{n}.md") for n in range(8)))
+
+    for _ in range(3):
+        assert [p.title for p in asyncio.run(several())] == ["Good"] * 8
+    parser.close()
+
+
+async def test_a_loop_is_not_blocked_by_a_parse(sandbox: SandboxedParser) -> None:
+    ticks = 0
+    rows = b"\n".join(b"%d,%s" % (n, b"cell," * 20) for n in range(5_000))
+    parse_slowly = asyncio.ensure_future(sandbox.parse(rows, name="slow.csv"))
+    while not parse_slowly.done():
+        await asyncio.sleep(0)
+        ticks += 1
+    assert len((await parse_slowly).blocks) == 5_000
+    assert ticks > 10
+
+
+# -- what crosses the pipe
+
+
+def test_documents_survive_the_pipe_and_nonsense_does_not() -> None:
+    blocks = (Block(BlockKind.HEADING, 0, 1), Block(BlockKind.ROW, 3, 4, ("a",), 2, "h"))
+    document = ParsedDocument("a\n\nb", blocks, "t", None, "text/plain", 3)
+    assert wire.load(wire.dump(document)) == document
+    good = wire.dump(document).decode()
+    for bad in (
+        "null",
+        "[]",
+        good.replace("[0, 0, 1,", "[0, 0, 9,"),
+        good.replace("[0, 0, 1,", "[0, -4, 1,"),
+        good.replace('"t"', "7"),
+    ):
+        assert bad != good
+        with pytest.raises(ValueError, match="no parsed document"):
+            wire.load(bad.encode())
