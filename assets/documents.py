@@ -1,12 +1,11 @@
 """parsed_documents → chunks → embeddings → vector_index, by Kafka partition, a few partitions in a run.
 
-What they hand on is a batch of references per partition, kept in the ledger under the run. An asset that is materialized without the
-one before it, or by a backfill, works on every document that the ledger has for the partition.
+Each asset calls one piece of ``rag.ingest.lane``. It hands on a batch of references per partition, kept in the ledger under the run.
+An asset that is materialized without the one before it, or by a backfill, works on every document that the ledger has for the partition.
 """
 
 import time
 from collections import Counter
-from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -14,14 +13,14 @@ from pydantic import Field
 
 from assets.checks import CHECKS, Finding, partition_findings, together
 from assets.partitions import EVENTS, backfill_policy, documents_partitions
-from assets.resources import Open
-from governance.admission import admit
-from rag.ingest.change_events import CHANGED, announce, collect, refuse
+from assets.resources import OpenServices
+from governance.admission import find_suppressed
+from rag.ingest.lane import Lane
 from rag.ingest.tasks import Report
 from rag.models import Batch, OffsetRange
 from rag.ports import TopicState
-from rag.telemetry import span
 from rag.wiring import Services
+from schemas.topics import CHANGED
 
 COMMON: dict[str, Any] = {
     "partitions_def": documents_partitions,
@@ -32,58 +31,58 @@ COMMON: dict[str, Any] = {
 
 
 class EventRanges(dg.Config):
-    """Offsets to process, from and at least to, by partition, given by the sensor. Left out (a backfill), every live document of the
-    run's partitions is derived again."""
+    """First and end offset by partition, as the sensor requests them. A run without offsets is a backfill: it derives every document
+    of its partitions again."""
 
     epoch: str = ""
     offsets: dict[str, list[int]] = Field(default_factory=dict)
 
 
+def lane(services: Services) -> Lane:
+    return Lane(services.pipeline, services.events, services.ledger, find_suppressed(services.ledger))
+
+
 @dg.asset(**COMMON, kinds={"python"})
 async def parsed_documents(
-    context: dg.AssetExecutionContext, config: EventRanges, tidemark: dg.ResourceParam[Open]
+    context: dg.AssetExecutionContext, config: EventRanges, tidemark: dg.ResourceParam[OpenServices]
 ) -> None:
-    """Source objects read at their current version and parsed to text with structure."""
+    """Source objects, read at their current version and parsed to text with structure."""
     async with tidemark() as services:
-        await services.vectors.create(services.spec)
-        await services.ledger.open_index(services.spec)
+        await services.pipeline.prepare()
         log = await services.events.describe(CHANGED) if config.offsets else None
         for key in context.partition_keys:
             started = time.perf_counter()
             batch = await _batch(context, config, key, log, services)
-            with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
-                parsed = await services.pipeline.parse(batch, admit=admit(services.ledger), force=batch.range is None)
+            parsed = await lane(services).parse(batch)
             await services.ledger.save(context.run.run_id, "parsed_documents", parsed)
-            statuses = Counter(work.status.value for work in parsed.works)
-            unchanged = len(batch.works) - len(parsed.works)
-            _describe(context, key, started, documents=len(batch.works), unchanged=unchanged, **statuses)
+            statuses = Counter(task.status.value for task in parsed.tasks)
+            unchanged = len(batch.tasks) - len(parsed.tasks)
+            _describe(context, key, started, documents=len(batch.tasks), unchanged=unchanged, **statuses)
 
 
 @dg.asset(**COMMON, kinds={"python"}, deps=[parsed_documents])
-async def chunks(context: dg.AssetExecutionContext, tidemark: dg.ResourceParam[Open]) -> None:
-    """Token-bounded pieces whose boundaries depend on the content near them."""
+async def chunks(context: dg.AssetExecutionContext, tidemark: dg.ResourceParam[OpenServices]) -> None:
+    """Token-bounded pieces of text. Their boundaries depend on the content near them."""
     async with tidemark() as services:
         for key in context.partition_keys:
             started = time.perf_counter()
-            batch, is_backfill = await _handed_on(context, key, services, "parsed_documents")
-            with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
-                cut = await services.pipeline.chunk(batch, force=is_backfill)
-            await services.ledger.save(context.run.run_id, "chunks", cut)
-            _describe(context, key, started, documents=len(cut.works))
+            batch = await _handed_on(context, key, services, "parsed_documents")
+            chunked = await lane(services).chunk(batch)
+            await services.ledger.save(context.run.run_id, "chunks", chunked)
+            _describe(context, key, started, documents=len(chunked.tasks))
 
 
 @dg.asset(**COMMON, kinds={"python", "onnx"}, deps=[chunks])
-async def embeddings(context: dg.AssetExecutionContext, tidemark: dg.ResourceParam[Open]) -> None:
-    """Dense and sparse vectors; what was embedded before is taken from the cache."""
+async def embeddings(context: dg.AssetExecutionContext, tidemark: dg.ResourceParam[OpenServices]) -> None:
+    """Dense and sparse vectors. A known input takes its vector from the cache."""
     async with tidemark() as services:
         for key in context.partition_keys:
             started = time.perf_counter()
-            batch, is_backfill = await _handed_on(context, key, services, "chunks")
-            with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
-                embedded = await services.pipeline.embed(batch, force=is_backfill)
+            batch = await _handed_on(context, key, services, "chunks")
+            embedded = await lane(services).embed(batch)
             await services.ledger.save(context.run.run_id, "embeddings", embedded)
-            fresh = sum(work.fresh for work in embedded.works)
-            _describe(context, key, started, documents=len(embedded.works), embedded=fresh)
+            fresh = sum(task.fresh for task in embedded.tasks)
+            _describe(context, key, started, documents=len(embedded.tasks), embedded=fresh)
 
 
 @dg.asset(
@@ -92,26 +91,20 @@ async def embeddings(context: dg.AssetExecutionContext, tidemark: dg.ResourcePar
     deps=[embeddings],
     check_specs=[dg.AssetCheckSpec(name, asset="vector_index") for name in CHECKS],
 )
-async def vector_index(context: dg.AssetExecutionContext, tidemark: dg.ResourceParam[Open]) -> dg.MaterializeResult:
-    """Points in Qdrant and rows in the ledger, swapped in one transaction; then the position moves."""
+async def vector_index(
+    context: dg.AssetExecutionContext, tidemark: dg.ResourceParam[OpenServices]
+) -> dg.MaterializeResult:
+    """Points in Qdrant and rows in the ledger, swapped in one transaction. Then the position moves."""
     found: list[Finding] = []
     async with tidemark() as services:
         for key in context.partition_keys:
             started = time.perf_counter()
-            batch, is_backfill = await _handed_on(context, key, services, "embeddings")
-            report = Report()
-            if not await _is_applied(batch, services):
-                with span("documents.run", parent=_parent(batch), documents=len(batch.works)):
-                    report = await services.pipeline.index(
-                        batch,
-                        admit=admit(services.ledger),
-                        tell=partial(announce, batch=batch, events=services.events),
-                        force=is_backfill,
-                    )
+            batch = await _handed_on(context, key, services, "embeddings")
+            report = Report() if await _is_applied(batch, services) else await lane(services).index(batch)
+            await lane(services).advance(batch)
             if batch.range:
-                await services.ledger.advance(batch.index_id, batch.range)
                 await _mirror(context, services, batch.range)
-            touched = [work.document_id for work in batch.works] if batch.range else None
+            touched = None if batch.is_backfill else [task.document_id for task in batch.tasks]
             found += await partition_findings(
                 services.spec, batch.partition, services.ledger, services.vectors, documents=touched
             )
@@ -145,44 +138,41 @@ async def vector_index(context: dg.AssetExecutionContext, tidemark: dg.ResourceP
 async def _batch(
     context: dg.AssetExecutionContext, config: EventRanges, key: str, log: TopicState | None, services: Services
 ) -> Batch:
-    """The events of the range and those that came while the run waited for its turn, or every document of the partition."""
+    """Collect the events of the range and those that came while the run was queued, or every document of the partition."""
+    run_id = context.run.run_id
     if log is None:
-        return await services.pipeline.partition(int(key), run_id=context.run.run_id)
+        return await services.pipeline.live_batch(int(key), run_id=run_id)
+    due = _due(config, key, log)
+    records = await lane(services).read(due)
+    collected = await lane(services).collect(records, due, run_id=run_id)
+    await lane(services).dead_letter(collected.dead_letters)
+    return collected.batch
+
+
+def _due(config: EventRanges, key: str, log: TopicState) -> OffsetRange:
+    """The requested range, extended to the newest event. Fails for a range that does not fit the run or the topic."""
     if len(config.offsets.get(key, ())) != 2:
         raise dg.Failure(
-            f"the run's offsets {config.offsets} have no pair for its partition {key}: leave all or none out"
+            f"the run's offsets {config.offsets} have no pair for its partition {key}: give a pair for each partition or none at all"
         )
     if log.epoch != config.epoch:
         raise dg.Failure(
-            f"{CHANGED} was made anew since the run was asked for (epoch {config.epoch}, now {log.epoch}): the sensor asks again"
+            f"{CHANGED} was recreated after the run was requested (epoch {config.epoch}, now {log.epoch}): the sensor requests a new run"
         )
     start, end = config.offsets[key]
-    end = max(end, min(log.bounds[int(key)][1], start + EVENTS))
-    due = OffsetRange(CHANGED, config.epoch, int(key), start, end)
-    records = await services.events.read(CHANGED, due.partition, due.start, due.end)
-    arrived = await collect(
-        records,
-        due,
-        index_id=services.spec.index_id,
-        ids=services.ids,
-        sources=services.sources,
-        ledger=services.ledger,
-        run_id=context.run.run_id,
-    )
-    await refuse(arrived.unusable, services.events)
-    return arrived.batch
+    newest = min(log.bounds[int(key)][1], start + EVENTS)
+    return OffsetRange(CHANGED, config.epoch, int(key), start, max(end, newest))
 
 
-async def _handed_on(context: dg.AssetExecutionContext, key: str, services: Services, step: str) -> tuple[Batch, bool]:
-    """What ``step`` left in this run, or in the runs that this one goes on from; else the whole partition. And whether it is a
-    backfill, which derives everything again."""
+async def _handed_on(context: dg.AssetExecutionContext, key: str, services: Services, step: str) -> Batch:
+    """Load the batch that ``step`` left in this run or in a run that this one retries, else the whole partition as a backfill."""
     run: dg.DagsterRun | None = context.run
     while run is not None:
         batch = await services.ledger.load(run.run_id, step, int(key))
         if batch and batch.index_id == services.spec.index_id:
-            return batch, batch.range is None
+            return batch
         run = context.instance.get_run_by_id(run.parent_run_id) if run.parent_run_id else None
-    return await services.pipeline.partition(int(key), run_id=context.run.run_id), True
+    return await services.pipeline.live_batch(int(key), run_id=context.run.run_id)
 
 
 async def _is_applied(batch: Batch, services: Services) -> bool:
@@ -199,11 +189,6 @@ async def _mirror(context: dg.AssetExecutionContext, services: Services, done: O
         context.log.info(
             f"consumer group {group} has members: the stream lane took over, the position stands in the ledger"
         )
-
-
-def _parent(batch: Batch) -> dict[str, str] | None:
-    """A batch of events goes on with the trace of its first event."""
-    return next(({"traceparent": w.cause.traceparent} for w in batch.works if w.cause.traceparent), None)
 
 
 def _describe(context: dg.AssetExecutionContext, key: str, started: float, **values: int) -> None:

@@ -3,14 +3,14 @@
 import dagster as dg
 
 from assets.checks import Finding, partition_findings, together
-from assets.resources import Open
+from assets.resources import OpenServices
 from rag.ingest.indexing import sweep
 
 APPLY_SECONDS = 900.0  # longer than any apply may take: its own notes must not be swept under it
 
 
 @dg.op
-async def sweep_garbage(context: dg.OpExecutionContext, tidemark: dg.ResourceParam[Open]) -> None:
+async def sweep_garbage(context: dg.OpExecutionContext, tidemark: dg.ResourceParam[OpenServices]) -> None:
     """Delete points that no document vouches for."""
     async with tidemark() as services:
         swept = await sweep(
@@ -20,7 +20,7 @@ async def sweep_garbage(context: dg.OpExecutionContext, tidemark: dg.ResourcePar
 
 
 @dg.op
-async def prune_embedding_cache(context: dg.OpExecutionContext, tidemark: dg.ResourceParam[Open]) -> None:
+async def prune_embedding_cache(context: dg.OpExecutionContext, tidemark: dg.ResourceParam[OpenServices]) -> None:
     """Drop the oldest vectors over the configured size and age."""
     async with tidemark() as services:
         settings = services.settings
@@ -38,7 +38,7 @@ def maintenance() -> None:
 
 
 @dg.op
-async def check_every_partition(context: dg.OpExecutionContext, tidemark: dg.ResourceParam[Open]) -> None:
+async def check_every_partition(context: dg.OpExecutionContext, tidemark: dg.ResourceParam[OpenServices]) -> None:
     """The checks of ``vector_index`` over whole partitions: runs over events look at the documents they touched."""
     found: list[Finding] = []
     async with tidemark() as services:

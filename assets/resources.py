@@ -1,4 +1,4 @@
-"""What assets, sensors and schedules are handed: a way to open the services on the current event loop."""
+"""The resource of assets, sensors and schedules: a factory that opens the services on the current event loop."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from rag.settings import Settings, load
 from rag.telemetry import configure, counted, flush
 from rag.wiring import Services, services
 
-Open = Callable[[], AbstractAsyncContextManager[Services]]
+OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
 
 
-def opener(settings: Settings | None = None) -> Open:
-    """Services of ``settings`` (default: the environment's, read at the first use, not at import)."""
+def services_factory(settings: Settings | None = None) -> OpenServices:
+    """Make the factory for ``settings``. The default settings are the environment's, read at the first use and not at import."""
 
     @asynccontextmanager
-    async def opened() -> AsyncIterator[Services]:
+    async def open_services() -> AsyncIterator[Services]:
         chosen = settings or load()
         configure("dagster", otlp_endpoint=chosen.otel_exporter_otlp_endpoint, level=chosen.log_level)
         before = counted()
-        async with services(chosen) as made:
+        async with services(chosen) as opened:
             try:
-                yield made
+                yield opened
             finally:
-                # A run's process ends with the run: what it measured lives on in the ledger.
+                # A run's process ends with the run, so its measurements are kept in the ledger.
                 grown = {key: value - before.get(key, 0.0) for key, value in counted().items()}
-                await made.ledger.add({key: value for key, value in grown.items() if value > 0})
+                await opened.ledger.add({key: value for key, value in grown.items() if value > 0})
                 flush()
 
-    return opened
+    return open_services

@@ -13,11 +13,11 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
 from assets.partitions import EVENTS, RUN_PARTITIONS
-from assets.resources import Open
-from rag.ingest.change_events import CHANGED
+from assets.resources import OpenServices
 from rag.ports import TopicState
 from rag.telemetry import EVENTS_LOST, logger
 from rag.wiring import Services
+from schemas.topics import CHANGED
 
 _log = logger(__name__)
 
@@ -108,7 +108,7 @@ def _request(group: Sequence[Due], epoch: str, failed: int) -> dg.RunRequest:
 
 
 @dg.sensor(job=index_job, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
-def changed_documents(context: dg.SensorEvaluationContext, tidemark: dg.ResourceParam[Open]) -> dg.SensorResult:
+def changed_documents(context: dg.SensorEvaluationContext, tidemark: dg.ResourceParam[OpenServices]) -> dg.SensorResult:
     """Asks for runs for the partitions that have events beyond the ledger's position."""
     busy = in_flight(context.instance)  # first: a run that ends now would leave an old position and an idle partition
     state, positions, members = asyncio.run(_look(tidemark))
@@ -138,7 +138,7 @@ def decide(
     return dg.SensorResult(skip_reason="; ".join(reasons) or "every partition is up to date")
 
 
-async def _look(tidemark: Open) -> tuple[TopicState, dict[int, int], int]:
+async def _look(tidemark: OpenServices) -> tuple[TopicState, dict[int, int], int]:
     async with tidemark() as services:
         state = await services.events.describe(CHANGED)
         positions = await _positions(services, state)

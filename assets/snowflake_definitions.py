@@ -3,7 +3,7 @@
 import dagster as dg
 from dagster_snowflake import SnowflakeResource
 
-from assets.resources import opener
+from assets.resources import services_factory
 from assets.snowflake_tables import table_assets
 from rag.ingest.warehouse_rows import Table
 from rag.settings import Settings, load, snowflake_parameters
@@ -22,7 +22,7 @@ def definitions(settings: Settings) -> dg.Definitions:
     ]
     return dg.Definitions(
         assets=assets,
-        resources={"tidemark": opener(settings), "snowflake": snowflake(settings)},
+        resources={"tidemark": services_factory(settings), "snowflake": snowflake(settings)},
         executor=dg.in_process_executor,
     )
 

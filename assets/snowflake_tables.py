@@ -8,9 +8,9 @@ from typing import Any
 import dagster as dg
 from dagster_snowflake import SnowflakeResource
 
-from assets.resources import Open
-from rag.ingest.announcements import publish
-from rag.ingest.warehouse_rows import RowChange, Table, notice, remember, table_uri, write_rows
+from assets.resources import OpenServices
+from rag.ingest.change_events import publish_changes
+from rag.ingest.warehouse_rows import RowChange, Table, object_change, record_hashes, table_uri, write_rows
 from rag.ports import Row
 from rag.sources import Source
 
@@ -30,7 +30,7 @@ def table_assets(source: Source, table: Table) -> list[dg.AssetsDefinition]:
     key = dg.AssetKey(["snowflake", name])
 
     @dg.asset(**COMMON, key=key, check_specs=[dg.AssetCheckSpec("rows_are_indexed", asset=key)])
-    async def observed(snowflake: SnowflakeResource, tidemark: dg.ResourceParam[Open]) -> dg.MaterializeResult:
+    async def observed(snowflake: SnowflakeResource, tidemark: dg.ResourceParam[OpenServices]) -> dg.MaterializeResult:
         count, newest = await asyncio.to_thread(_summary, snowflake, table)
         async with tidemark() as services:
             prefix = table_uri(source, table)
@@ -51,7 +51,7 @@ def table_assets(source: Source, table: Table) -> list[dg.AssetsDefinition]:
 
     @dg.asset(**COMMON, key=dg.AssetKey(["snowflake", f"{name}_announced"]), deps=[key])
     async def announced(
-        config: Sample, snowflake: SnowflakeResource, tidemark: dg.ResourceParam[Open]
+        config: Sample, snowflake: SnowflakeResource, tidemark: dg.ResourceParam[OpenServices]
     ) -> dg.MaterializeResult:
         rows = await asyncio.to_thread(_rows, snowflake, table)
         if config.rows and config.rows < len(rows):
@@ -59,8 +59,10 @@ def table_assets(source: Source, table: Table) -> list[dg.AssetsDefinition]:
         changes = [RowChange(table, row.key, row, "sampler") for row in rows]
         async with tidemark() as services:
             changes = await write_rows(source, changes, services.objects)
-            await publish([notice(source, change) for change in changes], source, services.ids, services.events)
-            await remember(source, changes, services.ledger)
+            await publish_changes(
+                [object_change(source, change) for change in changes], source, services.ids, services.events
+            )
+            await record_hashes(source, changes, services.ledger)
         return dg.MaterializeResult(metadata={"announced": len(changes)})
 
     return [observed, announced]

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Coroutine, Iterator
-from typing import Any
+from typing import Any, assert_never
 
 import uvicorn
 from prometheus_client import make_asgi_app
@@ -22,8 +22,8 @@ from consumers.s3 import WAIT_SECONDS, S3Stream
 from consumers.snowflake import SnowflakeStream, diff
 from rag.adapters.snowflake import SnowflakeWarehouse
 from rag.errors import Unavailable
-from rag.ingest.announcements import publish
-from rag.ingest.warehouse_rows import Table, notice, remember, write_rows
+from rag.ingest.change_events import publish_changes
+from rag.ingest.warehouse_rows import Table, object_change, record_hashes, write_rows
 from rag.settings import Settings, SourceSettings, load, snowflake_parameters
 from rag.sources import Source
 from rag.telemetry import configure, flush, logger, span
@@ -33,21 +33,36 @@ _log = logger("consumers")
 SLICE = 1000  # events published together
 
 
-def streams(chosen: SourceSettings, made: Services) -> list[Stream]:
-    """The streams of a configured source, one for each table of a warehouse; uploads announce themselves."""
-    settings, source = made.settings, chosen.source()
-    if chosen.kind == "s3" and chosen.queue_url:
-        return [S3Stream(source, aws(settings, "sqs", read_timeout=WAIT_SECONDS + 10), chosen.queue_url)]
-    if chosen.kind == "folder":
-        return [FolderStream(source, made.objects, made.ledger, made.spec.index_id, every=settings.poll_seconds)]
+def streams(chosen: SourceSettings, opened: Services) -> list[Stream]:
+    """Make the streams of a configured source: one for each table of a warehouse, none for uploads, which the gateway announces."""
+    settings, source = opened.settings, chosen.source()
+    match chosen.kind:
+        case "s3":
+            if not chosen.queue_url:  # the reconciling listing still finds its changes
+                return []
+            return [S3Stream(source, aws(settings, "sqs", read_timeout=WAIT_SECONDS + 10), chosen.queue_url)]
+        case "folder":
+            return [
+                FolderStream(source, opened.objects, opened.ledger, opened.spec.index_id, every=settings.poll_seconds)
+            ]
+        case "snowflake":
+            return _table_streams(chosen, opened)
+        case "uploads":
+            return []
+        case _ as unknown:
+            assert_never(unknown)
+
+
+def _table_streams(chosen: SourceSettings, opened: Services) -> list[Stream]:
+    settings = opened.settings
     warehouse = SnowflakeWarehouse(snowflake_parameters(settings))
     return [
         SnowflakeStream(
-            source,
+            chosen.source(),
             table,
             warehouse,
-            made.objects,
-            made.ledger,
+            opened.objects,
+            opened.ledger,
             every=settings.poll_seconds,
             diff_every=settings.reconcile_seconds,
             overlap=settings.overlap_seconds,
@@ -56,35 +71,40 @@ def streams(chosen: SourceSettings, made: Services) -> list[Stream]:
     ]
 
 
-Told = dict[str, tuple[bool, str | None]]
-"""uri → what a listing last said of it: (is it a deletion, stamp)."""
+Announced = dict[str, tuple[bool, str | None]]
+"""uri → (is it a deletion, change token) as a listing last announced it."""
 
 
-async def reconcile(source: Source, made: Services, *, told: Told | None = None, confirmed: bool = False) -> int:
-    """Announce what a listing finds changed, but for what ``told`` has; returns how many. A mass deletion is reported instead."""
+async def reconcile(
+    source: Source, opened: Services, *, announced: Announced | None = None, confirmed: bool = False
+) -> int:
+    """Publish the changes that a listing finds and that ``announced`` does not have. Return their number.
+
+    A mass deletion is logged and not published, unless ``confirmed``.
+    """
     try:
-        found = await differences(source, made.spec.index_id, made.objects, made.ledger, confirmed=confirmed)
+        found = await differences(source, opened.spec.index_id, opened.objects, opened.ledger, confirmed=confirmed)
     except MassDeletion as refused:
         _log.error("reconcile.refused", source=source.name, why=str(refused))
-        found = refused.notices
-    said = {} if told is None else told
-    notices = [each for each in found if said.get(each.uri) != (each.is_deletion, each.version)]
-    for start in range(0, len(notices), SLICE):
+        found = refused.changes
+    announced = {} if announced is None else announced
+    changes = [each for each in found if announced.get(each.uri) != (each.is_deletion, each.version)]
+    for start in range(0, len(changes), SLICE):
         with span("source.handle", source=source.name):
-            await publish(notices[start : start + SLICE], source, made.ids, made.events)
-    # Kept as long as it differs: what waits in the log need not be announced again, what was indexed may change again.
-    said.clear()
-    said.update({each.uri: (each.is_deletion, each.version) for each in found})
-    _log.info("reconcile.done", source=source.name, announced=len(notices))
-    return len(notices)
+            await publish_changes(changes[start : start + SLICE], source, opened.ids, opened.events)
+    # Kept as long as it differs: a change that waits in the log is not announced again, an indexed object may change again.
+    announced.clear()
+    announced.update({each.uri: (each.is_deletion, each.version) for each in found})
+    _log.info("reconcile.done", source=source.name, announced=len(changes))
+    return len(changes)
 
 
-async def reconcile_for_ever(source: Source, made: Services, every: float) -> None:
-    """At the start, then by the clock. Whatever goes wrong is said and tried again."""
-    told: Told = {}
+async def reconcile_forever(source: Source, opened: Services, every: float) -> None:
+    """Reconcile at the start and then every ``every`` seconds. Log any failure and try again."""
+    announced: Announced = {}
     while True:
         try:
-            await reconcile(source, made, told=told)
+            await reconcile(source, opened, announced=announced)
         except Unavailable as error:
             _log.warning("reconcile.waits", source=source.name, why=str(error))
         except Exception as error:
@@ -94,12 +114,12 @@ async def reconcile_for_ever(source: Source, made: Services, every: float) -> No
 
 async def main(settings: Settings) -> None:
     configure("consumers", otlp_endpoint=settings.otel_exporter_otlp_endpoint, level=settings.log_level)
-    async with services(settings) as made:
+    async with services(settings) as opened:
         loops: list[Coroutine[Any, Any, None]] = [_serve(settings.metrics_host, settings.metrics_port)]
         for chosen in settings.configured_sources:
-            loops += [run(each, made.ids, made.events) for each in streams(chosen, made)]
+            loops += [run(each, opened.ids, opened.events) for each in streams(chosen, opened)]
             if chosen.kind != "folder":  # which is listed all the time
-                loops.append(reconcile_for_ever(chosen.source(), made, settings.reconcile_seconds))
+                loops.append(reconcile_forever(chosen.source(), opened, settings.reconcile_seconds))
         _log.info("consumers.started", sources=[chosen.name for chosen in settings.configured_sources])
         with contextlib.suppress(asyncio.CancelledError):
             async with asyncio.TaskGroup() as group:
@@ -127,21 +147,21 @@ async def _serve(host: str, port: int) -> None:
 
 async def reconcile_all(settings: Settings, *, confirmed: bool) -> None:
     configure("consumers", level=settings.log_level)
-    async with services(settings) as made:
+    async with services(settings) as opened:
         for chosen in settings.configured_sources:
             if chosen.kind == "snowflake":
-                await _reconcile_rows(chosen, made, confirmed=confirmed)
-            await reconcile(chosen.source(), made, confirmed=confirmed)
+                await _reconcile_rows(chosen, opened, confirmed=confirmed)
+            await reconcile(chosen.source(), opened, confirmed=confirmed)
 
 
-async def _reconcile_rows(chosen: SourceSettings, made: Services, *, confirmed: bool) -> None:
+async def _reconcile_rows(chosen: SourceSettings, opened: Services, *, confirmed: bool) -> None:
     """Bring the row objects in line with the tables."""
-    source, warehouse = chosen.source(), SnowflakeWarehouse(snowflake_parameters(made.settings))
+    source, warehouse = chosen.source(), SnowflakeWarehouse(snowflake_parameters(opened.settings))
     for table in _tables(chosen):
-        changes = await diff(table, source, warehouse, made.ledger, confirmed=confirmed)
-        written = await write_rows(source, changes, made.objects)
-        await publish([notice(source, change) for change in written], source, made.ids, made.events)
-        await remember(source, changes, made.ledger)
+        changes = await diff(table, source, warehouse, opened.ledger, confirmed=confirmed)
+        written = await write_rows(source, changes, opened.objects)
+        await publish_changes([object_change(source, change) for change in written], source, opened.ids, opened.events)
+        await record_hashes(source, changes, opened.ledger)
         _log.info("reconcile.rows", source=source.name, table=table.name, announced=len(changes))
 
 

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 
 from consumers.listing import REMEDY, compare, is_document, is_mass
-from rag.ingest.announcements import Notice
+from rag.ingest.change_events import ObjectChange
 from rag.ports import Catalog, ObjectStore
 from rag.sources import Source
 from rag.telemetry import logger
@@ -28,16 +28,16 @@ class FolderStream:
         self._listed: dict[str, str] = {}
         self._held_back = False
 
-    async def receive(self) -> Sequence[Notice]:
+    async def receive(self) -> Sequence[ObjectChange]:
         if self._known is None:
             inventory = await self._catalog.inventory(self._index_id, self.source.name)
-            self._known = {uri: stamp for uri, (_, stamp) in inventory.items()}
+            self._known = {uri: change_token for uri, (_, change_token) in inventory.items()}
         else:
             await asyncio.sleep(self._every)
         listed = {
             state.uri: state async for state in self._objects.list(self.source.base_uri) if is_document(state.uri)
         }
-        self._listed = {uri: state.stamp for uri, state in listed.items()}
+        self._listed = {uri: state.change_token for uri, state in listed.items()}
         changed, gone = compare(listed, self._known)
         if not is_mass(len(gone), len(self._known)):
             self._held_back = False
@@ -47,14 +47,14 @@ class FolderStream:
                 "folder.mass_deletion", source=self.source.name, gone=len(gone), known=len(self._known), remedy=REMEDY
             )
         self._held_back = True
-        self._listed |= {notice.uri: self._known[notice.uri] for notice in gone}
+        self._listed |= {change.uri: self._known[change.uri] for change in gone}
         return changed
 
-    def decode(self, message: Notice) -> Sequence[Notice]:
+    def decode(self, message: ObjectChange) -> Sequence[ObjectChange]:
         return (message,)
 
-    async def handle(self, notices: Sequence[Notice]) -> Sequence[Notice]:
-        return notices
+    async def handle(self, changes: Sequence[ObjectChange]) -> Sequence[ObjectChange]:
+        return changes
 
-    async def commit(self, messages: Sequence[Notice]) -> None:
+    async def commit(self, messages: Sequence[ObjectChange]) -> None:
         self._known = self._listed

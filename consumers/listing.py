@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from rag.errors import Conflict
-from rag.ingest.announcements import Notice
+from rag.ingest.change_events import ObjectChange
 from rag.models import ObjectState
 from rag.ports import Catalog, ObjectStore
 from rag.sources import Source
@@ -18,15 +18,15 @@ MASS_SHARE = 0.5  # of all documents: more needs a confirmation
 
 async def differences(
     source: Source, index_id: str, objects: ObjectStore, catalog: Catalog, *, confirmed: bool = False
-) -> list[Notice]:
+) -> list[ObjectChange]:
     """What to announce so that the index follows the source again.
 
     Raises Conflict when over half of the source's documents would go and ``confirmed`` is False: an emptied folder or a wrong
-    prefix looks just like a deletion. What was found to have changed is in the error's ``notices``.
+    prefix looks just like a deletion. What was found to have changed is in the error's ``changes``.
     """
     known = await catalog.inventory(index_id, source.name)
     listed = {state.uri: state async for state in objects.list(source.base_uri) if is_document(state.uri)}
-    changed, gone = compare(listed, {uri: stamp for uri, (_, stamp) in known.items()})
+    changed, gone = compare(listed, {uri: change_token for uri, (_, change_token) in known.items()})
     if is_mass(len(gone), len(known)) and not confirmed:
         raise MassDeletion(
             f"{len(gone)} of {len(known)} documents of source {source.name!r} are not listed at {source.base_uri}: "
@@ -42,22 +42,24 @@ def is_mass(gone: int, known: int) -> bool:
 
 
 class MassDeletion(Conflict):
-    """``notices``: what else differs, and may be announced."""
+    """``changes``: what else differs, and may be announced."""
 
-    def __init__(self, message: str, notices: list[Notice]) -> None:
+    def __init__(self, message: str, changes: list[ObjectChange]) -> None:
         super().__init__(message)
-        self.notices = notices
+        self.changes = changes
 
 
-def compare(listed: Mapping[str, ObjectState], known: Mapping[str, str]) -> tuple[list[Notice], list[Notice]]:
-    """(changed or new, gone). ``known``: uri → stamp."""
+def compare(
+    listed: Mapping[str, ObjectState], known: Mapping[str, str]
+) -> tuple[list[ObjectChange], list[ObjectChange]]:
+    """(changed or new, gone). ``known``: uri → change_token."""
     now = datetime.now(UTC)
     changed = [
-        Notice(uri, state.modified, "listing", version=state.stamp)
+        ObjectChange(uri, state.modified, "listing", version=state.change_token)
         for uri, state in sorted(listed.items())
-        if known.get(uri) != state.stamp
+        if known.get(uri) != state.change_token
     ]
-    gone = [Notice(uri, now, "listing", is_deletion=True) for uri in sorted(known.keys() - listed.keys())]
+    gone = [ObjectChange(uri, now, "listing", is_deletion=True) for uri in sorted(known.keys() - listed.keys())]
     return changed, gone
 
 

@@ -10,7 +10,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 
 from rag.errors import Rejected, Unavailable
 from rag.ids import Ids
-from rag.ingest.announcements import Notice, publish
+from rag.ingest.change_events import ObjectChange, publish_changes
 from rag.ports import EventLog
 from rag.sources import Source
 from rag.telemetry import SOURCE_ERRORS, SOURCE_UP, logger, span
@@ -19,38 +19,39 @@ _log = logger(__name__)
 
 
 class Stream(Protocol):
-    """What a source must say of itself."""
+    """A source, as the loop drives it."""
 
     source: Source
 
     async def receive(self) -> Sequence[Any]:
-        """The next messages, waiting a while for them; empty when there are none. Uncommitted ones come again."""
+        """Wait a while for the next messages. Uncommitted messages are received again."""
 
-    def decode(self, message: Any) -> Sequence[Notice]:
-        """Raises Rejected for a message that is none of ours."""
+    def decode(self, message: Any) -> Sequence[ObjectChange]:
+        """Raises Rejected for a message of another kind."""
 
-    async def handle(self, notices: Sequence[Notice]) -> Sequence[Notice]:
-        """What must be done before the world is told, such as writing row objects; returns what is to be told."""
+    async def handle(self, changes: Sequence[ObjectChange]) -> Sequence[ObjectChange]:
+        """Do the work that must precede publishing, such as writing row objects. Return the changes to publish."""
 
     async def commit(self, messages: Sequence[Any]) -> None:
-        """The messages need not come again."""
+        """Acknowledge the messages, so that they are not received again."""
 
 
-async def step(stream: Stream, ids: Ids, events: EventLog) -> int:
-    """One turn; returns the number of events published. A crash anywhere repeats messages and loses none."""
+async def step(stream: Stream, ids: Ids, log: EventLog) -> int:
+    """Run one turn and return the number of published events. A crash at any line repeats messages and loses none."""
     messages = await stream.receive()
     if not messages:
         return 0
     with span("source.handle", source=stream.source.name, messages=len(messages)):
-        notices = [notice for message in messages for notice in _decode(stream, message)]  # 1 decode
-        told = await stream.handle(notices)  # 2 handle
-        await publish(told, stream.source, ids, events)  # 3 publish, 4 flush: it returns when all are acknowledged
+        changes = [change for message in messages for change in _decode(stream, message)]  # 1 decode
+        handled = await stream.handle(changes)  # 2 handle
+        await publish_changes(handled, stream.source, ids, log)  # 3 publish, 4 flush: all are acknowledged on return
         await stream.commit(messages)  # 5 commit
-    return len(told)
+    return len(handled)
 
 
-async def run(stream: Stream, ids: Ids, events: EventLog) -> None:
-    """Turn for ever. A dependency that fails is waited for; so is a bug, loudly: it must not stop the other sources."""
+async def run(stream: Stream, ids: Ids, log: EventLog) -> None:
+    """Run until cancelled. Back off on Unavailable. Log any other exception as a bug and back off too, so that one source cannot
+    stop the others."""
     name = stream.source.name
     while True:
         async for attempt in AsyncRetrying(
@@ -58,7 +59,7 @@ async def run(stream: Stream, ids: Ids, events: EventLog) -> None:
         ):
             with attempt:
                 try:
-                    await step(stream, ids, events)
+                    await step(stream, ids, log)
                     SOURCE_UP.labels(name).set(1)
                 except Unavailable as error:
                     SOURCE_UP.labels(name).set(0)
@@ -74,8 +75,8 @@ async def run(stream: Stream, ids: Ids, events: EventLog) -> None:
         await asyncio.sleep(0)
 
 
-def _decode(stream: Stream, message: Any) -> Sequence[Notice]:
-    """A message that cannot be understood is counted and passed over: the next listing finds what it may have meant."""
+def _decode(stream: Stream, message: Any) -> Sequence[ObjectChange]:
+    """Count and skip a message that cannot be decoded. The next listing finds the change that it may have announced."""
     try:
         return stream.decode(message)
     except Rejected as error:

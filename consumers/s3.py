@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from consumers.listing import is_document
 from rag.errors import Rejected, Unavailable
 from rag.ids import object_key, object_uri
-from rag.ingest.announcements import Notice
+from rag.ingest.change_events import ObjectChange
 from rag.sources import Source
 
 WAIT_SECONDS = 10  # of one long poll
@@ -35,11 +35,11 @@ class S3Stream:
         )
         return cast("list[dict[str, Any]]", answer.get("Messages", []))
 
-    def decode(self, message: Mapping[str, Any]) -> Sequence[Notice]:
+    def decode(self, message: Mapping[str, Any]) -> Sequence[ObjectChange]:
         return decode(message["Body"], self.source)
 
-    async def handle(self, notices: Sequence[Notice]) -> Sequence[Notice]:
-        return notices
+    async def handle(self, changes: Sequence[ObjectChange]) -> Sequence[ObjectChange]:
+        return changes
 
     async def commit(self, messages: Sequence[Mapping[str, Any]]) -> None:
         entries = [{"Id": str(n), "ReceiptHandle": message["ReceiptHandle"]} for n, message in enumerate(messages)]
@@ -58,7 +58,7 @@ class S3Stream:
             ) from error
 
 
-def decode(body: str, source: Source) -> list[Notice]:
+def decode(body: str, source: Source) -> list[ObjectChange]:
     """Notices of one S3 event message, or of an SNS envelope around it. Objects outside the source are left out."""
     try:
         content = json.loads(body)
@@ -69,14 +69,14 @@ def decode(body: str, source: Source) -> list[Notice]:
         records = [
             (r["eventName"], r["eventTime"], r["s3"]["bucket"]["name"], r["s3"]["object"]) for r in content["Records"]
         ]
-        notices = [_notice(*record) for record in records]
+        changes = [_change(*record) for record in records]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Rejected(f"not an S3 event message ({type(error).__name__})", reason="undecodable") from error
-    return [notice for notice in notices if source.owns(notice.uri) and is_document(notice.uri)]
+    return [change for change in changes if source.owns(change.uri) and is_document(change.uri)]
 
 
-def _notice(name: str, moment: str, bucket: str, described: Mapping[str, Any]) -> Notice:
-    return Notice(
+def _change(name: str, moment: str, bucket: str, described: Mapping[str, Any]) -> ObjectChange:
+    return ObjectChange(
         uri=object_uri(f"s3://{bucket}", unquote_plus(described["key"])),
         occurred_at=_moment(moment),
         origin="notification",

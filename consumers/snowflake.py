@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 
 from consumers.listing import REMEDY, is_mass
 from rag.ids import row_hash
-from rag.ingest.announcements import Notice
-from rag.ingest.warehouse_rows import RowChange, Table, notice, remember, row_uri, write_rows
+from rag.ingest.change_events import ObjectChange
+from rag.ingest.warehouse_rows import RowChange, Table, object_change, record_hashes, row_uri, write_rows
 from rag.ports import Cursors, ObjectStore, Row, Warehouse
 from rag.sources import Source
 from rag.telemetry import logger
@@ -74,17 +74,17 @@ class SnowflakeStream:
             await self._proceed()
         return list(self._changes.values())
 
-    def decode(self, message: RowChange) -> Sequence[Notice]:
-        return (notice(self.source, message),)
+    def decode(self, message: RowChange) -> Sequence[ObjectChange]:
+        return (object_change(self.source, message),)
 
-    async def handle(self, notices: Sequence[Notice]) -> Sequence[Notice]:
-        """Row objects first: whoever reads the event finds the row."""
-        written = await write_rows(self.source, [self._changes[each.uri] for each in notices], self._objects)
+    async def handle(self, changes: Sequence[ObjectChange]) -> Sequence[ObjectChange]:
+        """Write the row objects first, so that a reader of the event finds the row."""
+        written = await write_rows(self.source, [self._changes[each.uri] for each in changes], self._objects)
         uris = {row_uri(self.source, change.table, change.key) for change in written}
-        return [each for each in notices if each.uri in uris]
+        return [each for each in changes if each.uri in uris]
 
     async def commit(self, messages: Sequence[RowChange]) -> None:
-        await remember(self.source, messages, self._cursors)
+        await record_hashes(self.source, messages, self._cursors)
         await self._proceed()
 
     async def _poll(self) -> list[RowChange]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from evals import offline, sample_corpus
-from evals.offline import Held
+from evals.offline import CorpusObject
 from evals.quality import Quality, evaluate
 from evals.questions import QuestionSet, located
 from governance.access import filter_for
@@ -62,7 +62,7 @@ async def in_memory(
     """The set's corpus, indexed in memory by the default models."""
     embedder = Minilm.load(models)
     backend = offline.offline(embedder, embedder, Bm25Encoder(), ExtractiveGenerator(embedder))
-    held = [Held(name, (asked_for.folder / name).read_bytes()) for name in asked_for.documents()]
+    held = [CorpusObject(name, (asked_for.folder / name).read_bytes()) for name in asked_for.documents()]
     if asked_for.folder == sample_corpus.SAMPLE / "documents":
         held += _rows()
     await offline.index(held, backend)
@@ -77,11 +77,11 @@ async def in_memory(
     )
 
 
-def _rows() -> Iterator[Held]:
+def _rows() -> Iterator[CorpusObject]:
     """The rows of the sample tables, as the warehouse source writes them."""
     for name, rows in sample_corpus.tables().items():
         table = Table(name.upper(), "ID", "UPDATED_AT", _TITLES.get(name))
         for row in rows:
             columns = {column.upper(): value for column, value in row.items()}
             content, labels = row_object(table, Row(row["id"], datetime.now(UTC), json.dumps(columns)))
-            yield Held(f"rows/{name}/{row['id']}.json", content, MEDIA_TYPE, labels)
+            yield CorpusObject(f"rows/{name}/{row['id']}.json", content, MEDIA_TYPE, labels)

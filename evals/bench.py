@@ -26,11 +26,11 @@ from evals.questions import load as load_questions
 from evals.runs import Run, counted, runs, step_seconds, union
 from rag.errors import Unavailable
 from rag.ids import object_uri
-from rag.ingest.change_events import CHANGED
 from rag.ingest.chunking import ChunkSettings
 from rag.ports import Embedder, Tokenizer
 from rag.settings import load as load_settings
 from rag.wiring import Services, services
+from schemas.topics import CHANGED
 
 CHUNKS = 5000  # at least
 MARGIN = 1.03  # the load is cut to size by chunks counted here; the pipeline is to end above CHUNKS, not just below
@@ -123,7 +123,7 @@ async def run(*, small: bool, keep: bool, console: Console) -> Figures:
         settings = load_settings(folder)
         async with services(settings) as backend:
             documents, asked_for = corpus(asked_for, small, backend.pipeline.tokenizer, backend.pipeline.chunking)
-            pace_before = await pace(backend.embedder)
+            pace_before = await pace(backend.pipeline.embedder)
             _say(console, f"{len(documents)} documents into S3, through Kafka and Dagster")
             began = time.time()
             put = await put_documents(documents, backend)
@@ -137,7 +137,7 @@ async def run(*, small: bool, keep: bool, console: Console) -> Figures:
             latencies = await asyncio.to_thread(latency.measure, settings, asked, warm_up)
             _say(console, f"asking {len(texts)} questions with known answers")
             quality = await ask_services(asked_for, backend, prefix=PREFIX)
-            embedder = backend.embedder
+            embedder = backend.pipeline.embedder
         _say(console, f"the embedder alone on the same {len(inputs)} chunks, the stack stopped")
         await deploy("down", folder)
         embedding = await alone(inputs, tokens, embedder)
@@ -247,7 +247,7 @@ async def chunk_inputs(backend: Services) -> tuple[list[str], int]:
     """What the embedder was given for the index, in the order of the partitions; and its tokens."""
     inputs, tokens = [], 0
     for partition in range(backend.settings.kafka_partitions):
-        for work in (await backend.pipeline.partition(partition)).works:
+        for work in (await backend.pipeline.live_batch(partition)).tasks:
             if work.chunked:
                 chunks = await backend.pipeline.artifacts.chunks(work.chunked)
                 inputs += [chunk.input for chunk in chunks]

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from governance.admission import admit
+from governance.admission import find_suppressed
+from rag.adapters.memory.cache import NoAnswerCache
+from rag.adapters.memory.events import MemoryEventLog
 from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.memory.models import KeepOrder
 from rag.adapters.memory.objects import MemoryObjects
 from rag.adapters.memory.vectors import MemoryVectors
+from rag.answer.answering import Answering
 from rag.ids import Ids, fingerprint, object_uri
 from rag.ingest.artifacts import CONTAINER, Artifacts
+from rag.ingest.change_events import ObjectChange, publish_changes
 from rag.ingest.chunking import ChunkSettings
+from rag.ingest.lane import Lane
 from rag.ingest.parsing import SandboxedParser
 from rag.ingest.pipeline import Pipeline
 from rag.ingest.source_reader import Reader
-from rag.models import Batch, Cause, IndexSpec, Work
-from rag.ports import Embedder, Generator, Parser, Reranker, SparseEncoder, Tokenizer
+from rag.models import IndexSpec, OffsetRange
+from rag.ports import Embedder, Generator, Parser, SparseEncoder, Tokenizer
 from rag.sources import Source, Sources
+from schemas.topics import CHANGED
 
 BASE = "s3://evals"
 TENANT, SOURCE, PRINCIPAL = "evals", "evals", "group:staff"
@@ -26,7 +33,7 @@ _SECRET = b"keys the ids of an index that lives for one evaluation"
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class CorpusObject:
     """An object of the corpus."""
 
     name: str
@@ -43,14 +50,9 @@ class Held:
 class Offline:
     """``evals.quality.Backend`` in memory."""
 
-    spec: IndexSpec
-    embedder: Embedder
-    sparse: SparseEncoder
-    vectors: MemoryVectors
-    ledger: MemoryLedger
-    reranker: Reranker
-    generator: Generator
+    lane: Lane
     pipeline: Pipeline
+    answering: Answering
 
 
 def offline(
@@ -80,19 +82,29 @@ def offline(
         sparse=sparse,
         chunking=ChunkSettings(),
     )
-    return Offline(spec, embedder, sparse, vectors, ledger, KeepOrder(), generator, pipeline)
+    answering = Answering(
+        index_id=spec.index_id,
+        ids=ids,
+        embedder=embedder,
+        sparse=sparse,
+        vectors=vectors,
+        ledger=ledger,
+        reranker=KeepOrder(),
+        generator=generator,
+        cache=NoAnswerCache(),
+    )
+    return Offline(Lane(pipeline, MemoryEventLog(), ledger, find_suppressed(ledger)), pipeline, answering)
 
 
-async def index(held: Sequence[Held], backend: Offline) -> int:
-    """Parse, chunk, embed and index documents as a Dagster run would; returns the number of chunks."""
-    pipeline = backend.pipeline
-    await backend.vectors.create(backend.spec)
-    works = []
-    for number, each in enumerate(held):
+async def index(objects: Sequence[CorpusObject], backend: Offline) -> int:
+    """Store the objects, announce them and run the lane over every partition. Return the number of chunks."""
+    lane, pipeline = backend.lane, backend.pipeline
+    await pipeline.prepare()
+    for each in objects:
         await pipeline.reader.objects.put(each.uri, each.content, media_type=each.media_type, labels=each.labels)
-        document_id = pipeline.ids.document_id(TENANT, SOURCE, each.uri)
-        works.append(Work(document_id, TENANT, SOURCE, each.uri, 0, Cause("evals", "", 0, number)))
-    gate = admit(backend.ledger)
-    parsed = await pipeline.parse(Batch(backend.spec.index_id, 0, tuple(works)), admit=gate)
-    report = await pipeline.index(await pipeline.embed(await pipeline.chunk(parsed)), admit=gate)
-    return report.chunks
+    now = datetime.now(UTC)
+    changes = [ObjectChange(each.uri, now, "listing") for each in objects]
+    await publish_changes(changes, pipeline.reader.sources.named(SOURCE), pipeline.ids, lane.log)
+    state = await lane.log.describe(CHANGED)
+    ranges = [OffsetRange(CHANGED, state.epoch, number, low, end) for number, (low, end) in state.bounds.items()]
+    return sum([(await lane.run(due)).chunks for due in ranges])

@@ -1,55 +1,40 @@
-"""A question set through the functions of the gateway: what is found, what is answered, what is rightly not answered.
+"""A question set through the object that answers the gateway's callers: hits, answers and abstentions, judged.
 
-Only ``rag`` and ``governance`` functions are called between question and answer, the ones that the gateway calls, with the same
-numbers of candidates and hits.
+``ask`` calls ``rag.answer.answering.Answering`` as the routes ``/v1/search`` and ``/v1/answers`` do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from evals.bm25 import Bm25
 from evals.metrics import Estimate, distinct, estimate, ndcg_at, quote_alignment, recall_at, reciprocal_rank
 from evals.questions import Question, QuestionSet
-from rag.answer import generation
-from rag.answer.reranking import rerank
-from rag.answer.retrieval import retrieve
+from rag.adapters.memory.cache import NoAnswerCache
+from rag.answer.answering import TOP_K, Answering
 from rag.errors import Rejected
 from rag.ingest.pipeline import Pipeline
-from rag.models import AccessFilter, Answer, Citation, IndexSpec, ParsedDocument
-from rag.ports import Embedder, Generator, Ledger, Reranker, SparseEncoder, VectorIndex
+from rag.models import AccessFilter, Answer, Citation, ParsedDocument
 
-CANDIDATES, TOP_K = 50, 8  # as the gateway's: chunks that are reranked, chunks that an answer is made from
+DEPTH = 50  # hits that are ranked: the most that a caller of /v1/search may ask for
 CUTS = (1, 5, 10)
 
 
 class Backend(Protocol):
-    """What is asked: ``rag.wiring.Services``, or the same in memory."""
+    """The part of ``rag.wiring.Services`` that a question set needs, on a stack or in memory."""
 
     @property
-    def spec(self) -> IndexSpec: ...
-    @property
-    def embedder(self) -> Embedder: ...
-    @property
-    def sparse(self) -> SparseEncoder: ...
-    @property
-    def vectors(self) -> VectorIndex: ...
-    @property
-    def ledger(self) -> Ledger: ...
-    @property
-    def reranker(self) -> Reranker: ...
-    @property
-    def generator(self) -> Generator: ...
+    def answering(self) -> Answering: ...
     @property
     def pipeline(self) -> Pipeline: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """``ranked``: URIs of the documents of the ``CANDIDATES`` best chunks, each at its best chunk's place; ``read``: the texts of the
-    ``TOP_K`` chunks that the answer was made from."""
+    """``ranked``: URIs of the documents of the ``DEPTH`` best chunks, each at its best chunk's place; ``read``: the texts of the chunks
+    that an answer is made from."""
 
     question: Question
     gold: tuple[str, ...]
@@ -103,21 +88,14 @@ class Quality:
 async def ask(
     question: Question, gold: Sequence[str], access: AccessFilter, backend: Backend, *, answers: bool
 ) -> Asked:
-    """One question, as ``rag.answer.answering`` does it."""
-    found = await retrieve(
-        question.text,
-        access,
-        limit=CANDIDATES,
-        embedder=backend.embedder,
-        sparse=backend.sparse,
-        vectors=backend.vectors,
-        ledger=backend.ledger,
-        index_id=backend.spec.index_id,
-    )
-    hits = (await rerank(question.text, found, backend.reranker, limit=CANDIDATES)).hits
-    answer = await generation.answer(question.text, hits[:TOP_K], backend.generator) if answers else None
-    ranked = tuple(distinct(hit.provenance.uri for hit in hits))
-    return Asked(question, tuple(gold), ranked, tuple(hit.chunk.text for hit in hits[:TOP_K]), answer)
+    """Ask one question as a caller would, without the answer cache: the hits behind an answer are judged as well."""
+    answering = replace(backend.answering, cache=NoAnswerCache())
+    found = await answering.search(question.text, access, top_k=DEPTH)
+    answered = await answering.answer(question.text, access) if answers else None
+    read = answered.hits if answered else found.hits[:TOP_K]
+    ranked = tuple(distinct(hit.provenance.uri for hit in found.hits))
+    texts = tuple(hit.chunk.text for hit in read)
+    return Asked(question, tuple(gold), ranked, texts, answered.answer if answered else None)
 
 
 async def evaluate(
@@ -183,7 +161,7 @@ def ranking(questions: Sequence[Mapping[str, float]]) -> Ranking:
 
 async def parsed_documents(document_ids: Sequence[str], backend: Backend) -> dict[str, ParsedDocument]:
     """document id → its text as it was parsed for the index; documents that are not live are missing."""
-    recorded = await backend.ledger.recorded(backend.spec.index_id, document_ids)
+    recorded = await backend.pipeline.ledger.recorded(backend.pipeline.spec.index_id, document_ids)
     keys = {
         document_id: key
         for document_id, record in recorded.items()

@@ -13,7 +13,7 @@ from fastapi.sse import format_sse_event
 from gateway import problems
 from gateway.dependencies import Asking, Backend, access_of
 from gateway.messages import AnswerRequest, AnswerResponse, CitationMessage
-from rag.answer.answering import Answered, answer, stream
+from rag.answer.answering import Answered
 from rag.models import AccessFilter
 from rag.telemetry import trace_id
 
@@ -34,7 +34,7 @@ async def answers(asked: AnswerRequest, caller: Asking, services: Backend) -> An
     access = access_of(caller, asked.filters)
     if asked.stream:
         return _stream(asked, access, services)
-    return _message(await answer(asked.question, access, asked.top_k, services), services)
+    return _message(await services.answering.answer(asked.question, access, top_k=asked.top_k), services)
 
 
 def _message(made: Answered, services: Services) -> AnswerResponse:
@@ -43,7 +43,7 @@ def _message(made: Answered, services: Services) -> AnswerResponse:
         citations=[CitationMessage.of(citation) for citation in made.answer.citations],
         generator=made.answer.generator,
         abstained=made.answer.abstained,
-        cached=made.cached,
+        cached=made.is_cached,
         usage=dict(made.answer.usage),
         timings=made.timings,
         trace_id=trace_id(),
@@ -54,7 +54,7 @@ def _message(made: Answered, services: Services) -> AnswerResponse:
 def _stream(asked: AnswerRequest, access: AccessFilter, services: Services) -> Response:
     async def events() -> AsyncIterator[bytes]:
         try:
-            async for piece in stream(asked.question, access, asked.top_k, services):
+            async for piece in services.answering.stream(asked.question, access, top_k=asked.top_k):
                 if isinstance(piece, str):
                     yield _event("delta", {"text": piece})
                 else:

@@ -64,7 +64,6 @@ def create_app(services: Services, verifier: Verifier, limits: RateLimit | None 
 async def _prepare(services: Services) -> None:
     """Create the index of this image's pipeline, so that the first question finds an empty index rather than none."""
     try:
-        await services.vectors.create(services.spec)
-        await services.ledger.open_index(services.spec)
+        await services.pipeline.prepare()
     except Unavailable as error:
         logger(__name__).warning("not_prepared", why=str(error))

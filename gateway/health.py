@@ -17,12 +17,12 @@ from gateway.dependencies import Backend
 from gateway.messages import DependencyMessage, ReadyMessage
 from rag.errors import TidemarkError, Unavailable
 from rag.telemetry import logger
+from schemas.topics import CHANGED
 
 if TYPE_CHECKING:
     from rag.wiring import Services
 
 TIMEOUT = 3.0  # seconds a dependency has to answer
-TOPIC = "documents.changed.v1"
 Totals = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 router = APIRouter(tags=["operation"])
 
@@ -67,7 +67,7 @@ def _checks(services: Services) -> dict[str, tuple[Callable[[], Awaitable[Any]],
         "ledger": (lambda: services.ledger.index_revision(index_id, "readyz"), True),
         "vectors": (lambda: services.vectors.count(index_id), True),
         "cache": (lambda: services.cache.get("readyz"), False),
-        "events": (lambda: services.events.describe(TOPIC), False),
+        "events": (lambda: services.events.describe(CHANGED), False),
         "objects": (lambda: services.objects.head(f"s3://{bucket}/readyz"), False),
     }
 

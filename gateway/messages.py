@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from rag.answer.answering import TOP_K
 from rag.models import Citation, Hit
 
 MAX_QUESTION = 4000  # characters; an embedder reads a few hundred tokens of it anyway
@@ -42,13 +43,13 @@ class _Request(BaseModel):
 
 class SearchRequest(_Request):
     query: Question
-    top_k: TopK = 8
+    top_k: TopK = TOP_K
     filters: Filters = {}
 
 
 class AnswerRequest(_Request):
     question: Question
-    top_k: TopK = 8
+    top_k: TopK = TOP_K
     filters: Filters = {}
     session_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = Field(
         None, description="reserved for conversations; recorded nowhere yet"

@@ -15,7 +15,7 @@ from gateway.identity import Caller
 from governance.access import principals_of
 from rag.errors import Denied, Rejected
 from rag.ids import object_key, object_uri
-from rag.ingest.announcements import Notice, publish
+from rag.ingest.change_events import ObjectChange, publish_changes
 from rag.sources import PRINCIPALS_LABEL, TITLE_LABEL, Source, split_label
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ async def store(
     state = await services.objects.put(
         uri, content, media_type=kind if _MEDIA_TYPE.fullmatch(kind) else "", labels=labels
     )
-    notice = Notice(uri, state.modified, "upload", version=state.version)
-    announced = await publish([notice], source, services.ids, services.events)
-    return announced[0].document_id, uri
+    change = ObjectChange(uri, state.modified, "upload", version=state.version)
+    events = await publish_changes([change], source, services.ids, services.events)
+    return events[0].document_id, uri
 
 
 async def withdraw(document_id: str, uri: str, caller: Caller, services: Services) -> None:
@@ -71,8 +71,8 @@ async def withdraw(document_id: str, uri: str, caller: Caller, services: Service
     if not (owns(uri, caller, services) or "rag:admin" in caller.scopes):
         raise Denied(f"document {document_id} was uploaded by somebody else: that needs the scope rag:admin")
     await services.objects.delete([uri])
-    notice = Notice(uri, datetime.now(UTC), "upload", is_deletion=True)
-    await publish([notice], source, services.ids, services.events)
+    change = ObjectChange(uri, datetime.now(UTC), "upload", is_deletion=True)
+    await publish_changes([change], source, services.ids, services.events)
 
 
 def owner_of(caller: Caller, services: Services) -> str:

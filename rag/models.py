@@ -54,7 +54,7 @@ class ObjectState:
     version: str
     size: int
     modified: datetime
-    stamp: str = ""  # changes with the content, and is the same in a listing as in a read
+    change_token: str = ""  # changes with the content, and is the same in a listing as in a read
     media_type: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -178,7 +178,7 @@ class DocumentStatus(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The event that made a worker look at a document. ``offset`` is -1 for a backfill."""
+    """The event that made a worker look at a document. A backfill has no event: its ``offset`` is -1."""
 
     topic: str
     epoch: str
@@ -189,12 +189,16 @@ class Cause:
     changed_at: float = 0.0  # seconds since 1970 by the source's clock; 0 for a backfill
 
     @property
+    def is_backfill(self) -> bool:
+        return self.offset < 0
+
+    @property
     def trace_id(self) -> str:
         return self.traceparent.split("-")[1] if self.traceparent.count("-") == 3 else ""
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class DocumentRecord:
     """What the ledger holds of one document in one index. ``revision`` 0: never seen."""
 
     document_id: str
@@ -205,7 +209,7 @@ class Recorded:
     uri: str = ""
     partition: int = -1
     version: str = ""
-    stamp: str = ""
+    change_token: str = ""
     content_hash: str = ""
     principals: tuple[str, ...] = ()
     subjects: tuple[str, ...] = ()
@@ -250,10 +254,10 @@ class OffsetRange:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """One document on its way into an index: references only, so that it can be stored and passed between processes.
+class IndexingTask:
+    """One document on its way into an index. It holds references only, so that it can be stored and passed between processes.
 
-    ``status`` is what the document is about to be; the artifact keys fill up step by step.
+    ``status`` is the status that the document is about to have. The artifact keys fill up step by step.
     """
 
     document_id: str
@@ -264,7 +268,7 @@ class Work:
     cause: Cause
     status: DocumentStatus = DocumentStatus.LIVE
     version: str = ""
-    stamp: str = ""
+    change_token: str = ""
     content_hash: str = ""
     media_type: str = ""
     title: str = ""  # a label; the parsed title stands when empty
@@ -279,12 +283,22 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one asset hands to the next. ``range`` is None for a backfill."""
+    """The tasks of one partition, as one asset hands them to the next."""
 
     index_id: str
     partition: int
-    works: tuple[Work, ...]
+    tasks: tuple[IndexingTask, ...]
     range: OffsetRange | None = None
+
+    @property
+    def is_backfill(self) -> bool:
+        """A backfill has no offset range. It derives every document of the partition again, whatever is recorded."""
+        return self.range is None
+
+    @property
+    def traceparent(self) -> str:
+        """The trace of the first event that has one. The steps over the batch continue that trace."""
+        return next((task.cause.traceparent for task in self.tasks if task.cause.traceparent), "")
 
 
 # -- what an answer is made of ------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from rag.models import (
     AccessFilter,
     Answer,
     Batch,
+    DocumentRecord,
     Embedding,
     Hit,
     HybridQuery,
@@ -25,7 +26,6 @@ from rag.models import (
     Payload,
     Point,
     Provenance,
-    Recorded,
     ScoredPoint,
     SourceObject,
     SparseVector,
@@ -168,15 +168,15 @@ class EventLog(Protocol):
 class Delta:
     """What turns the recorded state of one document into the desired one. Made by ``rag.ingest.indexing.plan``."""
 
-    record: Recorded  # the row to be, with ``revision`` = the base revision this was planned from
+    record: DocumentRecord  # the row to be, with ``revision`` = the base revision this was planned from
     upserts: Mapping[str, Payload] = field(default_factory=dict)
-    repaints: Mapping[str, Payload] = field(default_factory=dict)  # payload changes only
-    removals: tuple[str, ...] = ()
+    payload_updates: Mapping[str, Payload] = field(default_factory=dict)  # payload changes only
+    deletes: tuple[str, ...] = ()
     tokens: int = 0
 
     @property
     def is_nothing(self) -> bool:
-        return not (self.upserts or self.repaints or self.removals)
+        return not (self.upserts or self.payload_updates or self.deletes)
 
 
 FreshVectors = Mapping[tuple[str, str, bytes], tuple[str, Vector]]
@@ -184,26 +184,29 @@ FreshVectors = Mapping[tuple[str, str, bytes], tuple[str, Vector]]
 
 
 @dataclass(frozen=True, slots=True)
-class Locked:
-    """Deltas whose documents are locked: those that still hold, those that lost the compare-and-swap, those now suppressed."""
+class SwapResult:
+    """Deltas whose documents are locked: the accepted ones, the ones that lost the compare-and-swap, and the suppressed ones."""
 
     accepted: tuple[Delta, ...]
     lost: tuple[Delta, ...]
-    refused: tuple[Delta, ...]
+    suppressed: tuple[Delta, ...]
 
 
 class Ledger(Protocol):
     """The judge of what is visible. Revisions grow by one with every applied delta."""
 
-    async def recorded(self, index_id: str, document_ids: Sequence[str]) -> dict[str, Recorded]:
+    async def open_index(self, spec: IndexSpec) -> None:
+        """Register the index. Idempotent."""
+
+    async def recorded(self, index_id: str, document_ids: Sequence[str]) -> dict[str, DocumentRecord]:
         """An entry for every id asked for; revision 0 where nothing is known."""
 
-    async def intend(self, index_id: str, deltas: Sequence[Delta]) -> None:
-        """Note the chunks that are about to be written, so that a crash leaves no garbage that nobody knows of. Commits."""
+    async def record_intent(self, index_id: str, deltas: Sequence[Delta]) -> None:
+        """Record the chunks that are about to be written, so that the garbage of a crash is known. Commits."""
 
-    def locked(
+    def swap(
         self, index_id: str, deltas: Sequence[Delta], *, vectors: FreshVectors | None = None
-    ) -> AbstractAsyncContextManager[Locked]:
+    ) -> AbstractAsyncContextManager[SwapResult]:
         """Lock the documents in id order and re-check revision, intent and suppression; on a clean exit record the accepted
         deltas and cache the ``vectors`` of their documents, in one transaction. On an exception nothing is recorded."""
 
@@ -236,7 +239,7 @@ class Positions(Protocol):
 class Catalog(Protocol):
     """Documents as people ask for them."""
 
-    async def live(self, index_id: str, partition: int) -> list[Recorded]:
+    async def live(self, index_id: str, partition: int) -> list[DocumentRecord]:
         """Every document of the partition that a backfill re-derives: live and dead ones."""
 
     async def chunks(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
@@ -251,7 +254,10 @@ class Catalog(Protocol):
         """One of them, with its provenance and chunk ids (its lineage)."""
 
     async def inventory(self, index_id: str, source: str) -> dict[str, tuple[str, str]]:
-        """uri → (document id, stamp) of all documents of a source that are not deleted: what a reconciling listing compares with."""
+        """uri → (document id, change_token) of all documents of a source that are not deleted: what a reconciling listing compares with."""
+
+    async def counts(self, index_id: str, source: str, prefix: str = "") -> dict[str, int]:
+        """status → number of documents of a source whose uri starts with ``prefix``."""
 
 
 class EmbeddingCache(Protocol):
@@ -295,6 +301,19 @@ class Cursors(Protocol):
     ) -> None: ...
 
 
+class Measurements(Protocol):
+    """Counters that outlive the process that counted: a Dagster run adds, the gateway's ``/metrics`` shows."""
+
+    async def add(self, values: Mapping[tuple[str, tuple[tuple[str, str], ...]], float]) -> None:
+        """(metric name, sorted labels) → increment."""
+
+    async def totals(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]: ...
+
+
+class Stores(Ledger, Positions, Catalog, EmbeddingCache, Suppressions, Batches, Cursors, Measurements, Protocol):
+    """The ports that one database serves, because they share its transactions."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A row of a warehouse table. ``body`` is a JSON object of all its columns that are not null."""
@@ -317,15 +336,6 @@ class Warehouse(Protocol):
 
     async def rows(self, table: str, key: str, changed: str, keys: Sequence[str]) -> list[Row]:
         """The rows of ``keys`` that exist."""
-
-
-class Measurements(Protocol):
-    """Counters that outlive the process that counted: a Dagster run adds, the gateway's ``/metrics`` shows."""
-
-    async def add(self, values: Mapping[tuple[str, tuple[tuple[str, str], ...]], float]) -> None:
-        """(metric name, sorted labels) → increment."""
-
-    async def totals(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]: ...
 
 
 class AnswerCache(Protocol):

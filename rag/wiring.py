@@ -14,10 +14,11 @@ from urllib.parse import unquote, urlsplit
 from pydantic import SecretStr
 
 from rag.adapters.kafka import KafkaEventLog
-from rag.adapters.ledger import PostgresLedger, open_ledger
+from rag.adapters.ledger import open_ledger
 from rag.adapters.objects import Bucket, Container, Folder, Objects, aws_client
 from rag.adapters.qdrant import QdrantIndex
 from rag.adapters.redis import RedisAnswerCache
+from rag.answer.answering import Answering
 from rag.ids import Ids, fingerprint
 from rag.ingest import chunking, indexing, parsing
 from rag.ingest.artifacts import CONTAINER, Artifacts
@@ -25,7 +26,17 @@ from rag.ingest.parsing.sandbox import ParseLimits, SandboxedParser
 from rag.ingest.pipeline import Pipeline
 from rag.ingest.source_reader import Reader
 from rag.models import IndexSpec
-from rag.ports import AnswerCache, Embedder, EventLog, Generator, Reranker, SparseEncoder, Tokenizer, VectorIndex
+from rag.ports import (
+    AnswerCache,
+    Embedder,
+    EventLog,
+    Generator,
+    Reranker,
+    SparseEncoder,
+    Stores,
+    Tokenizer,
+    VectorIndex,
+)
 from rag.settings import Settings
 from rag.sources import Sources
 from schemas.clients import client_options
@@ -41,14 +52,11 @@ class Services:
     sources: Sources
     objects: Objects
     events: EventLog
-    ledger: PostgresLedger
+    ledger: Stores
     vectors: VectorIndex
-    embedder: Embedder
-    sparse: SparseEncoder
-    reranker: Reranker
-    generator: Generator
     cache: AnswerCache
     pipeline: Pipeline
+    answering: Answering
 
 
 @asynccontextmanager
@@ -93,6 +101,18 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
             sparse=sparse,
             chunking=limits,
         )
+        answering = Answering(
+            index_id=spec.index_id,
+            ids=ids,
+            embedder=embedder,
+            sparse=sparse,
+            vectors=vectors,
+            ledger=ledger,
+            reranker=_reranker(settings),
+            generator=_generator(settings, embedder),
+            cache=answers,
+            ttl=settings.answer_ttl_seconds,
+        )
         yield Services(
             settings=settings,
             spec=spec,
@@ -102,12 +122,9 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
             events=events,
             ledger=ledger,
             vectors=vectors,
-            embedder=embedder,
-            sparse=sparse,
-            reranker=_reranker(settings),
-            generator=_generator(settings, embedder),
             cache=answers,
             pipeline=pipeline,
+            answering=answering,
         )
 
 

@@ -12,6 +12,12 @@ from typing import Final
 
 from schemas import events
 
+CHANGED: Final = "documents.changed.v1"
+INDEXED: Final = "documents.indexed.v1"
+DEAD: Final = "documents.dead.v1"
+ERASURES_REQUESTED: Final = "erasures.requested.v1"
+ERASURES_COMPLETED: Final = "erasures.completed.v1"
+
 MINUTE: Final = 60_000
 HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
@@ -90,7 +96,7 @@ def topics(document_partitions: int = DOCUMENT_PARTITIONS) -> dict[str, Topic]:
     """The table by name, with the partitions that this installation set for the topics keyed by document."""
     rows = (
         Topic(
-            "documents.changed.v1",
+            CHANGED,
             events.DocumentChanged,
             "document_id",
             document_partitions,
@@ -99,28 +105,28 @@ def topics(document_partitions: int = DOCUMENT_PARTITIONS) -> dict[str, Topic]:
             ),
         ),
         Topic(
-            "documents.indexed.v1",
+            INDEXED,
             events.DocumentIndexed,
             "document_id",
             document_partitions,
             _compacted(7, "a notice to caches and watchers; the ledger keeps the facts"),
         ),
         Topic(
-            "documents.dead.v1",
+            DEAD,
             events.DocumentDead,
             "document_id",
             1,
             _compacted(30, "a month for somebody to look; the catalog keeps showing the failure"),
         ),
         Topic(
-            "erasures.requested.v1",
+            ERASURES_REQUESTED,
             events.ErasureRequested,
             "erasure_id",
             1,
             _compacted(90, "the law gives one month, extendable by two, so no request may expire unanswered"),
         ),
         Topic(
-            "erasures.completed.v1",
+            ERASURES_COMPLETED,
             events.ErasureCompleted,
             "erasure_id",
             1,

@@ -1,4 +1,4 @@
-"""Answers already given. An entry belongs to one question of one set of principals at one revision of the index."""
+"""The answer cache: an entry belongs to one question, one set of principals and filters, and one revision of the index."""
 
 from __future__ import annotations
 
@@ -6,71 +6,60 @@ import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
 from rag.errors import Unavailable
+from rag.ids import Ids
 from rag.models import AccessFilter, Answer
+from rag.ports import AnswerCache
 from rag.telemetry import DEGRADED, logger
 
-if TYPE_CHECKING:
-    from rag.wiring import Services
-
-VERSION = "1"  # of an entry
+VERSION = "1"  # of the format of an entry
+_log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
+    """An answer, and the ids of all chunks that its generator was given, cited or not."""
+
     answer: Answer
-    chunk_ids: tuple[str, ...]  # all that the generator was given, cited or not
+    chunk_ids: tuple[str, ...]
 
 
-_ENTRY = TypeAdapter(_Entry)
+_ENTRY = TypeAdapter(Entry)
 
 
-async def key_of(question: str, access: AccessFilter, top_k: int, services: Services) -> str:
-    """Moves with every change of the tenant's documents, so that a new document is in the next answer."""
-    index_id = services.spec.index_id
-    asked = " ".join(unicodedata.normalize("NFC", question).split())
+def key(question: str, access: AccessFilter, top_k: int, *, ids: Ids, makers: Sequence[str]) -> str:
+    """Compute the key of an answer. ``makers`` name the index, its revision, the generator and the reranker.
+
+    The revision grows with every change of the tenant's documents, so a new document is part of the next answer.
+    """
+    normalized = " ".join(unicodedata.normalize("NFC", question).split())
     scope = json.dumps([access.principals, sorted(access.narrow.items())])
-    revision = await services.ledger.index_revision(index_id, access.tenant)
-    makers = (services.generator.name, services.reranker.name)
-    return services.ids.query_id(access.tenant, VERSION, index_id, str(revision), *makers, str(top_k), scope, asked)
+    return ids.query_id(access.tenant, VERSION, *makers, str(top_k), scope, normalized)
 
 
-async def recall(key: str, access: AccessFilter, services: Services) -> Answer | None:
-    """None also when the cache does not answer, or when any chunk that the answer was made from is not visible any more."""
+async def get(key: str, cache: AnswerCache) -> Entry | None:
+    """Return the entry, or None. A cache that does not answer, or a malformed entry, counts as a miss."""
     try:
-        raw = await services.cache.get(key)
+        value = await cache.get(key)
+        return None if value is None else _ENTRY.validate_json(value)
     except Unavailable as error:
-        _degraded(error)
-        return None
-    if raw is None:
-        return None
-    try:
-        entry = _ENTRY.validate_json(raw)
+        _count_outage(error)
     except ValidationError:
-        logger(__name__).error("malformed_cache_entry")
-        return None
-    return entry.answer if await all_visible(entry.chunk_ids, access, services) else None
+        _log.error("malformed_cache_entry")
+    return None
 
 
-async def remember(key: str, answer: Answer, chunk_ids: Sequence[str], services: Services) -> None:
+async def put(key: str, entry: Entry, cache: AnswerCache, *, ttl: float) -> None:
+    """Store the entry for ``ttl`` seconds. A cache that does not answer never fails the question."""
     try:
-        value = _ENTRY.dump_json(_Entry(answer, tuple(chunk_ids)))
-        await services.cache.put(key, value, ttl=services.settings.answer_ttl_seconds)
+        await cache.put(key, _ENTRY.dump_json(entry), ttl=ttl)
     except Unavailable as error:
-        _degraded(error)
+        _count_outage(error)
 
 
-async def all_visible(chunk_ids: Sequence[str], access: AccessFilter, services: Services) -> bool:
-    if not chunk_ids:
-        return True
-    visible = await services.ledger.visible(services.spec.index_id, chunk_ids, access)
-    return set(chunk_ids) <= visible.keys()
-
-
-def _degraded(error: Unavailable) -> None:
+def _count_outage(error: Unavailable) -> None:
     DEGRADED.labels("cache").inc()
-    logger(__name__).warning("cache_skipped", why=str(error))
+    _log.warning("cache_skipped", why=str(error))

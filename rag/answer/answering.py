@@ -1,4 +1,4 @@
-"""A question's way to an answer: find, generate, and look once more whether all it rests on may still be seen."""
+"""From a question to an answer: retrieve, rerank, generate, then check once more that the caller may still see its sources."""
 
 from __future__ import annotations
 
@@ -6,33 +6,153 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from rag.answer import answer_cache as remembering
-from rag.answer import generation
+from rag.answer import answer_cache, generation
+from rag.answer.answer_cache import Entry
 from rag.answer.reranking import rerank
 from rag.answer.retrieval import retrieve
 from rag.errors import Conflict
+from rag.ids import Ids
 from rag.models import AccessFilter, Answer, Hit
+from rag.ports import AnswerCache, Embedder, Generator, Ledger, Reranker, SparseEncoder, VectorIndex
 from rag.telemetry import ANSWERS, span
 
-if TYPE_CHECKING:
-    from rag.wiring import Services
-
-CANDIDATES = 50  # what a reranker chooses from
+TOP_K = 8  # hits that an answer is made from, unless the caller asks for another number
+CANDIDATES = 50  # hits that a reranker chooses from
 ATTEMPTS = 3  # documents may change while a model writes
-CHANGED = "the documents that the answer rests on changed while it was written: ask again"
+TTL = 3600.0  # seconds that an answer is cached
+DOCUMENTS_CHANGED = "the documents that the answer rests on changed while it was written: ask again"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Hits, best first, and the seconds that each step took."""
+
+    hits: Sequence[Hit]
+    timings: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
+    """An answer and the hits that it was made from. A cached answer comes without its hits."""
+
     answer: Answer
-    cached: bool
+    hits: Sequence[Hit]
+    is_cached: bool
     timings: dict[str, float]  # seconds by step
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Every part between a question and its answer. The gateway's routes and the evaluations call this one object, so that an
+    evaluation measures the answers that callers get."""
+
+    index_id: str
+    ids: Ids
+    embedder: Embedder
+    sparse: SparseEncoder
+    vectors: VectorIndex
+    ledger: Ledger
+    reranker: Reranker
+    generator: Generator
+    cache: AnswerCache
+    ttl: float = TTL
+
+    async def search(self, question: str, access: AccessFilter, *, top_k: int = TOP_K) -> Found:
+        """Find the best ``top_k`` chunks that the caller may see now."""
+        watch = Stopwatch()
+        with watch.time("total"), span("answers.search", top_k=top_k):
+            hits = await self._find(question, access, top_k, watch)
+        return Found(hits, watch.seconds)
+
+    async def answer(self, question: str, access: AccessFilter, *, top_k: int = TOP_K) -> Answered:
+        """Answer from the cache when the caller may still see every chunk behind the cached answer, else from new hits.
+
+        Raises Conflict when the documents keep changing while the answer is written.
+        """
+        watch = Stopwatch()
+        with watch.time("total"), span("answers.answer", top_k=top_k):
+            key, cached = await self._cached(question, access, top_k, watch)
+            if cached:
+                return _counted(Answered(cached, (), True, watch.seconds))
+            for _ in range(ATTEMPTS):
+                hits = await self._find(question, access, top_k, watch)
+                with watch.time("generate"), span("answers.generate", hits=len(hits)):
+                    answer = await generation.answer(question, hits, self.generator)
+                if await self._store_if_visible(key, answer, hits, access, watch):
+                    return _counted(Answered(answer, hits, False, watch.seconds))
+        raise Conflict(DOCUMENTS_CHANGED)
+
+    async def stream(self, question: str, access: AccessFilter, *, top_k: int = TOP_K) -> AsyncIterator[str | Answered]:
+        """Yield pieces of text as they are written, then the answer. The answer is what counts.
+
+        Raises Conflict when the documents changed meanwhile. There is no second attempt, because the pieces are already sent.
+        """
+        watch = Stopwatch()
+        with watch.time("total"), span("answers.answer", top_k=top_k):
+            key, cached = await self._cached(question, access, top_k, watch)
+            if cached:
+                yield cached.text
+                yield _counted(Answered(cached, (), True, watch.seconds))
+                return
+            hits = await self._find(question, access, top_k, watch)
+            with watch.time("generate"), span("answers.generate", hits=len(hits)):
+                async for piece in generation.stream(question, hits, self.generator):
+                    if isinstance(piece, str):
+                        yield piece
+                    else:
+                        answer = piece
+            if not await self._store_if_visible(key, answer, hits, access, watch):
+                raise Conflict(DOCUMENTS_CHANGED)
+        yield _counted(Answered(answer, hits, False, watch.seconds))
+
+    async def _find(self, question: str, access: AccessFilter, top_k: int, watch: Stopwatch) -> list[Hit]:
+        with watch.time("retrieve"):
+            hits = await retrieve(
+                question,
+                access,
+                limit=top_k if self.reranker.name == "none" else max(top_k, CANDIDATES),
+                embedder=self.embedder,
+                sparse=self.sparse,
+                vectors=self.vectors,
+                ledger=self.ledger,
+                index_id=self.index_id,
+            )
+        with watch.time("rerank"), span("answers.rerank", hits=len(hits)):
+            return (await rerank(question, hits, self.reranker, limit=top_k)).hits
+
+    async def _cached(
+        self, question: str, access: AccessFilter, top_k: int, watch: Stopwatch
+    ) -> tuple[str, Answer | None]:
+        """Return the key of the answer, and the cached answer if the caller may see every chunk that it was made from."""
+        with watch.time("cache"):
+            revision = await self.ledger.index_revision(self.index_id, access.tenant)
+            makers = (self.index_id, str(revision), self.generator.name, self.reranker.name)
+            key = answer_cache.key(question, access, top_k, ids=self.ids, makers=makers)
+            entry = await answer_cache.get(key, self.cache)
+            return key, entry.answer if entry and await self._is_visible(entry.chunk_ids, access) else None
+
+    async def _store_if_visible(
+        self, key: str, answer: Answer, hits: Sequence[Hit], access: AccessFilter, watch: Stopwatch
+    ) -> bool:
+        """Store the answer, unless a chunk was erased or withdrawn while a model wrote for seconds. Return whether it stands."""
+        chunk_ids = tuple(hit.chunk.chunk_id for hit in hits)
+        with watch.time("cache"):
+            if not await self._is_visible(chunk_ids, access):
+                return False
+            await answer_cache.put(key, Entry(answer, chunk_ids), self.cache, ttl=self.ttl)
+        return True
+
+    async def _is_visible(self, chunk_ids: Sequence[str], access: AccessFilter) -> bool:
+        if not chunk_ids:
+            return True
+        return set(chunk_ids) <= (await self.ledger.visible(self.index_id, chunk_ids, access)).keys()
 
 
 @dataclass(slots=True)
 class Stopwatch:
+    """Seconds by step. A step that runs twice adds up."""
+
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -44,88 +164,7 @@ class Stopwatch:
             self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - started, 6)
 
 
-async def find(question: str, access: AccessFilter, top_k: int, services: Services, watch: Stopwatch) -> list[Hit]:
-    """The best ``top_k`` hits, reranked."""
-    with watch.time("retrieve"):
-        hits = await retrieve(
-            question,
-            access,
-            limit=top_k if services.reranker.name == "none" else max(top_k, CANDIDATES),
-            embedder=services.embedder,
-            sparse=services.sparse,
-            vectors=services.vectors,
-            ledger=services.ledger,
-            index_id=services.spec.index_id,
-        )
-    with watch.time("rerank"), span("answers.rerank", hits=len(hits)):
-        return (await rerank(question, hits, services.reranker, limit=top_k)).hits
-
-
-async def answer(question: str, access: AccessFilter, top_k: int, services: Services) -> Answered:
-    """From the cache when all that the answer was made from is still visible to this caller, else made afresh.
-
-    Raises Conflict when documents keep changing while the answer is written.
-    """
-    watch = Stopwatch()
-    with watch.time("total"), span("answers.answer", top_k=top_k):
-        key, remembered = await _recall(question, access, top_k, services, watch)
-        if remembered:
-            return _counted(Answered(remembered, True, watch.seconds))
-        for _ in range(ATTEMPTS):
-            hits = await find(question, access, top_k, services, watch)
-            with watch.time("generate"), span("answers.generate", hits=len(hits)):
-                made = await generation.answer(question, hits, services.generator)
-            if await _kept(key, made, hits, access, services, watch):
-                return _counted(Answered(made, False, watch.seconds))
-    raise Conflict(CHANGED)
-
-
-async def stream(question: str, access: AccessFilter, top_k: int, services: Services) -> AsyncIterator[str | Answered]:
-    """Pieces of text as they are written, then, last, the answer, which is what counts.
-
-    Raises Conflict when documents changed meanwhile: what was said cannot be taken back, so there is no second try.
-    """
-    watch = Stopwatch()
-    with watch.time("total"), span("answers.answer", top_k=top_k):
-        key, remembered = await _recall(question, access, top_k, services, watch)
-        if remembered:
-            yield remembered.text
-            yield _counted(Answered(remembered, True, watch.seconds))
-            return
-        hits = await find(question, access, top_k, services, watch)
-        with watch.time("generate"), span("answers.generate", hits=len(hits)):
-            async for piece in generation.stream(question, hits, services.generator):
-                if isinstance(piece, str):
-                    yield piece
-                else:
-                    made = piece
-        if not await _kept(key, made, hits, access, services, watch):
-            raise Conflict(CHANGED)
-    yield _counted(Answered(made, False, watch.seconds))
-
-
-async def _recall(
-    question: str, access: AccessFilter, top_k: int, services: Services, watch: Stopwatch
-) -> tuple[str, Answer | None]:
-    with watch.time("cache"):
-        key = await remembering.key_of(question, access, top_k, services)
-        return key, await remembering.recall(key, access, services)
-
-
-async def _kept(
-    key: str, made: Answer, hits: Sequence[Hit], access: AccessFilter, services: Services, watch: Stopwatch
-) -> bool:
-    """Whether the answer still stands; then it is remembered. A model may write for seconds: what was erased or withdrawn
-    meanwhile must not be told."""
-    chunk_ids = [hit.chunk.chunk_id for hit in hits]
-    with watch.time("cache"):
-        if not await remembering.all_visible(chunk_ids, access, services):
-            return False
-        await remembering.remember(key, made, chunk_ids, services)
-    return True
-
-
-def _counted(made: Answered) -> Answered:
-    outcome = "cached" if made.cached else "abstained" if made.answer.abstained else "fresh"
-    ANSWERS.labels(made.answer.generator, outcome).inc()
-    return made
+def _counted(answered: Answered) -> Answered:
+    outcome = "cached" if answered.is_cached else "abstained" if answered.answer.abstained else "fresh"
+    ANSWERS.labels(answered.answer.generator, outcome).inc()
+    return answered

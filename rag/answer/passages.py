@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rag import sentences
 from rag.models import Chunk
 
 LONGEST = 600  # characters of a quote
@@ -14,10 +15,6 @@ _PROSE = 120  # characters of a record's field from which on it is read sentence
 _CELL = " | "
 _LINE = re.compile(r"[^\n]*\S[^\n]*")
 _FIELD = re.compile(r"\s*[\w .\[\]/()%#&-]{1,60}:(?:\s|$)")
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*\s+(?=[^\sa-z])|[。！？]+[”’」』）]*\s*")
-_ABBREVIATED = re.compile(
-    r"\b(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|Inc|Ltd|Co|Corp|No|Nr|St|vs|etc|e\.g|i\.e|z\.B|bzw|ca|approx|Fig|Art|Abs|Sec)\.\s+$"
-)
 _WORD = re.compile(r"[^\W_]+")
 _STOP = frozenset(
     """
@@ -102,8 +99,8 @@ def _blocks(text: str) -> Iterator[tuple[int, int]]:
 
 def _sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     first = start
-    for found in _SENTENCE_END.finditer(text, start, end):
-        if found.end() < end and not _ABBREVIATED.search(text, first, found.end()):
+    for found in sentences.END.finditer(text, start, end):
+        if found.end() < end and not sentences.is_abbreviation(text, first, found.end()):
             yield first, found.end()
             first = found.end()
     yield first, end

@@ -1,4 +1,5 @@
-"""From records of ``documents.changed.v1`` to work, and from work done to the events that tell of it."""
+"""Change events: from a changed object to an event of ``documents.changed.v1``, from events to indexing tasks, and from applied
+tasks to the events that report them."""
 
 from __future__ import annotations
 
@@ -10,105 +11,113 @@ from uuid import UUID
 
 from rag.errors import Rejected
 from rag.ids import Ids
-from rag.ingest.tasks import Report
-from rag.models import Batch, Cause, DocumentStatus, OffsetRange, Work
+from rag.ingest.tasks import Outcome, Report
+from rag.models import Batch, Cause, DocumentStatus, IndexingTask, OffsetRange
 from rag.ports import EventLog, Ledger, Record
-from rag.sources import Sources
-from rag.telemetry import FRESHNESS_SECONDS, span
-from schemas.events import DocumentChanged, DocumentDead, DocumentIndexed, IndexState
+from rag.sources import Source, Sources
+from rag.telemetry import EVENTS_ANNOUNCED, FRESHNESS_SECONDS, span, trace_headers
+from schemas.events import ChangeKind, DocumentChanged, DocumentDead, DocumentIndexed, IndexState
+from schemas.topics import CHANGED, DEAD, INDEXED
 
 _TRACE_CONTEXT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-CHANGED, INDEXED, DEAD = "documents.changed.v1", "documents.indexed.v1", "documents.dead.v1"
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
-    """``batch`` has one work per document, ``unusable`` tells of the records that no work can be made of."""
+class ObjectChange:
+    """A hint that the object at the canonical ``uri`` changed or was deleted. The lane reads the source's current state."""
+
+    uri: str
+    occurred_at: datetime
+    origin: str  # notification | listing | poll | upload | sampler
+    is_deletion: bool = False
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """``batch`` has one task per document. ``dead_letters`` report the records that no task can be made of."""
 
     batch: Batch
-    unusable: tuple[DocumentDead, ...]
+    dead_letters: tuple[DocumentDead, ...]
+
+
+# -- from a source to the log -------------------------------------------------------------------------------------------
+
+
+async def publish_changes(
+    changes: Sequence[ObjectChange], source: Source, ids: Ids, log: EventLog
+) -> list[DocumentChanged]:
+    """Publish one event per change, in order. The log has acknowledged all of them when this returns."""
+    events = [_changed(change, source, ids) for change in changes]
+    if events:
+        with span("events.publish", events=len(events)):
+            await log.publish(CHANGED, [(event.document_id, event) for event in events], headers=trace_headers())
+    for change in changes:
+        EVENTS_ANNOUNCED.labels(source.name, change.origin).inc()
+    return events
+
+
+def _changed(change: ObjectChange, source: Source, ids: Ids) -> DocumentChanged:
+    return DocumentChanged(
+        document_id=ids.document_id(source.tenant, source.name, change.uri),
+        tenant=source.tenant,
+        source=source.name,
+        uri=change.uri,
+        kind=ChangeKind.DELETED if change.is_deletion else ChangeKind.CHANGED,
+        version=change.version,
+        origin=change.origin,
+        occurred_at=change.occurred_at,
+        announced_at=datetime.now(UTC),
+    )
+
+
+# -- from the log to tasks ----------------------------------------------------------------------------------------------
 
 
 async def collect(
     records: Sequence[Record],
-    done: OffsetRange,
+    due: OffsetRange,
     *,
     index_id: str,
     ids: Ids,
     sources: Sources,
     ledger: Ledger,
     run_id: str = "",
-) -> Arrived:
-    """One work per document: its last event is the cause. Tombstones ask for the document that the ledger knows."""
-    works: dict[str, Work] = {}
-    unusable = []
+) -> Collected:
+    """Make one task per document, caused by its last event. A tombstone makes a task for the document that the ledger knows."""
+    tasks: dict[str, IndexingTask] = {}
+    dead_letters = []
     tombstones = {record.key: record for record in records if record.value is None and not record.error}
     known = await ledger.recorded(index_id, [key for key in tombstones if _is_id(key)])
     for record in records:
-        cause = Cause(done.topic, done.epoch, done.partition, record.offset, run_id, _traceparent(record.headers))
+        cause = Cause(due.topic, due.epoch, due.partition, record.offset, run_id, _traceparent(record.headers))
         if record.error or not isinstance(record.value, DocumentChanged | None):
-            unusable.append(_unusable(record, index_id, "undecodable"))
+            dead_letters.append(_dead_letter(record, index_id, "undecodable"))
         elif record.value is None:
             row = known.get(record.key)
-            if row and row.revision and record.key not in works:
-                works[record.key] = Work(row.document_id, row.tenant, row.source, row.uri, row.revision, cause)
+            if row and row.revision and record.key not in tasks:
+                tasks[record.key] = IndexingTask(row.document_id, row.tenant, row.source, row.uri, row.revision, cause)
         else:
             try:
-                works[record.key] = _work(record, record.value, cause, ids, sources)
+                tasks[record.key] = _task(record, record.value, cause, ids, sources)
             except Rejected as error:
-                unusable.append(_unusable(record, index_id, error.reason))
-    return Arrived(Batch(index_id, done.partition, tuple(works.values()), done), tuple(unusable))
-
-
-async def refuse(unusable: Sequence[DocumentDead], events: EventLog) -> None:
-    """Send the records that no work can be made of to the dead letters. No document is touched by them."""
-    if unusable:
-        await events.publish(DEAD, [(event.document_id, event) for event in unusable])
-
-
-async def announce(report: Report, batch: Batch, events: EventLog) -> None:
-    """Tell what became of the batch. Before the position moves: a crash repeats the news rather than losing them."""
-    now = datetime.now(UTC)
-    indexed, died = [], []
-    for work, chunks, revision in report.works:
-        indexed.append((work.document_id, _indexed(work, chunks, revision, batch.index_id, now)))
-        if work.status is DocumentStatus.DEAD:
-            died.append((work.document_id, _dead(work, batch.index_id, now)))
-        if work.cause.changed_at and work.status is DocumentStatus.LIVE:
-            FRESHNESS_SECONDS.observe(max(0.0, now.timestamp() - work.cause.changed_at))
-    with span("events.publish", events=len(indexed) + len(died)):
-        if indexed:
-            await events.publish(INDEXED, indexed)
-        if died:
-            await events.publish(DEAD, died)
+                dead_letters.append(_dead_letter(record, index_id, error.reason))
+    return Collected(Batch(index_id, due.partition, tuple(tasks.values()), due), tuple(dead_letters))
 
 
 def _traceparent(headers: Mapping[str, str]) -> str:
-    """Whoever may write to the topic may write any header: nothing but a W3C trace context goes on."""
+    """Anyone who may write to the topic may write any header, so only a W3C trace context is passed on."""
     found = headers.get("traceparent", "")
     return found if _TRACE_CONTEXT.fullmatch(found) else ""
 
 
-def _work(record: Record, event: DocumentChanged, cause: Cause, ids: Ids, sources: Sources) -> Work:
-    """Raises Rejected for an event that names a document or an object that it has no say over."""
+def _task(record: Record, event: DocumentChanged, cause: Cause, ids: Ids, sources: Sources) -> IndexingTask:
+    """Raises Rejected for an event that names a document or an object outside its own source."""
     sources.owner(event.source, event.tenant, event.uri)
     if not record.key == event.document_id == ids.document_id(event.tenant, event.source, event.uri):
         raise Rejected("key, document id and uri of the event do not belong together", reason="foreign_id")
-    caused = replace(cause, changed_at=event.occurred_at.timestamp())
-    return Work(event.document_id, event.tenant, event.source, event.uri, 0, caused)
-
-
-def _unusable(record: Record, index_id: str, reason: str) -> DocumentDead:
-    return DocumentDead(
-        document_id=record.key if _is_id(record.key) else "",
-        tenant="",
-        index_id=index_id,
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        reason=reason,
-        failed_at=datetime.now(UTC),
-    )
+    cause = replace(cause, changed_at=event.occurred_at.timestamp())
+    return IndexingTask(event.document_id, event.tenant, event.source, event.uri, 0, cause)
 
 
 def _is_id(key: str) -> bool:
@@ -118,33 +127,72 @@ def _is_id(key: str) -> bool:
         return False
 
 
-def _indexed(work: Work, chunks: int, revision: int, index_id: str, now: datetime) -> DocumentIndexed:
-    state = IndexState.DELETED if work.status is DocumentStatus.SUPPRESSED else IndexState(work.status.value)
+# -- from the lane to the log -------------------------------------------------------------------------------------------
+
+
+async def publish_dead_letters(dead_letters: Sequence[DocumentDead], log: EventLog) -> None:
+    """Publish the records that no task can be made of. They touch no document."""
+    if dead_letters:
+        await log.publish(DEAD, [(event.document_id, event) for event in dead_letters])
+
+
+async def publish_outcomes(report: Report, index_id: str, log: EventLog) -> None:
+    """Publish the outcome of every applied task, before the position moves: a crash repeats these events and loses none."""
+    now = datetime.now(UTC)
+    tasks = [outcome.task for outcome in report.outcomes]
+    indexed = [(each.task.document_id, _indexed(each, index_id, now)) for each in report.outcomes]
+    dead = [(task.document_id, _dead(task, index_id, now)) for task in tasks if task.status is DocumentStatus.DEAD]
+    with span("events.publish", events=len(indexed) + len(dead)):
+        if indexed:
+            await log.publish(INDEXED, indexed)
+        if dead:
+            await log.publish(DEAD, dead)
+    for task in tasks:
+        if task.cause.changed_at and task.status is DocumentStatus.LIVE:
+            FRESHNESS_SECONDS.observe(max(0.0, now.timestamp() - task.cause.changed_at))
+
+
+def _indexed(outcome: Outcome, index_id: str, now: datetime) -> DocumentIndexed:
+    task = outcome.task
+    state = IndexState.DELETED if task.status is DocumentStatus.SUPPRESSED else IndexState(task.status.value)
     return DocumentIndexed(
-        document_id=work.document_id,
-        tenant=work.tenant,
+        document_id=task.document_id,
+        tenant=task.tenant,
         index_id=index_id,
-        revision=revision,
+        revision=outcome.revision,
         state=state,
-        chunks=chunks,
-        embedded=work.fresh,
-        reused=max(0, chunks - work.fresh),
-        epoch=work.cause.epoch,
-        partition=work.cause.partition,
-        offset=work.cause.offset,
+        chunks=outcome.chunks,
+        embedded=task.fresh,
+        reused=max(0, outcome.chunks - task.fresh),
+        epoch=task.cause.epoch,
+        partition=task.cause.partition,
+        offset=task.cause.offset,
         indexed_at=now,
     )
 
 
-def _dead(work: Work, index_id: str, now: datetime) -> DocumentDead:
+def _dead(task: IndexingTask, index_id: str, now: datetime) -> DocumentDead:
     return DocumentDead(
-        document_id=work.document_id,
-        tenant=work.tenant,
+        document_id=task.document_id,
+        tenant=task.tenant,
         index_id=index_id,
-        topic=work.cause.topic,
-        partition=work.cause.partition,
-        offset=work.cause.offset,
-        reason=work.reason,
-        trace_id=work.cause.trace_id,
+        topic=task.cause.topic,
+        partition=task.cause.partition,
+        offset=task.cause.offset,
+        reason=task.reason,
+        trace_id=task.cause.trace_id,
         failed_at=now,
+    )
+
+
+def _dead_letter(record: Record, index_id: str, reason: str) -> DocumentDead:
+    return DocumentDead(
+        document_id=record.key if _is_id(record.key) else "",
+        tenant="",
+        index_id=index_id,
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        reason=reason,
+        failed_at=datetime.now(UTC),
     )

@@ -70,21 +70,21 @@ def chunk(
 ) -> tuple[Chunk, ...]:
     """In order, without overlap, every block covered. ``input`` has at most ``settings.max_tokens`` tokens."""
     aboves: dict[tuple[str, ...], str] = {}
-    made = [piece for run in runs(parsed) for piece in _Cutter(parsed, run, tokenizer, settings, aboves).pieces()]
-    chunk_ids = ids.chunk_ids(tenant, document_id, [piece.input for piece in made])
+    made = [draft for run in runs(parsed) for draft in _Cutter(parsed, run, tokenizer, settings, aboves).drafts()]
+    chunk_ids = ids.chunk_ids(tenant, document_id, [draft.input for draft in made])
     return tuple(
         Chunk(
             chunk_id=chunk_id,
             ordinal=ordinal,
-            text=parsed.text[piece.start : piece.end],
-            input=piece.input,
-            start=piece.start,
-            end=piece.end,
-            section=piece.section,
-            tokens=piece.tokens,
-            page=piece.page,
+            text=parsed.text[draft.start : draft.end],
+            input=draft.input,
+            start=draft.start,
+            end=draft.end,
+            section=draft.section,
+            tokens=draft.tokens,
+            page=draft.page,
         )
-        for ordinal, (chunk_id, piece) in enumerate(zip(chunk_ids, made, strict=True))
+        for ordinal, (chunk_id, draft) in enumerate(zip(chunk_ids, made, strict=True))
     )
 
 
@@ -116,7 +116,7 @@ def runs(parsed: ParsedDocument) -> Iterator[Run]:
         yield current
 
 
-class Piece(NamedTuple):
+class ChunkDraft(NamedTuple):
     start: int
     end: int
     input: str
@@ -133,7 +133,7 @@ class _Cutter:
     settings: ChunkSettings
     aboves: dict[tuple[str, ...], str]  # what stands above the text, by path and header: neighbours share it
 
-    def pieces(self) -> Iterator[Piece]:
+    def drafts(self) -> Iterator[ChunkDraft]:
         if (whole := self._whole()) is not None:
             yield whole
             return
@@ -144,20 +144,20 @@ class _Cutter:
         for first, last in _stretches(cut(units, self.parsed.text, budget, self.settings)):
             yield from self._fit(units[first:last])
 
-    def _whole(self) -> Piece | None:
-        """The run as one piece when it fits, as most sections do: then nothing in it need be looked at."""
+    def _whole(self) -> ChunkDraft | None:
+        """The run as one draft when it fits, as most sections do: then nothing in it need be looked at."""
         first, last = self.run.blocks[0], self.run.blocks[-1]
         if last.end - first.start > self.settings.max_tokens * _LONGEST_TOKEN:
             return None
-        piece = self._piece(first, first.start, last.end, self.run.blocks)
-        return piece if piece.tokens <= self.settings.max_tokens else None
+        draft = self._draft(first, first.start, last.end, self.run.blocks)
+        return draft if draft.tokens <= self.settings.max_tokens else None
 
-    def _fit(self, units: Sequence[Unit]) -> Iterator[Piece]:
-        """One piece; two when the tokenizer counts more in the whole than in its parts (or one part is that long)."""
+    def _fit(self, units: Sequence[Unit]) -> Iterator[ChunkDraft]:
+        """One draft; two when the tokenizer counts more in the whole than in its parts (or one part is that long)."""
         first, last = units[0], units[-1]
-        piece = self._piece(first.block, first.start, last.end, [unit.block for unit in units])
-        if piece.tokens <= self.settings.max_tokens or last.end - first.start < 2:
-            yield piece
+        draft = self._draft(first.block, first.start, last.end, [unit.block for unit in units])
+        if draft.tokens <= self.settings.max_tokens or last.end - first.start < 2:
+            yield draft
             return
         if len(units) == 1:
             middle = (first.start + first.end) // 2
@@ -165,12 +165,12 @@ class _Cutter:
         yield from self._fit(units[: len(units) // 2])
         yield from self._fit(units[len(units) // 2 :])
 
-    def _piece(self, first: Block, start: int, end: int, blocks: Iterable[Block]) -> Piece:
+    def _draft(self, first: Block, start: int, end: int, blocks: Iterable[Block]) -> ChunkDraft:
         text = self.parsed.text[start:end]
         input_ = self._above(first.section) + text
         body = next((block for block in blocks if block.kind is not BlockKind.HEADING), None)
         section = body.section if body else (*first.section, text)
-        return Piece(start, end, input_, self._count(input_) + self.settings.special_tokens, section, first.page)
+        return ChunkDraft(start, end, input_, self._count(input_) + self.settings.special_tokens, section, first.page)
 
     # -- what stands above the text in ``input``
 

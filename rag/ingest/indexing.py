@@ -11,7 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rag.ids import payload_hash
-from rag.models import Access, Chunk, DocumentStatus, Embedding, ParsedDocument, Payload, Point, Recorded, Work
+from rag.models import (
+    Access,
+    Chunk,
+    DocumentRecord,
+    DocumentStatus,
+    Embedding,
+    IndexingTask,
+    ParsedDocument,
+    Payload,
+    Point,
+)
 from rag.ports import Delta, FreshVectors, Ledger, VectorIndex
 from rag.telemetry import APPLY_CONFLICTS, span
 
@@ -22,7 +32,7 @@ VERSION = "1"  # of the payload's fields; part of the pipeline fingerprint
 class Desired:
     """What one document is to be in the index. ``chunks`` is empty for all but live documents."""
 
-    work: Work
+    task: IndexingTask
     access: Access
     chunks: Sequence[Chunk] = ()
     title: str = ""
@@ -30,26 +40,28 @@ class Desired:
     partition: int = -1
 
 
-def desired(work: Work, partition: int, parsed: ParsedDocument | None = None, chunks: Sequence[Chunk] = ()) -> Desired:
+def desired(
+    task: IndexingTask, partition: int, parsed: ParsedDocument | None = None, chunks: Sequence[Chunk] = ()
+) -> Desired:
     """A label's title stands before the parsed one."""
-    access = Access(work.tenant, work.principals)
-    if parsed is None or work.status is not DocumentStatus.LIVE:
-        return Desired(work, access, title=work.title, partition=partition)
-    return Desired(work, access, chunks, work.title or parsed.title, parsed.language or "", partition)
+    access = Access(task.tenant, task.principals)
+    if parsed is None or task.status is not DocumentStatus.LIVE:
+        return Desired(task, access, title=task.title, partition=partition)
+    return Desired(task, access, chunks, task.title or parsed.title, parsed.language or "", partition)
 
 
 def payload(chunk: Chunk, wanted: Desired) -> Payload:
     """A pure function of document version, pipeline and access; provenance is the ledger's."""
-    work = wanted.work
+    task = wanted.task
     fields: Payload = {
-        "document_id": work.document_id,
+        "document_id": task.document_id,
         "tenant": wanted.access.tenant,
         "principals": list(wanted.access.principals),
-        "source": work.source,
+        "source": task.source,
         "partition": wanted.partition,
         "ordinal": chunk.ordinal,
         "title": wanted.title,
-        "uri": work.uri,
+        "uri": task.uri,
         "text": chunk.text,
         "start": chunk.start,
         "end": chunk.end,
@@ -57,44 +69,44 @@ def payload(chunk: Chunk, wanted: Desired) -> Payload:
         "page": chunk.page,
         "tokens": chunk.tokens,
         "language": wanted.language,
-        "media_type": work.media_type,
+        "media_type": task.media_type,
     }
     return fields | {"payload_hash": payload_hash(fields)}
 
 
-def plan(wanted: Desired, recorded: Recorded, *, force: bool = False) -> Delta:
-    """What to do so that the index holds ``wanted`` and nothing else of the document. ``force`` writes every point again."""
-    work = wanted.work
+def plan(wanted: Desired, recorded: DocumentRecord) -> Delta:
+    """Decide how the index comes to hold ``wanted`` and nothing else of the document. A backfill writes every point again."""
+    task = wanted.task
     payloads = {chunk.chunk_id: payload(chunk, wanted) for chunk in wanted.chunks}
     hashes = {chunk_id: fields["payload_hash"] for chunk_id, fields in payloads.items()}
-    upserts = {c: p for c, p in payloads.items() if force or c not in recorded.chunks}
-    repaints = {c: p for c, p in payloads.items() if c not in upserts and recorded.chunks[c] != hashes[c]}
-    record = Recorded(
-        document_id=work.document_id,
-        revision=work.base_revision,
-        status=work.status,
-        tenant=work.tenant,
-        source=work.source,
-        uri=work.uri,
+    upserts = {c: p for c, p in payloads.items() if task.cause.is_backfill or c not in recorded.chunks}
+    payload_updates = {c: p for c, p in payloads.items() if c not in upserts and recorded.chunks[c] != hashes[c]}
+    record = DocumentRecord(
+        document_id=task.document_id,
+        revision=task.base_revision,
+        status=task.status,
+        tenant=task.tenant,
+        source=task.source,
+        uri=task.uri,
         partition=wanted.partition,
-        version=work.version,
-        stamp=work.stamp,
-        content_hash=work.content_hash,
-        principals=work.principals,
-        subjects=work.subjects,
+        version=task.version,
+        change_token=task.change_token,
+        content_hash=task.content_hash,
+        principals=task.principals,
+        subjects=task.subjects,
         title=wanted.title,
-        media_type=work.media_type,
+        media_type=task.media_type,
         language=wanted.language,
-        reason=work.reason,
-        artifacts=tuple(key for key in (work.parsed, work.chunked, work.embedded) if key),
+        reason=task.reason,
+        artifacts=tuple(key for key in (task.parsed, task.chunked, task.embedded) if key),
         chunks=hashes,
-        cause=work.cause,
+        cause=task.cause,
     )
-    removals = tuple(sorted(recorded.chunks.keys() - payloads.keys()))
-    return Delta(record, upserts, repaints, removals, sum(chunk.tokens for chunk in wanted.chunks))
+    deletes = tuple(sorted(recorded.chunks.keys() - payloads.keys()))
+    return Delta(record, upserts, payload_updates, deletes, sum(chunk.tokens for chunk in wanted.chunks))
 
 
-def withdrawal(delta: Delta, current: Recorded) -> Delta:
+def withdrawal(delta: Delta, current: DocumentRecord) -> Delta:
     """The delta of a document that may not be indexed after all: nothing of it stays."""
     record = replace(
         delta.record,
@@ -104,7 +116,7 @@ def withdrawal(delta: Delta, current: Recorded) -> Delta:
         artifacts=(),
         reason="suppressed",
     )
-    return Delta(record, removals=tuple(sorted(current.chunks)))
+    return Delta(record, deletes=tuple(sorted(current.chunks)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,26 +145,26 @@ async def apply(
         for delta in deltas
     }
     with span("documents.apply", documents=len(deltas)):
-        await ledger.intend(index_id, deltas)
-        async with ledger.locked(index_id, deltas, vectors=fresh) as locked:
-            writes = [point for delta in locked.accepted for point in points[delta.record.document_id]]
-            repaints = {c: fields for delta in locked.accepted for c, fields in delta.repaints.items()}
+        await ledger.record_intent(index_id, deltas)
+        async with ledger.swap(index_id, deltas, vectors=fresh) as swap:
+            writes = [point for delta in swap.accepted for point in points[delta.record.document_id]]
+            payload_updates = {c: fields for delta in swap.accepted for c, fields in delta.payload_updates.items()}
             if writes:
                 await vectors.upsert(index_id, writes)
-            if repaints:
-                await vectors.set_payloads(index_id, repaints)
-        applied = locked.accepted
-        if locked.refused:
-            current = await ledger.recorded(index_id, [delta.record.document_id for delta in locked.refused])
-            withdrawn = [withdrawal(delta, current[delta.record.document_id]) for delta in locked.refused]
+            if payload_updates:
+                await vectors.set_payloads(index_id, payload_updates)
+        applied = swap.accepted
+        if swap.suppressed:
+            current = await ledger.recorded(index_id, [delta.record.document_id for delta in swap.suppressed])
+            withdrawn = [withdrawal(delta, current[delta.record.document_id]) for delta in swap.suppressed]
             again = await apply(index_id, withdrawn, {}, ledger=ledger, vectors=vectors)
-            locked = replace(locked, lost=(*locked.lost, *again.lost))
+            swap = replace(swap, lost=(*swap.lost, *again.lost))
             applied = (*applied, *again.applied)
-        shrunk = [delta.record.document_id for delta in locked.accepted if delta.removals]
+        shrunk = [delta.record.document_id for delta in swap.accepted if delta.deletes]
         if shrunk:
             await sweep(index_id, ledger=ledger, vectors=vectors, document_ids=shrunk)
-    APPLY_CONFLICTS.inc(len(locked.lost))
-    return Applied(applied, locked.lost)
+    APPLY_CONFLICTS.inc(len(swap.lost))
+    return Applied(applied, swap.lost)
 
 
 async def sweep(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+from rag import sentences
 from rag.models import Block, BlockKind
 from rag.ports import Tokenizer
 
@@ -49,11 +50,6 @@ class _Weights:
         return self._sums[bisect_left(self._starts, end)] - self._sums[bisect_left(self._starts, start)]
 
 
-# A run of stops is looked at once, from its first: text may be a million dots.
-_SENTENCE_END = re.compile(r"(?:(?<![.!?…])[.!?…]++[\"'”’»)\]]*+\s++(?=[^a-z])|[。！？]+[”’」』）]*\s*)")
-_ABBREVIATED = re.compile(
-    r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|Inc|Ltd|Pvt|Co|Corp|No|Nr|St|vs|etc|e\.g|i\.e|z\.B|bzw|ca|approx|Fig|Art|Abs|Sec)\.)\s+$"
-)
 _LINE = re.compile(r"\n\s*")
 _CLAUSE = re.compile(r"(?:[;:,–—]\s+|\s\|\s|\n\s*)")
 _SPACE = re.compile(r"\s+")
@@ -65,12 +61,11 @@ def _sentences(text: str, block: Block) -> Iterator[tuple[int, int, int]]:
     if block.kind in {BlockKind.ROW, BlockKind.HEADING}:
         yield block.start, block.end, BLOCK
         return
-    pattern = _LINE if block.kind in {BlockKind.CODE, BlockKind.RECORD} else _SENTENCE_END
+    pattern = _LINE if block.kind in {BlockKind.CODE, BlockKind.RECORD} else sentences.END
     start = block.start
     for found in pattern.finditer(text, block.start, block.end):
-        if found.end() < block.end and not (
-            pattern is _SENTENCE_END and _ABBREVIATED.search(text, max(start, found.end() - 16), found.end())
-        ):
+        is_abbreviation = pattern is sentences.END and sentences.is_abbreviation(text, start, found.end())
+        if found.end() < block.end and not is_abbreviation:
             yield start, start + len(text[start : found.end()].rstrip()), SENTENCE
             start = found.end()
     yield start, block.end, BLOCK

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from rag.errors import Rejected
 from rag.ids import Ids
 from rag.ingest.tasks import dead
-from rag.models import DocumentStatus, ObjectState, Recorded, SourceObject, Work
+from rag.models import DocumentRecord, DocumentStatus, IndexingTask, ObjectState, SourceObject
 from rag.ports import ObjectStore
 from rag.sources import PRINCIPALS_LABEL, SUBJECTS_LABEL, TITLE_LABEL, Source, Sources, split_label
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The work as its source has it now. ``found`` is what remains to be parsed: nothing of a deleted or unreadable object."""
+    """The task as its source has it now. ``found`` is what remains to be parsed: nothing of a deleted or unreadable object."""
 
-    work: Work
+    task: IndexingTask
     found: SourceObject | None = None
 
 
@@ -30,53 +30,54 @@ class Reader:
     objects: ObjectStore
     max_bytes: int = 100 * 2**20
 
-    async def read(self, work: Work, recorded: Recorded, *, force: bool = False) -> Reading | None:
-        """None when the ledger has the object as it is, unless ``force``. Absent objects become DELETED, unreadable ones DEAD.
+    async def read(self, task: IndexingTask, recorded: DocumentRecord, *, reread: bool = False) -> Reading | None:
+        """Read the object. Return None when the ledger has it as it is, unless ``reread`` or a backfill asks for its content anyway.
 
-        Raises Unavailable when the source cannot be asked or denies access, which is never a delete.
+        An absent object becomes DELETED, an unreadable one DEAD. Raises Unavailable when the source does not answer or denies
+        access, which is never a deletion.
         """
-        seen = replace(work, principals=recorded.principals)
+        seen = replace(task, principals=recorded.principals)
         try:
-            source = self.sources.owner(work.source, work.tenant, work.uri)
-            is_known = recorded.revision and not force  # else its content is needed anyway, and tells its state
-            if is_known and _is_settled(recorded, await self.objects.head(work.uri), source):
+            source = self.sources.owner(task.source, task.tenant, task.uri)
+            may_be_settled = recorded.revision and not (reread or task.cause.is_backfill)
+            if may_be_settled and _is_settled(recorded, await self.objects.head(task.uri), source):
                 return None
-            found = await self.objects.get(work.uri, limit=self.max_bytes)
+            found = await self.objects.get(task.uri, limit=self.max_bytes)
         except Rejected as error:
             return Reading(dead(await self._refused(seen), error.reason))
         if found is None:
-            return Reading(replace(seen, status=DocumentStatus.DELETED, version="", stamp="", content_hash=""))
+            return Reading(replace(seen, status=DocumentStatus.DELETED, version="", change_token="", content_hash=""))
         labelled = self._labelled(seen, found, source)
         return Reading(labelled, found if labelled.status is DocumentStatus.LIVE else None)
 
-    async def _refused(self, work: Work) -> Work:
+    async def _refused(self, task: IndexingTask) -> IndexingTask:
         """With the version that is too large: it is not tried again before it changes. What has changed since is left to its event."""
         try:
-            source = self.sources.owner(work.source, work.tenant, work.uri)
-            state = await self.objects.head(work.uri)
+            source = self.sources.owner(task.source, task.tenant, task.uri)
+            state = await self.objects.head(task.uri)
         except Rejected:
-            return work
+            return task
         if state is None or state.size <= self.max_bytes:
-            return work
-        principals = _principals(source, work.uri, state.labels)
-        return replace(work, version=state.version, stamp=state.stamp, principals=principals)
+            return task
+        principals = _principals(source, task.uri, state.labels)
+        return replace(task, version=state.version, change_token=state.change_token, principals=principals)
 
-    def _labelled(self, work: Work, found: SourceObject, source: Source) -> Work:
+    def _labelled(self, task: IndexingTask, found: SourceObject, source: Source) -> IndexingTask:
         """What the object says of itself. A label that is no plain text makes the document dead, not the batch."""
         state = found.state
         seen = replace(
-            work,
+            task,
             status=DocumentStatus.LIVE,
             version=state.version,
-            stamp=state.stamp,
-            content_hash=self.ids.content_hash(work.tenant, found.content),
+            change_token=state.change_token,
+            content_hash=self.ids.content_hash(task.tenant, found.content),
             media_type=state.media_type or "",
-            principals=_principals(source, work.uri, state.labels),
+            principals=_principals(source, task.uri, state.labels),
         )
         if not all(label.isprintable() for label in state.labels.values()):
             return dead(seen, "bad_label")
         subjects = {
-            self.ids.subject_id(work.tenant, each) for each in split_label(state.labels.get(SUBJECTS_LABEL, ""))
+            self.ids.subject_id(task.tenant, each) for each in split_label(state.labels.get(SUBJECTS_LABEL, ""))
         }
         return replace(
             seen,
@@ -85,7 +86,7 @@ class Reader:
         )
 
 
-def _is_settled(recorded: Recorded, state: ObjectState | None, source: Source) -> bool:
+def _is_settled(recorded: DocumentRecord, state: ObjectState | None, source: Source) -> bool:
     """Whether the ledger has the object as it is now, and as its source's settings and labels would have it seen."""
     if state is None:
         return recorded.status is DocumentStatus.DELETED

@@ -1,4 +1,4 @@
-"""Work on its way: what may become of it, and the account of what did."""
+"""Indexing tasks: the states that a task can reach, and the report of the tasks that were applied."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
-from rag.models import Cause, Chunk, DocumentStatus, Embedding, Recorded, Work
+from rag.models import Cause, Chunk, DocumentRecord, DocumentStatus, Embedding, IndexingTask
 from rag.ports import Delta
 from rag.telemetry import DOCUMENTS_DEAD, DOCUMENTS_INDEXED
 
@@ -15,10 +15,19 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What became of documents. ``works`` are as they were applied, each with its number of chunks and its new revision."""
+class Outcome:
+    """A task as it was applied, with the number of its chunks and the new revision of its document."""
 
-    works: tuple[tuple[Work, int, int], ...] = ()
+    task: IndexingTask
+    chunks: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The applied tasks and their totals."""
+
+    outcomes: tuple[Outcome, ...] = ()
     documents: int = 0
     chunks: int = 0
     written: int = 0
@@ -32,74 +41,83 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A delta and what applying it needs."""
+    """A delta, and the chunks and embeddings that applying it needs."""
 
-    work: Work
+    task: IndexingTask
     delta: Delta
     chunks: Sequence[Chunk] = ()
     embeddings: Mapping[str, Embedding] = field(default_factory=dict)
 
 
-def dead(work: Work, reason: str) -> Work:
-    return replace(work, status=DocumentStatus.DEAD, reason=reason, parsed="", chunked="", embedded="")
+def dead(task: IndexingTask, reason: str) -> IndexingTask:
+    """Return the task of a document that cannot be indexed, for ``reason``."""
+    return replace(task, status=DocumentStatus.DEAD, reason=reason, parsed="", chunked="", embedded="")
 
 
-def suppressed(work: Work) -> Work:
-    return replace(work, status=DocumentStatus.SUPPRESSED, reason="suppressed", parsed="", chunked="", embedded="")
+def suppressed(task: IndexingTask) -> IndexingTask:
+    """Return the task of a document that admission refuses."""
+    return replace(task, status=DocumentStatus.SUPPRESSED, reason="suppressed", parsed="", chunked="", embedded="")
 
 
-def afresh(work: Work) -> Work:
-    return replace(work, status=DocumentStatus.LIVE, reason="", parsed="", chunked="", embedded="", fresh=0)
+def overtaken(task: IndexingTask) -> IndexingTask:
+    """Return the task without artifacts, because its version is no longer the source's. ``index`` derives it again."""
+    return replace(task, parsed="", chunked="", embedded="")
 
 
-def backfill(recorded: Recorded, run_id: str) -> Work:
-    steps = {key.rsplit("/", 1)[-1]: key for key in recorded.artifacts}
-    return Work(
-        document_id=recorded.document_id,
-        tenant=recorded.tenant,
-        source=recorded.source,
-        uri=recorded.uri,
-        base_revision=recorded.revision,
-        cause=Cause("", "", recorded.partition, -1, run_id),
-        status=recorded.status,
-        version=recorded.version,
-        stamp=recorded.stamp,
-        content_hash=recorded.content_hash,
-        media_type=recorded.media_type,
-        title=recorded.title,
-        principals=recorded.principals,
-        subjects=recorded.subjects,
-        reason=recorded.reason,
+def afresh(task: IndexingTask) -> IndexingTask:
+    """Return the task as it was before the first step."""
+    return replace(overtaken(task), status=DocumentStatus.LIVE, reason="", fresh=0)
+
+
+def backfill(record: DocumentRecord, run_id: str) -> IndexingTask:
+    """Return the task of a recorded document, with the artifacts that the ledger lists for it."""
+    steps = {key.rsplit("/", 1)[-1]: key for key in record.artifacts}
+    return IndexingTask(
+        document_id=record.document_id,
+        tenant=record.tenant,
+        source=record.source,
+        uri=record.uri,
+        base_revision=record.revision,
+        cause=Cause("", "", record.partition, -1, run_id),
+        status=record.status,
+        version=record.version,
+        change_token=record.change_token,
+        content_hash=record.content_hash,
+        media_type=record.media_type,
+        title=record.title,
+        principals=record.principals,
+        subjects=record.subjects,
+        reason=record.reason,
         parsed=steps.get(PARSED, ""),
         chunked=steps.get(CHUNKS, ""),
         embedded=steps.get(VECTORS, ""),
     )
 
 
-def reported(applied: Sequence[Delta], works: Mapping[str, Work]) -> Report:
+def summarize(applied: Sequence[Delta], tasks: Mapping[str, IndexingTask]) -> Report:
+    """Sum up applied deltas, and count them in the metrics. ``tasks``: document id → task."""
     for delta in applied:
         DOCUMENTS_INDEXED.labels(delta.record.status.value).inc()
         if delta.record.status is DocumentStatus.DEAD:
             DOCUMENTS_DEAD.labels(delta.record.reason).inc()
-    done = tuple(
-        (
-            replace(works[delta.record.document_id], status=delta.record.status, reason=delta.record.reason),
-            len(delta.record.chunks),
-            delta.record.revision + 1,
-        )
-        for delta in applied
-    )
+    outcomes = tuple(_outcome(delta, tasks[delta.record.document_id]) for delta in applied)
     return Report(
-        works=done,
+        outcomes=outcomes,
         documents=len(applied),
-        chunks=sum(len(delta.record.chunks) for delta in applied),
+        chunks=sum(outcome.chunks for outcome in outcomes),
         written=sum(len(delta.upserts) for delta in applied),
-        embedded=sum(work.fresh for work, _, _ in done),
+        embedded=sum(outcome.task.fresh for outcome in outcomes),
         tokens=sum(delta.tokens for delta in applied),
         dead=sum(delta.record.status is DocumentStatus.DEAD for delta in applied),
     )
 
 
+def _outcome(delta: Delta, task: IndexingTask) -> Outcome:
+    record = delta.record
+    return Outcome(replace(task, status=record.status, reason=record.reason), len(record.chunks), record.revision + 1)
+
+
 def windows(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Yield the items in order, ``size`` at a time."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

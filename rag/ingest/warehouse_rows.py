@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from rag.errors import Rejected
 from rag.ids import object_name, object_uri, row_hash
-from rag.ingest.announcements import Notice
+from rag.ingest.change_events import ObjectChange
 from rag.ports import Cursors, ObjectStore, Row
 from rag.sources import SUBJECTS_LABEL, TITLE_LABEL, Source, join_label
 from rag.telemetry import SOURCE_ERRORS, logger
@@ -66,8 +66,8 @@ async def write_rows(source: Source, changes: Sequence[RowChange], objects: Obje
     return [change for change in written if change is not None]
 
 
-async def remember(source: Source, changes: Sequence[RowChange], cursors: Cursors) -> None:
-    """The hashes of what was announced."""
+async def record_hashes(source: Source, changes: Sequence[RowChange], cursors: Cursors) -> None:
+    """Record the hashes of the announced rows, so that the next diff finds only later changes."""
     for table in {change.table for change in changes}:
         mine = [change for change in changes if change.table == table]
         hashes = {change.key: row_hash(change.row.body) for change in mine if change.row}
@@ -114,6 +114,9 @@ def _clipped(title: str) -> str:
     return plain
 
 
-def notice(source: Source, change: RowChange) -> Notice:
+def object_change(source: Source, change: RowChange) -> ObjectChange:
+    """Return the change of the row's object."""
     occurred = change.row.changed if change.row else datetime.now(UTC)
-    return Notice(row_uri(source, change.table, change.key), occurred, change.origin, is_deletion=change.row is None)
+    return ObjectChange(
+        row_uri(source, change.table, change.key), occurred, change.origin, is_deletion=change.row is None
+    )

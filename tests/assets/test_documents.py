@@ -18,8 +18,8 @@ from assets.maintenance import audit
 from assets.partitions import RUN_PARTITIONS
 from assets.sensors import Attempts, due_ranges, requests
 from rag.errors import Unavailable
-from rag.ingest.change_events import CHANGED, INDEXED
 from rag.models import Batch, OffsetRange
+from schemas.topics import CHANGED, INDEXED
 from tests.fakes.world import IDS, SPEC, TEXT, World
 
 ASSETS = [parsed_documents, chunks, embeddings, vector_index]
@@ -132,7 +132,7 @@ def test_a_run_whose_topic_was_made_anew_does_nothing(world: World, instance: dg
     fill(world)
     result = execute(world, instance, request)
     assert not result.success
-    assert "made anew" in str(result.failure_data_for_node("parsed_documents").user_failure_data)
+    assert "recreated" in str(result.failure_data_for_node("parsed_documents").user_failure_data)
     assert asyncio.run(points(world)) == {}
 
 
@@ -156,7 +156,7 @@ def test_partitions_before_the_one_that_fails_are_done_and_the_others_asked_for_
     for each in asyncio.run(asked(world)):
         assert execute(world, instance, each).success
     assert asyncio.run(asked(world)) == []
-    told = asyncio.run(world.told(INDEXED))
+    told = asyncio.run(world.published(INDEXED))
     assert len(told) == len({event.document_id for event in told}) == 40
 
 
@@ -172,8 +172,8 @@ async def test_a_run_goes_on_from_what_any_run_before_it_left(world: World) -> N
         run=SimpleNamespace(run_id="third", parent_run_id="second"), instance=SimpleNamespace(get_run_by_id=runs.get)
     )
     services: Any = SimpleNamespace(ledger=world.ledger, spec=SPEC, pipeline=world.pipeline)
-    assert await _handed_on(context, str(number), services, "parsed_documents") == (batch, False)
-    assert (await _handed_on(context, str(number), services, "chunks"))[1] is True
+    assert await _handed_on(context, str(number), services, "parsed_documents") == batch
+    assert (await _handed_on(context, str(number), services, "chunks")).is_backfill
 
 
 async def test_a_range_that_an_earlier_attempt_finished_is_not_applied_again(world: World) -> None:
@@ -241,7 +241,7 @@ async def findings(world: World, partition: int, documents: Sequence[str] | None
 
 async def test_each_check_fails_for_what_it_is_there_for(world: World) -> None:
     await world.put("a.md")
-    await world.work()
+    await world.run_lane()
     row = await world.row("a.md")
     lost, kept = sorted(row.chunks)
     (point,) = await world.vectors.retrieve(SPEC.index_id, [kept])

@@ -25,7 +25,7 @@ async def test_new_changed_and_missing_objects_are_told() -> None:
     await objects.put("s3://docs/changed.md", b"2")
     await objects.put("s3://docs/new.md", b"3")
     known = {
-        "s3://docs/same.md": ("d1", same.stamp),
+        "s3://docs/same.md": ("d1", same.change_token),
         "s3://docs/changed.md": ("d2", "older"),
         "s3://docs/gone.md": ("d3", "s"),
     }
@@ -47,6 +47,6 @@ async def test_a_mass_deletion_needs_a_confirmation_and_holds_back_nothing_else(
     known = {f"s3://docs/{n}.md": (str(n), "s") for n in range(MASS + 1)}
     with pytest.raises(MassDeletion, match="reconcile --confirm") as caught:
         await differences(SOURCE, "i", objects, Inventory(known))  # type: ignore[arg-type]
-    assert [notice.uri for notice in caught.value.notices] == ["s3://docs/new.md"]
+    assert [notice.uri for notice in caught.value.changes] == ["s3://docs/new.md"]
     confirmed = await differences(SOURCE, "i", objects, Inventory(known), confirmed=True)  # type: ignore[arg-type]
     assert len(confirmed) == MASS + 2

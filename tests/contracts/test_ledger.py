@@ -13,7 +13,7 @@ import pytest
 
 from rag.adapters.ledger import open_ledger
 from rag.adapters.memory.ledger import MemoryLedger
-from rag.models import AccessFilter, Batch, Cause, DocumentStatus, OffsetRange, Recorded, Work
+from rag.models import AccessFilter, Batch, Cause, DocumentRecord, DocumentStatus, IndexingTask, OffsetRange
 from rag.ports import Delta
 
 CAUSE = Cause("documents.changed.v1", "epoch", 3, 41, "run", "00-" + "a" * 32 + "-" + "b" * 16 + "-01")
@@ -40,9 +40,9 @@ def an_id() -> str:
 
 
 def delta(
-    document_id: str, chunks: dict[str, str], *, revision: int = 0, removals: tuple[str, ...] = (), **fields: Any
+    document_id: str, chunks: dict[str, str], *, revision: int = 0, deletes: tuple[str, ...] = (), **fields: Any
 ) -> Delta:
-    record = Recorded(
+    record = DocumentRecord(
         document_id=document_id,
         revision=revision,
         status=fields.pop("status", DocumentStatus.LIVE),
@@ -55,19 +55,19 @@ def delta(
         cause=CAUSE,
         **fields,
     )
-    return Delta(record, {chunk: {"payload_hash": digest} for chunk, digest in chunks.items()}, {}, removals)
+    return Delta(record, {chunk: {"payload_hash": digest} for chunk, digest in chunks.items()}, {}, deletes)
 
 
 async def applied(ledger: Any, index: str, *deltas: Delta) -> Any:
-    await ledger.intend(index, deltas)
-    async with ledger.locked(index, deltas) as verdict:
+    await ledger.record_intent(index, deltas)
+    async with ledger.swap(index, deltas) as verdict:
         pass
     return verdict
 
 
 async def test_a_document_never_seen_has_revision_zero(ledger: Any, index: str) -> None:
     document = an_id()
-    assert (await ledger.recorded(index, [document]))[document] == Recorded(document)
+    assert (await ledger.recorded(index, [document]))[document] == DocumentRecord(document)
 
 
 async def test_what_was_applied_is_recorded_with_the_next_revision(ledger: Any, index: str) -> None:
@@ -100,9 +100,9 @@ async def test_of_two_at_once_exactly_one_wins(ledger: Any, index: str) -> None:
 async def test_an_exception_inside_the_lock_records_nothing_and_keeps_the_intent(ledger: Any, index: str) -> None:
     document, chunk = an_id(), an_id()
     planned = delta(document, {chunk: "h"})
-    await ledger.intend(index, [planned])
+    await ledger.record_intent(index, [planned])
     with pytest.raises(RuntimeError):
-        async with ledger.locked(index, [planned]):
+        async with ledger.swap(index, [planned]):
             raise RuntimeError("the vector index fell over")
     assert (await ledger.recorded(index, [document]))[document].revision == 0
     async with ledger.garbage(index) as found:
@@ -111,17 +111,17 @@ async def test_an_exception_inside_the_lock_records_nothing_and_keeps_the_intent
 
 async def test_an_intent_that_was_swept_makes_its_writer_plan_again(ledger: Any, index: str) -> None:
     planned = delta(an_id(), {an_id(): "h"})
-    await ledger.intend(index, [planned])
+    await ledger.record_intent(index, [planned])
     async with ledger.garbage(index):
         pass
-    async with ledger.locked(index, [planned]) as verdict:
+    async with ledger.swap(index, [planned]) as verdict:
         assert len(verdict.lost) == 1
 
 
 async def test_removed_chunks_become_garbage_and_are_forgotten_when_swept(ledger: Any, index: str) -> None:
     document, old, new = an_id(), an_id(), an_id()
     await applied(ledger, index, delta(document, {old: "h"}))
-    await applied(ledger, index, delta(document, {new: "h"}, revision=1, removals=(old,)))
+    await applied(ledger, index, delta(document, {new: "h"}, revision=1, deletes=(old,)))
     async with ledger.garbage(index, document_ids=[document]) as found:
         assert list(found) == [old]
     async with ledger.garbage(index) as found:
@@ -131,7 +131,7 @@ async def test_removed_chunks_become_garbage_and_are_forgotten_when_swept(ledger
 async def test_a_sweep_that_fails_keeps_its_notes(ledger: Any, index: str) -> None:
     document, old = an_id(), an_id()
     await applied(ledger, index, delta(document, {old: "h"}))
-    await applied(ledger, index, delta(document, {}, revision=1, removals=(old,), status=DocumentStatus.DELETED))
+    await applied(ledger, index, delta(document, {}, revision=1, deletes=(old,), status=DocumentStatus.DELETED))
     with pytest.raises(RuntimeError):
         async with ledger.garbage(index):
             raise RuntimeError("the vector index fell over")
@@ -140,7 +140,7 @@ async def test_a_sweep_that_fails_keeps_its_notes(ledger: Any, index: str) -> No
 
 
 async def test_young_garbage_is_left_to_its_writer(ledger: Any, index: str) -> None:
-    await ledger.intend(index, [delta(an_id(), {an_id(): "h"})])
+    await ledger.record_intent(index, [delta(an_id(), {an_id(): "h"})])
     async with ledger.garbage(index, older_than=3600) as found:
         assert not found
 
@@ -148,7 +148,7 @@ async def test_young_garbage_is_left_to_its_writer(ledger: Any, index: str) -> N
 async def test_only_current_live_chunks_of_the_callers_are_visible(ledger: Any, index: str) -> None:
     document, old, new = an_id(), an_id(), an_id()
     await applied(ledger, index, delta(document, {old: "h"}, version="v1"))
-    await applied(ledger, index, delta(document, {new: "h"}, revision=1, removals=(old,), version="v2"))
+    await applied(ledger, index, delta(document, {new: "h"}, revision=1, deletes=(old,), version="v2"))
     seen = await ledger.visible(index, [old, new, an_id()], STAFF)
     assert set(seen) == {new}
     assert (seen[new].source_version, seen[new].cause, seen[new].revision) == ("v2", CAUSE, 2)
@@ -174,8 +174,8 @@ async def test_a_suppression_hides_at_once_and_refuses_what_comes_later(ledger: 
     assert not await ledger.visible(index, [chunk], staff)
     assert await ledger.document(index, document, staff) is None
     again = await applied(ledger, index, delta(document, {chunk: "h"}, revision=1, tenant=tenant, subjects=(subject,)))
-    assert len(again.refused) == 1
-    gone = delta(document, {}, revision=1, removals=(chunk,), tenant=tenant, status=DocumentStatus.SUPPRESSED)
+    assert len(again.suppressed) == 1
+    gone = delta(document, {}, revision=1, deletes=(chunk,), tenant=tenant, status=DocumentStatus.SUPPRESSED)
     assert len((await applied(ledger, index, gone)).accepted) == 1
     assert await ledger.suppressed(tenant, [subject, "other"]) == {subject}
 
@@ -202,8 +202,8 @@ async def test_vectors_are_cached_for_accepted_documents_only(ledger: Any, index
     vector = np.array([0.6, 0.8], np.float32)
     fresh = {(index, tenant, b"k1"): (document, vector), (index, tenant, b"k2"): (stranger, vector)}
     planned = delta(document, {an_id(): "h"}, tenant=tenant)
-    await ledger.intend(index, [planned])
-    async with ledger.locked(index, [planned], vectors=fresh):
+    await ledger.record_intent(index, [planned])
+    async with ledger.swap(index, [planned], vectors=fresh):
         pass
     found = await ledger.lookup(index, tenant, [b"k1", b"k2"])
     assert set(found) == {b"k1"}
@@ -247,20 +247,20 @@ async def test_a_documents_lineage_names_its_event_and_run(ledger: Any, index: s
 
 async def test_the_inventory_holds_stamps_of_all_but_deleted_documents(ledger: Any, index: str) -> None:
     live, gone = an_id(), an_id()
-    await applied(ledger, index, delta(live, {}, stamp="etag@1"))
+    await applied(ledger, index, delta(live, {}, change_token="etag@1"))
     await applied(ledger, index, delta(gone, {}, status=DocumentStatus.DELETED))
     assert await ledger.inventory(index, "s3") == {f"s3://bucket/{live}.md": (live, "etag@1")}
     assert await ledger.counts(index, "s3") == {"live": 1, "deleted": 1}
 
 
 async def test_a_batch_is_handed_on_within_its_run(ledger: Any, index: str) -> None:
-    work = Work(an_id(), "acme", "s3", "s3://b/k", 4, CAUSE, parsed="key", principals=("group:staff",))
+    work = IndexingTask(an_id(), "acme", "s3", "s3://b/k", 4, CAUSE, parsed="key", principals=("group:staff",))
     batch = Batch(index, 3, (work,), OffsetRange("t", "e", 3, 10, 20))
     await ledger.save(index, "chunks", batch)
     assert await ledger.load(index, "chunks", 3) == batch
     assert await ledger.load(index, "chunks", 4) is None
-    await ledger.save(index, "chunks", replace(batch, works=()))
-    assert (await ledger.load(index, "chunks", 3)).works == ()
+    await ledger.save(index, "chunks", replace(batch, tasks=()))
+    assert (await ledger.load(index, "chunks", 3)).tasks == ()
 
 
 async def test_measurements_add_up(ledger: Any, index: str) -> None:

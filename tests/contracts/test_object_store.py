@@ -70,7 +70,7 @@ async def test_what_was_put_is_got_back_with_one_stamp_everywhere(made: Made) ->
     (listed,) = [state async for state in made.objects.list(BASE)]
     assert got.content == b"content"
     assert head.uri == got.state.uri == listed.uri == uri
-    assert head.stamp == got.state.stamp == listed.stamp != ""
+    assert head.change_token == got.state.change_token == listed.change_token != ""
     assert head.version == got.state.version
     assert head.size == listed.size == 7
 
@@ -82,7 +82,7 @@ async def test_other_content_has_another_version_and_stamp(made: Made) -> None:
     await made.objects.put(uri, b"two")
     second = await made.objects.head(uri)
     assert first.version != second.version
-    assert first.stamp != second.stamp
+    assert first.change_token != second.change_token
 
 
 async def test_labels_and_media_type_come_back_whatever_they_hold(made: Made) -> None:

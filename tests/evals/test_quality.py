@@ -10,7 +10,7 @@ import pytest
 
 from evals import offline
 from evals.metrics import estimate
-from evals.offline import Held, Offline
+from evals.offline import CorpusObject, Offline
 from evals.quality import Asked, ask, evaluate, judge
 from evals.questions import Question, QuestionSet, located
 from governance.access import filter_for
@@ -54,7 +54,7 @@ class InProcess:
 async def backend() -> Offline:
     embedder = HashEmbedder()
     made = offline.offline(embedder, embedder, WordBm25(), FirstSentence(), parser=InProcess())
-    assert await offline.index([Held("pump.md", PUMP), Held("sensor.md", SENSOR)], made) == 2
+    assert await offline.index([CorpusObject("pump.md", PUMP), CorpusObject("sensor.md", SENSOR)], made) == 2
     return made
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.questions import SHARED, load, located, read
+from evals.questions import load, located, read
 from rag.errors import Rejected
 
 
@@ -56,8 +56,7 @@ def test_rows_and_files_are_located_where_their_sources_keep_them() -> None:
     assert located("tables/tickets#T-1", "s3://docs", "s3://in/rows") == "s3://in/rows/tickets/T-1.json"
 
 
-def test_the_sets_that_the_project_is_measured_on_can_be_read() -> None:
-    assert SHARED.is_dir(), f"the test data is missing: {SHARED}"
+def test_the_sets_that_the_project_is_measured_on_can_be_read(shared: Path) -> None:
     enterprise, northwind = load("enterprise"), load("northwind")
     assert (len(enterprise.questions), len(enterprise.documents())) == (703, 158)
     assert sum(not each.gold for each in northwind.questions) == 45

@@ -8,23 +8,26 @@ from datetime import UTC, datetime
 from typing import Any
 
 from governance.access import filter_for
-from governance.admission import admit
+from governance.admission import find_suppressed
+from rag.adapters.llms.extractive import ExtractiveGenerator
+from rag.adapters.memory.cache import MemoryAnswerCache
 from rag.adapters.memory.events import MemoryEventLog
 from rag.adapters.memory.ledger import MemoryLedger
-from rag.adapters.memory.models import HashEmbedder, WordBm25
+from rag.adapters.memory.models import HashEmbedder, KeepOrder, WordBm25
 from rag.adapters.memory.objects import MemoryObjects
 from rag.adapters.memory.vectors import MemoryVectors
-from rag.answer.retrieval import retrieve
+from rag.answer.answering import Answering
 from rag.ids import Ids
-from rag.ingest.announcements import Notice, publish
 from rag.ingest.artifacts import CONTAINER, Artifacts
-from rag.ingest.change_events import CHANGED, announce, collect, refuse
+from rag.ingest.change_events import ObjectChange, publish_changes
+from rag.ingest.lane import Lane
 from rag.ingest.parsing import parse
 from rag.ingest.pipeline import Pipeline
 from rag.ingest.source_reader import Reader
 from rag.ingest.tasks import Report
 from rag.models import IndexSpec, OffsetRange, ParsedDocument
 from rag.sources import Source, Sources
+from schemas.topics import CHANGED
 
 IDS = Ids(b"0123456789abcdef")
 SOURCE = Source("s3", "acme", "s3://docs", ("group:staff",), {"finance/": ("group:finance",)})
@@ -55,6 +58,7 @@ class World:
     log: MemoryEventLog = field(default_factory=MemoryEventLog)
     embedder: HashEmbedder = field(default_factory=lambda: HashEmbedder(64))
     parsing: Parsing = field(default_factory=Parsing)
+    cache: MemoryAnswerCache = field(default_factory=MemoryAnswerCache)
     source: Source = SOURCE
 
     @property
@@ -69,54 +73,45 @@ class World:
     def sources(self) -> Sources:
         return Sources({"s3": self.source})
 
+    @property
+    def lane(self) -> Lane:
+        return Lane(self.pipeline, self.log, self.ledger, find_suppressed(self.ledger))
+
     async def put(self, key: str, content: str | bytes = TEXT, **labels: str) -> None:
         body = content.encode() if isinstance(content, str) else content
         await self.objects.put(f"s3://docs/{key}", body, labels=labels)
-        await self.tell(key)
+        await self.announce(key)
 
-    async def tell(self, key: str, *, deleted: bool = False) -> None:
-        notice = Notice(f"s3://docs/{key}", datetime.now(UTC), "notification", is_deletion=deleted)
-        await publish([notice], SOURCE, IDS, self.log)
+    async def announce(self, key: str, *, deleted: bool = False) -> None:
+        change = ObjectChange(f"s3://docs/{key}", datetime.now(UTC), "notification", is_deletion=deleted)
+        await publish_changes([change], SOURCE, IDS, self.log)
 
-    async def work(self) -> Report:
-        """Everything that waits, partition by partition, as a run does it."""
-        await self.vectors.create(SPEC)
+    async def run_lane(self) -> Report:
+        """Run the lane over everything that waits, partition by partition."""
+        await self.pipeline.prepare()
         state, total = await self.log.describe(CHANGED), Report()
         for partition, (low, end) in state.bounds.items():
             start = (await self.ledger.positions(SPEC.index_id, CHANGED, state.epoch)).get(partition, low)
-            due = OffsetRange(CHANGED, state.epoch, partition, start, end)
-            records = await self.log.read(CHANGED, partition, start, end)
-            arrived = await collect(
-                records, due, index_id=SPEC.index_id, ids=IDS, sources=self.sources, ledger=self.ledger
-            )
-            await refuse(arrived.unusable, self.log)
-            total += await self.derive(arrived.batch)
-            await self.ledger.advance(SPEC.index_id, due)
+            total += await self.lane.run(OffsetRange(CHANGED, state.epoch, partition, start, end))
         return total
-
-    async def derive(self, batch: Any, *, force: bool = False) -> Report:
-        gate, pipeline = admit(self.ledger), self.pipeline
-        parsed = await pipeline.parse(batch, admit=gate, force=force)
-        made = await pipeline.embed(await pipeline.chunk(parsed, force=force), force=force)
-        return await pipeline.index(
-            made, admit=gate, tell=lambda report: announce(report, batch, self.log), force=force
-        )
 
     async def backfill(self) -> Report:
         total = Report()
         for partition in range(8):
-            total += await self.derive(await self.pipeline.partition(partition), force=True)
+            total += await self.lane.derive(await self.pipeline.live_batch(partition))
         return total
+
+    @property
+    def answering(self) -> Answering:
+        return Answering(SPEC.index_id, IDS, self.embedder, WordBm25(), self.vectors, self.ledger, KeepOrder(),
+                         ExtractiveGenerator(self.embedder), self.cache)  # fmt: skip
 
     async def found(self, question: str, *groups: str) -> str:
         access = filter_for(tenant="acme", subject="alice", groups=groups or ("staff",))
-        hits = await retrieve(
-            question, access, limit=10, embedder=self.embedder, sparse=WordBm25(), vectors=self.vectors,
-            ledger=self.ledger, index_id=SPEC.index_id,
-        )  # fmt: skip
+        hits = (await self.answering.search(question, access, top_k=10)).hits
         return "\n".join(hit.chunk.text for hit in hits)
 
-    async def told(self, topic: str) -> list[Any]:
+    async def published(self, topic: str) -> list[Any]:
         bounds: Mapping[int, tuple[int, int]] = (await self.log.describe(topic)).bounds
         return [r.value for p, (low, end) in bounds.items() for r in await self.log.read(topic, p, low, end)]
 

@@ -27,8 +27,13 @@ from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.memory.models import HashEmbedder, KeepOrder, WordBm25
 from rag.adapters.memory.objects import MemoryObjects
 from rag.adapters.memory.vectors import MemoryVectors
+from rag.answer.answering import Answering
 from rag.ids import Ids
 from rag.ingest import chunking, indexing
+from rag.ingest.artifacts import Artifacts
+from rag.ingest.parsing import SandboxedParser
+from rag.ingest.pipeline import Pipeline
+from rag.ingest.source_reader import Reader
 from rag.models import (
     Answer,
     Block,
@@ -38,9 +43,9 @@ from rag.models import (
     DocumentStatus,
     Embedding,
     Hit,
+    IndexingTask,
     IndexSpec,
     ParsedDocument,
-    Work,
 )
 from rag.settings import Settings, SourceSettings
 
@@ -132,7 +137,7 @@ class World:
         self.sources = self.settings.source_registry()
         self.objects = MemoryObjects(f"s3://{self.settings.internal_bucket}", f"s3://{self.settings.s3_bucket}")
         self.events, self.ledger, self.vectors = MemoryEventLog(), MemoryLedger(), MemoryVectors()
-        self.embedder, self.sparse, self.reranker, self.generator = HashEmbedder(), WordBm25(), KeepOrder(), Quoting()
+        self.embedder, self.sparse, self.generator = HashEmbedder(), WordBm25(), Quoting()
         self.cache: Any = MemoryAnswerCache()
         client = httpx.AsyncClient(transport=httpx.MockTransport(self.issuer.answer))
         keys = IssuerKeys(ISSUER, client, allow_http=True, clock=lambda: self.clock)
@@ -141,6 +146,16 @@ class World:
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.app, raise_app_exceptions=False), base_url="http://gateway.test"
         )
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return Pipeline(self.spec, self.ids, Reader(self.ids, self.sources, self.objects), Artifacts(self.objects), self.ledger,
+                        self.ledger, self.ledger, self.vectors, SandboxedParser(), self.embedder, self.embedder, self.sparse)  # fmt: skip
+
+    @property
+    def answering(self) -> Answering:
+        return Answering(self.spec.index_id, self.ids, self.embedder, self.sparse, self.vectors, self.ledger, KeepOrder(),
+                         self.generator, self.cache)  # fmt: skip
 
     def bearer(self, user: str, scope: str = "rag:query rag:ingest", **changes: Any) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.issuer.token(user, scope, **changes)}"}
@@ -165,7 +180,7 @@ class World:
         document_id = self.ids.document_id(tenant, source, uri)
         recorded = (await self.ledger.recorded(self.spec.index_id, [document_id]))[document_id]
         cause = Cause("documents.changed.v1", "e1", 3, 41, "run-1")
-        work = Work(document_id, tenant, source, uri, recorded.revision, cause, status, "v1", "hash", "text/markdown",
+        work = IndexingTask(document_id, tenant, source, uri, recorded.revision, cause, status, "v1", "hash", "text/markdown",
                     principals=tuple(principals))  # fmt: skip
         block = Block(BlockKind.PARAGRAPH, 0, len(text))
         parsed = ParsedDocument(text, (block,), name, "en", "text/markdown")

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.resources import opener
+from assets.resources import services_factory
 from assets.snowflake_definitions import definitions, snowflake
 from rag.settings import Settings, load
 from tests.live.world import World, eventually
@@ -35,7 +35,7 @@ def materialized(settings: Settings, name: str, config: dict[str, object] | None
     result = dg.materialize(
         assets,
         selection=[dg.AssetKey(["snowflake", name])],
-        resources={"tidemark": opener(settings), "snowflake": snowflake(settings)},
+        resources={"tidemark": services_factory(settings), "snowflake": snowflake(settings)},
         run_config={"ops": {f"snowflake__{name}": {"config": config}}} if config else None,
     )
     assert result.success

@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 
-from governance.admission import admit
+from governance.admission import find_suppressed
 from rag.adapters.memory.events import MemoryEventLog
 from rag.errors import Rejected, Unavailable
-from rag.ingest.announcements import Notice, publish
 from rag.ingest.artifacts import CONTAINER
-from rag.ingest.change_events import CHANGED, DEAD, INDEXED
+from rag.ingest.change_events import ObjectChange, publish_changes
 from rag.ingest.indexing import sweep
-from rag.ingest.pipeline import LaneStopped
+from rag.ingest.pipeline import TooManyFailures
 from rag.ingest.tasks import Report
-from schemas.topics import TOPICS
+from schemas.topics import CHANGED, DEAD, INDEXED, TOPICS
 from tests.fakes.world import IDS, SOURCE, SPEC, TEXT, World
 
 
@@ -28,26 +27,26 @@ def world() -> World:
 
 async def test_a_new_object_is_found_and_told_of(world: World) -> None:
     await world.put("a.md")
-    report = await world.work()
+    report = await world.run_lane()
     assert (report.documents, report.chunks, report.embedded, report.dead) == (1, 2, 2, 0)
     assert "Three ropes" in await world.found("ropes zeppelin")
-    (event,) = await world.told(INDEXED)
+    (event,) = await world.published(INDEXED)
     assert (event.state.value, event.chunks, event.embedded, event.revision) == ("live", 2, 2, 1)
 
 
 async def test_the_same_event_again_does_nothing(world: World) -> None:
     await world.put("a.md")
-    await world.work()
-    await world.tell("a.md")
-    assert await world.work() == Report()
+    await world.run_lane()
+    await world.announce("a.md")
+    assert await world.run_lane() == Report()
     assert world.parsing.parsed == 1
 
 
 async def test_one_changed_sentence_costs_one_embedding(world: World) -> None:
     await world.put("a.md")
-    await world.work()
+    await world.run_lane()
     await world.put("a.md", TEXT.replace("Two cables", "Four cables"))
-    report = await world.work()
+    report = await world.run_lane()
     assert (report.chunks, report.written, report.embedded) == (2, 1, 1)
     assert "Four cables" in await world.found("cables storm")
     assert "Two cables" not in await world.found("two cables storm")
@@ -56,22 +55,22 @@ async def test_one_changed_sentence_costs_one_embedding(world: World) -> None:
 
 async def test_a_changed_title_costs_none(world: World) -> None:
     await world.put("a.md", title="First")
-    await world.work()
+    await world.run_lane()
     await world.put("a.md", title="Second")
-    report = await world.work()
+    report = await world.run_lane()
     assert (report.embedded, report.written) == (0, 0)
     assert (await world.row("a.md")).title == "Second"
 
 
 async def test_a_confirmed_absence_deletes_and_a_rumour_does_not(world: World) -> None:
     await world.put("a.md")
-    await world.work()
-    await world.tell("a.md", deleted=True)
-    await world.work()
+    await world.run_lane()
+    await world.announce("a.md", deleted=True)
+    await world.run_lane()
     assert "Three ropes" in await world.found("ropes")
     await world.objects.delete(["s3://docs/a.md"])
-    await world.tell("a.md")
-    await world.work()
+    await world.announce("a.md")
+    await world.run_lane()
     assert await world.found("ropes") == ""
     assert await world.vectors.count(SPEC.index_id) == 0
     assert [state async for state in world.artifacts.list(CONTAINER)] == []
@@ -79,11 +78,11 @@ async def test_a_confirmed_absence_deletes_and_a_rumour_does_not(world: World) -
 
 async def test_a_source_that_refuses_is_an_outage_and_deletes_nothing(world: World) -> None:
     await world.put("a.md")
-    await world.work()
+    await world.run_lane()
     world.objects.denied.add("s3://docs")
-    await world.tell("a.md", deleted=True)
+    await world.announce("a.md", deleted=True)
     with pytest.raises(Unavailable):
-        await world.work()
+        await world.run_lane()
     world.objects.denied.clear()
     assert "Three ropes" in await world.found("ropes")
 
@@ -103,20 +102,20 @@ async def test_poison_dies_alone_with_its_reason_and_is_not_tried_again(
 ) -> None:
     await world.put(key, content, **labels)
     await world.put("good.md")
-    report = await world.work()
+    report = await world.run_lane()
     assert (report.documents, report.dead) == (2, 1)
     assert (await world.row(key)).reason == reason
-    assert [event.reason for event in await world.told(DEAD)] == [reason]
+    assert [event.reason for event in await world.published(DEAD)] == [reason]
     assert "Three ropes" in await world.found("ropes")
-    await world.tell(key)
-    assert await world.work() == Report()
+    await world.announce(key)
+    assert await world.run_lane() == Report()
 
 
 async def test_what_turns_to_poison_is_withdrawn(world: World) -> None:
     await world.put("a.md")
-    await world.work()
+    await world.run_lane()
     await world.put("a.md", b"\x00\x01\x02" * 100)
-    await world.work()
+    await world.run_lane()
     assert await world.found("ropes") == ""
 
 
@@ -124,18 +123,18 @@ async def test_a_bug_kills_one_document_and_many_stop_the_lane(world: World) -> 
     world.parsing.breaks = {f"{number}.md" for number in range(100)}
     await world.put("0.md")
     await world.put("good.md")
-    assert (await world.work()).dead == 1
+    assert (await world.run_lane()).dead == 1
     assert (await world.row("0.md")).reason == "bug"
     for number in range(1, 100):  # more than ten in some partition, however they fall
         await world.put(f"{number}.md")
-    with pytest.raises(LaneStopped):
-        await world.work()
+    with pytest.raises(TooManyFailures):
+        await world.run_lane()
 
 
 async def test_access_follows_labels_and_rules(world: World) -> None:
     await world.put("finance/budget.md")
     await world.put("own.md", "# Own\n\nOnly Alice reads of the helium.\n", principals="user:alice")
-    await world.work()
+    await world.run_lane()
     assert "ropes" not in await world.found("ropes", "staff")
     assert "ropes" in await world.found("ropes", "finance")
     assert "helium" in await world.found("helium")
@@ -143,10 +142,10 @@ async def test_access_follows_labels_and_rules(world: World) -> None:
 
 async def test_a_tightened_rule_reaches_documents_that_did_not_change(world: World) -> None:
     await world.put("hr/plan.md")
-    await world.work()
+    await world.run_lane()
     world.source = replace(SOURCE, rules={"hr/": ("group:people",)})
-    await world.tell("hr/plan.md")
-    report = await world.work()
+    await world.announce("hr/plan.md")
+    report = await world.run_lane()
     assert report.embedded == 0
     assert "ropes" not in await world.found("ropes", "staff")
     assert "ropes" in await world.found("ropes", "people")
@@ -158,7 +157,7 @@ async def test_suppressed_documents_and_subjects_never_get_in(world: World) -> N
     await world.put("a.md")
     await world.put("b.md", subjects="kim@example.com,pat@example.com")
     await world.put("c.md", "# C\n\nNobody is named here.\n")
-    await world.work()
+    await world.run_lane()
     assert await world.found("ropes") == "C\n\nNobody is named here."
     kept = [state.uri async for state in world.artifacts.list(CONTAINER)]
     assert {uri.split("/")[4] for uri in kept} == {IDS.document_id("acme", "s3", "s3://docs/c.md")}
@@ -167,7 +166,7 @@ async def test_suppressed_documents_and_subjects_never_get_in(world: World) -> N
 async def test_a_backfill_writes_every_point_again_and_embeds_nothing(world: World) -> None:
     await world.put("a.md")
     await world.put("b.md", "# B\n\nAnother text.\n")
-    first = await world.work()
+    first = await world.run_lane()
     await world.vectors.delete(
         SPEC.index_id, [c for c, _ in [pair async for pair in world.vectors.scroll(SPEC.index_id)]]
     )
@@ -178,11 +177,11 @@ async def test_a_backfill_writes_every_point_again_and_embeds_nothing(world: Wor
 
 async def test_a_document_that_changes_while_it_is_derived_is_derived_again(world: World) -> None:
     await world.put("a.md")
-    await world.work()
-    stale = await world.pipeline.partition((await world.row("a.md")).partition)
+    await world.run_lane()
+    stale = await world.pipeline.live_batch((await world.row("a.md")).partition)
     await world.put("a.md", TEXT.replace("Three", "Nine"))
-    await world.work()
-    report = await world.pipeline.index(stale, admit=admit(world.ledger), force=True)
+    await world.run_lane()
+    report = await world.pipeline.index(stale, find_suppressed=find_suppressed(world.ledger))
     assert report.documents <= 1
     assert "Nine ropes" in await world.found("ropes")
     assert "Three ropes" not in await world.found("ropes")
@@ -198,10 +197,10 @@ async def test_a_crash_before_the_commit_repairs_itself(world: World, monkeypatc
 
     monkeypatch.setattr(world.vectors, "upsert", torn)
     with pytest.raises(Unavailable):
-        await world.work()
+        await world.run_lane()
     assert await world.found("ropes") == ""
     monkeypatch.setattr(world.vectors, "upsert", upsert)
-    report = await world.work()
+    report = await world.run_lane()
     assert (report.documents, report.embedded) == (1, 0)
     await sweep(SPEC.index_id, ledger=world.ledger, vectors=world.vectors)
     assert await world.vectors.count(SPEC.index_id) == report.chunks
@@ -221,15 +220,15 @@ async def test_a_crash_between_the_commit_and_its_news_loses_none(
 
     monkeypatch.setattr(world.log, "publish", cut)
     with pytest.raises(Unavailable):
-        await world.work()
+        await world.run_lane()
     assert "Three ropes" in await world.found("ropes")
     assert (await world.row("b.pdf")).reason == "corrupt"
     monkeypatch.setattr(world.log, "publish", publish)
-    report = await world.work()
+    report = await world.run_lane()
     assert report.documents == 2
-    assert (await world.work()).documents == 0
-    assert sorted(event.state.value for event in await world.told(INDEXED)) == ["dead", "live"]
-    assert [event.reason for event in await world.told(DEAD)] == ["corrupt"]
+    assert (await world.run_lane()).documents == 0
+    assert sorted(event.state.value for event in await world.published(INDEXED)) == ["dead", "live"]
+    assert [event.reason for event in await world.published(DEAD)] == ["corrupt"]
     assert report.embedded == 0
 
 
@@ -247,9 +246,9 @@ async def test_what_shrinks_while_it_is_refused_is_read_with_its_own_event(
             raise
 
     monkeypatch.setattr(world.objects, "get", overtaken)
-    assert (await world.work()).dead == 1
+    assert (await world.run_lane()).dead == 1
     monkeypatch.setattr(world.objects, "get", get)
-    await world.work()
+    await world.run_lane()
     assert "Three ropes" in await world.found("ropes")
 
 
@@ -262,36 +261,36 @@ async def test_a_document_with_a_bad_label_is_shown_to_nobody_who_may_not_see_it
     world: World, labels: dict[str, str], seen_by: tuple[str, ...]
 ) -> None:
     await world.put("finance/secret.md", **labels)
-    await world.work()
+    await world.run_lane()
     row = await world.row("finance/secret.md")
     assert (row.reason, row.principals) == ("bad_label", seen_by)
-    await world.tell("finance/secret.md")
-    assert (await world.work()).documents == 0
+    await world.announce("finance/secret.md")
+    assert (await world.run_lane()).documents == 0
 
 
 async def test_forged_and_undecodable_events_touch_no_document(world: World) -> None:
     await world.put("a.md")
-    await world.work()
+    await world.run_lane()
     document_id = IDS.document_id("acme", "s3", "s3://docs/a.md")
-    forged = Notice("s3://docs/other.md", datetime.now(UTC), "notification", is_deletion=True)
-    (event,) = await publish([forged], SOURCE, IDS, MemoryEventLog())
+    forged = ObjectChange("s3://docs/other.md", datetime.now(UTC), "notification", is_deletion=True)
+    (event,) = await publish_changes([forged], SOURCE, IDS, MemoryEventLog())
     await world.log.publish(CHANGED, [(document_id, replace(event, document_id=document_id))])
     world.log.append(CHANGED, document_id.encode(), b"\x00garbage")
     world.log.append(CHANGED, b"-" * 36, None)
     world.log.append(CHANGED, document_id.encode(), None)
-    await world.work()
+    await world.run_lane()
     assert "Three ropes" in await world.found("ropes")
-    assert sorted(event.reason for event in await world.told(DEAD)) == ["foreign_id", "undecodable"]
+    assert sorted(event.reason for event in await world.published(DEAD)) == ["foreign_id", "undecodable"]
 
 
 async def test_an_artifact_store_that_fails_kills_no_document(world: World) -> None:
     await world.put("a.md")
-    await world.work()
-    batch = await world.pipeline.partition((await world.row("a.md")).partition)
+    await world.run_lane()
+    batch = await world.pipeline.live_batch((await world.row("a.md")).partition)
     world.artifacts.denied.add(CONTAINER)
     with pytest.raises(Unavailable):
-        await world.pipeline.chunk(batch, force=True)
+        await world.pipeline.chunk(batch)
     with pytest.raises(Unavailable):
-        await world.pipeline.embed(batch, force=True)
+        await world.pipeline.embed(batch)
     world.artifacts.denied.clear()
     assert "Three ropes" in await world.found("ropes")

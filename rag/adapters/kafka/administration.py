@@ -17,7 +17,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from rag.adapters.kafka.refusals import asking, refusal
+from rag.adapters.kafka.errors import asking, refusal
 from rag.ports import TopicState
 from rag.telemetry import logger
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from rag.adapters.kafka.refusals import refusal
+from rag.adapters.kafka.errors import refusal
 from rag.errors import Unavailable
 from schemas.codec import Codec, RegistryUnavailable, UnknownSchema
 

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from rag.adapters.kafka.refusals import asking, refusal
+from rag.adapters.kafka.errors import asking, refusal
 from rag.errors import LostEvents, Unavailable
 from rag.ports import Record
 from schemas.codec import Codec, Malformed, RegistryUnavailable

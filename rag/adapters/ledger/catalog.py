@@ -9,7 +9,7 @@ from psycopg.rows import dict_row
 
 from rag.adapters.ledger.documents import read_recorded
 from rag.adapters.ledger.rows import Connected
-from rag.models import AccessFilter, Recorded
+from rag.models import AccessFilter, DocumentRecord
 
 _LISTED = """
     d.document_id::text as document_id, d.status, d.source, d.uri, d.title, d.media_type, d.language, d.reason,
@@ -24,7 +24,7 @@ _ALLOWED = """
 
 
 class CatalogPart(Connected):
-    async def live(self, index_id: str, partition: int) -> list[Recorded]:
+    async def live(self, index_id: str, partition: int) -> list[DocumentRecord]:
         async with self.connection() as db:
             return await read_recorded(db, index_id, "partition = %s and status in ('live', 'dead')", [partition])
 
@@ -76,7 +76,7 @@ class CatalogPart(Connected):
                 """,
                 (index_id, source),
             )
-            return {uri: (document_id, stamp) for uri, document_id, stamp in await rows.fetchall()}
+            return {uri: (document_id, change_token) for uri, document_id, change_token in await rows.fetchall()}
 
     async def counts(self, index_id: str, source: str, prefix: str = "") -> dict[str, int]:
         """status → number of documents of a source whose uri starts with ``prefix``."""

@@ -12,8 +12,8 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from rag.adapters.ledger.rows import DOCUMENT_COLUMNS, Connected, cause, cause_json, recorded
-from rag.models import AccessFilter, DocumentStatus, IndexSpec, Provenance, Recorded
-from rag.ports import Delta, FreshVectors, Locked
+from rag.models import AccessFilter, DocumentRecord, DocumentStatus, IndexSpec, Provenance
+from rag.ports import Delta, FreshVectors, SwapResult
 
 _SUPPRESSED = """
     exists (select 1 from suppressions s
@@ -30,13 +30,13 @@ class DocumentsPart(Connected):
                 (spec.index_id, spec.dimensions),
             )
 
-    async def recorded(self, index_id: str, document_ids: Sequence[str]) -> dict[str, Recorded]:
+    async def recorded(self, index_id: str, document_ids: Sequence[str]) -> dict[str, DocumentRecord]:
         ids = list(document_ids)
         async with self.connection() as db:
             found = await read_recorded(db, index_id, "document_id = any(%s::uuid[])", [ids])
-        return {each: Recorded(each) for each in ids} | {row.document_id: row for row in found}
+        return {each: DocumentRecord(each) for each in ids} | {row.document_id: row for row in found}
 
-    async def intend(self, index_id: str, deltas: Sequence[Delta]) -> None:
+    async def record_intent(self, index_id: str, deltas: Sequence[Delta]) -> None:
         if not deltas:
             return
         ids = sorted(delta.record.document_id for delta in deltas)
@@ -58,9 +58,9 @@ class DocumentsPart(Connected):
             )
 
     @asynccontextmanager
-    async def locked(
+    async def swap(
         self, index_id: str, deltas: Sequence[Delta], *, vectors: FreshVectors | None = None
-    ) -> AsyncIterator[Locked]:
+    ) -> AsyncIterator[SwapResult]:
         async with self.connection() as db:
             verdict = await _lock(db, index_id, deltas)
             yield verdict
@@ -127,7 +127,7 @@ class DocumentsPart(Connected):
         }
 
 
-async def read_recorded(db: AsyncConnection, index_id: str, where: str, values: list[Any]) -> list[Recorded]:
+async def read_recorded(db: AsyncConnection, index_id: str, where: str, values: list[Any]) -> list[DocumentRecord]:
     """Documents ``where`` (a constant of this package) with their current chunks."""
     async with db.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(
@@ -159,11 +159,11 @@ async def _lock_rows(db: AsyncConnection, index_id: str, document_ids: Iterable[
     return dict(await rows.fetchall())
 
 
-async def _lock(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -> Locked:
+async def _lock(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -> SwapResult:
     revisions = await _lock_rows(db, index_id, [delta.record.document_id for delta in deltas])
     missing = await _without_intent(db, index_id, deltas)
     suppressed = await _suppressed(db, deltas)
-    accepted, lost, refused = [], [], []
+    accepted, lost, hidden = [], [], []
     for delta in deltas:
         record = delta.record
         if revisions.get(record.document_id) != record.revision or not missing.isdisjoint(delta.upserts):
@@ -171,10 +171,10 @@ async def _lock(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -> 
         elif record.status is DocumentStatus.LIVE and not suppressed.isdisjoint(
             {(record.tenant, each) for each in (record.document_id, *record.subjects)}
         ):
-            refused.append(delta)
+            hidden.append(delta)
         else:
             accepted.append(delta)
-    return Locked(tuple(accepted), tuple(lost), tuple(refused))
+    return SwapResult(tuple(accepted), tuple(lost), tuple(hidden))
 
 
 async def _without_intent(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -> set[str]:
@@ -213,7 +213,7 @@ async def _record(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -
             """,
             [_row(index_id, delta) for delta in deltas],
         )
-        removed = [(delta.record.document_id, chunk) for delta in deltas for chunk in delta.removals]
+        removed = [(delta.record.document_id, chunk) for delta in deltas for chunk in delta.deletes]
         await cursor.execute(
             "delete from chunks where index_id = %s and chunk_id = any(%s::uuid[])", (index_id, [c for _, c in removed])
         )
@@ -227,7 +227,7 @@ async def _record(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -
         current = [
             (chunk, delta.record.document_id, delta.record.chunks[chunk])
             for delta in deltas
-            for chunk in (*delta.upserts, *delta.repaints)
+            for chunk in (*delta.upserts, *delta.payload_updates)
         ]
         await cursor.execute(
             """
@@ -254,7 +254,7 @@ async def _record(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -
 def _row(index_id: str, delta: Delta) -> tuple[Any, ...]:
     record = delta.record
     return (
-        record.status.value, record.tenant, record.source, record.uri, record.partition, record.version, record.stamp,
+        record.status.value, record.tenant, record.source, record.uri, record.partition, record.version, record.change_token,
         record.content_hash, list(record.principals), list(record.subjects), record.title, record.media_type,
         record.language, record.reason, list(record.artifacts), Jsonb(cause_json(record.cause)),
         index_id, record.document_id,

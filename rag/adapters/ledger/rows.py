@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from psycopg import AsyncConnection
 
-from rag.models import Cause, DocumentStatus, Recorded
+from rag.models import Cause, DocumentRecord, DocumentStatus
 
 
 class Connected(Protocol):
@@ -19,16 +19,16 @@ class Connected(Protocol):
 
 
 DOCUMENT_COLUMNS = (
-    "document_id::text, revision, status, tenant, source, uri, partition, version, stamp, content_hash, principals, subjects, "
-    "title, media_type, language, reason, artifacts, cause"
+    "document_id::text, revision, status, tenant, source, uri, partition, version, stamp as change_token, content_hash, "
+    "principals, subjects, title, media_type, language, reason, artifacts, cause"
 )
 
 
-def recorded(row: Mapping[str, Any], chunks: Mapping[str, str]) -> Recorded:
+def recorded(row: Mapping[str, Any], chunks: Mapping[str, str]) -> DocumentRecord:
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
     values["status"] = DocumentStatus(row["status"])
     values["cause"] = cause(row["cause"]) if row["cause"] else None
-    return Recorded(**values, chunks=chunks)
+    return DocumentRecord(**values, chunks=chunks)
 
 
 def cause_json(cause: Cause | None) -> dict[str, Any]:

@@ -6,6 +6,16 @@ import time
 from collections.abc import Callable
 
 
+class NoAnswerCache:
+    """The null cache: an evaluation must see every answer being made."""
+
+    async def get(self, key: str) -> bytes | None:
+        return None
+
+    async def put(self, key: str, value: bytes, *, ttl: float) -> None:
+        return None
+
+
 class MemoryAnswerCache:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

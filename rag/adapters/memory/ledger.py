@@ -14,14 +14,14 @@ from typing import Any
 from rag.models import (
     AccessFilter,
     Batch,
+    DocumentRecord,
     DocumentStatus,
     IndexSpec,
     OffsetRange,
     Provenance,
-    Recorded,
     Vector,
 )
-from rag.ports import Delta, FreshVectors, Locked
+from rag.ports import Delta, FreshVectors, SwapResult
 
 Label = tuple[tuple[str, str], ...]
 
@@ -31,7 +31,7 @@ class MemoryLedger:
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._documents: dict[tuple[str, str], tuple[Recorded, datetime]] = {}
+        self._documents: dict[tuple[str, str], tuple[DocumentRecord, datetime]] = {}
         self._garbage: dict[tuple[str, str], tuple[str, float]] = {}
         self._positions: dict[tuple[str, str, str, int], int] = {}
         self._revisions: dict[tuple[str, str], int] = defaultdict(int)
@@ -47,10 +47,10 @@ class MemoryLedger:
     async def open_index(self, spec: IndexSpec) -> None:
         return None
 
-    async def recorded(self, index_id: str, document_ids: Sequence[str]) -> dict[str, Recorded]:
+    async def recorded(self, index_id: str, document_ids: Sequence[str]) -> dict[str, DocumentRecord]:
         return {each: self._get(index_id, each) for each in document_ids}
 
-    async def intend(self, index_id: str, deltas: Sequence[Delta]) -> None:
+    async def record_intent(self, index_id: str, deltas: Sequence[Delta]) -> None:
         for delta in deltas:
             document_id = delta.record.document_id
             current = self._get(index_id, document_id).chunks
@@ -59,9 +59,9 @@ class MemoryLedger:
                     self._garbage.setdefault((index_id, chunk), (document_id, time.monotonic()))
 
     @asynccontextmanager
-    async def locked(
+    async def swap(
         self, index_id: str, deltas: Sequence[Delta], *, vectors: FreshVectors | None = None
-    ) -> AsyncIterator[Locked]:
+    ) -> AsyncIterator[SwapResult]:
         async with self._lock:
             verdict = self._judge(index_id, deltas)
             yield verdict
@@ -104,7 +104,7 @@ class MemoryLedger:
 
     # -- catalog
 
-    async def live(self, index_id: str, partition: int) -> list[Recorded]:
+    async def live(self, index_id: str, partition: int) -> list[DocumentRecord]:
         return [r for r in self._of(index_id) if r.partition == partition and r.status in {"live", "dead"}]
 
     async def chunks(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
@@ -133,7 +133,7 @@ class MemoryLedger:
 
     async def inventory(self, index_id: str, source: str) -> dict[str, tuple[str, str]]:
         return {
-            r.uri: (r.document_id, r.stamp)
+            r.uri: (r.document_id, r.change_token)
             for r in self._of(index_id)
             if r.source == source and r.status is not DocumentStatus.DELETED
         }
@@ -206,33 +206,33 @@ class MemoryLedger:
 
     # -- within
 
-    def _get(self, index_id: str, document_id: str) -> Recorded:
+    def _get(self, index_id: str, document_id: str) -> DocumentRecord:
         found = self._documents.get((index_id, document_id))
-        return found[0] if found else Recorded(document_id)
+        return found[0] if found else DocumentRecord(document_id)
 
-    def _of(self, index_id: str) -> list[Recorded]:
+    def _of(self, index_id: str) -> list[DocumentRecord]:
         mine = (record for (index, _), (record, _) in self._documents.items() if index == index_id)
         return sorted(mine, key=lambda record: record.document_id)
 
-    def _hidden(self, record: Recorded) -> bool:
+    def _hidden(self, record: DocumentRecord) -> bool:
         return any((record.tenant, each) in self._suppressed for each in (record.document_id, *record.subjects))
 
-    def _allowed(self, record: Recorded, access: AccessFilter) -> bool:
+    def _allowed(self, record: DocumentRecord, access: AccessFilter) -> bool:
         shared = not set(record.principals).isdisjoint(access.principals)
         return record.tenant == access.tenant and shared and not self._hidden(record)
 
-    def _judge(self, index_id: str, deltas: Sequence[Delta]) -> Locked:
-        accepted, lost, refused = [], [], []
+    def _judge(self, index_id: str, deltas: Sequence[Delta]) -> SwapResult:
+        accepted, lost, hidden = [], [], []
         for delta in deltas:
             current = self._get(index_id, delta.record.document_id)
             unknown = [c for c in delta.upserts if (index_id, c) not in self._garbage and c not in current.chunks]
             if current.revision != delta.record.revision or unknown:
                 lost.append(delta)
             elif delta.record.status is DocumentStatus.LIVE and self._hidden(delta.record):
-                refused.append(delta)
+                hidden.append(delta)
             else:
                 accepted.append(delta)
-        return Locked(tuple(accepted), tuple(lost), tuple(refused))
+        return SwapResult(tuple(accepted), tuple(lost), tuple(hidden))
 
     def _record(self, index_id: str, delta: Delta) -> None:
         document_id = delta.record.document_id
@@ -240,12 +240,12 @@ class MemoryLedger:
         self._documents[index_id, document_id] = (record, datetime.now(UTC))
         for chunk in delta.upserts:
             self._garbage.pop((index_id, chunk), None)
-        for chunk in delta.removals:
+        for chunk in delta.deletes:
             self._garbage.setdefault((index_id, chunk), (document_id, time.monotonic()))
         if not delta.is_nothing:
             self._revisions[index_id, record.tenant] += 1
 
-    def _listed(self, index_id: str, record: Recorded) -> dict[str, Any]:
+    def _listed(self, index_id: str, record: DocumentRecord) -> dict[str, Any]:
         names = ("document_id", "source", "uri", "title", "media_type", "language", "reason", "revision")
         fields: dict[str, Any] = {name: getattr(record, name) for name in names}
         updated = self._documents[index_id, record.document_id][1]

@@ -84,4 +84,6 @@ class Objects:
 
 
 def _named(uri: str, state: ObjectState) -> ObjectState:
-    return ObjectState(uri, state.version, state.size, state.modified, state.stamp, state.media_type, state.labels)
+    return ObjectState(
+        uri, state.version, state.size, state.modified, state.change_token, state.media_type, state.labels
+    )

@@ -138,15 +138,15 @@ class Bucket:
 
 
 def _state(answer: Mapping[str, Any]) -> ObjectState:
-    stamp = f"{answer['ETag'].strip(chr(34))}@{int(answer['LastModified'].timestamp())}"
+    change_token = f"{answer['ETag'].strip(chr(34))}@{int(answer['LastModified'].timestamp())}"
     version = answer.get("VersionId")
     media_type = answer.get("ContentType")
     return ObjectState(
         uri="",
-        version=version if version and version != "null" else stamp,
+        version=version if version and version != "null" else change_token,
         size=answer["ContentLength"],
         modified=answer["LastModified"],
-        stamp=stamp,
+        change_token=change_token,
         media_type=None if media_type in _UNKNOWN else media_type,
         labels={name.lower(): _label(value) for name, value in answer.get("Metadata", {}).items()},
     )

@@ -132,5 +132,5 @@ def _opened(path: Path) -> int:
 def _state(found: os.stat_result) -> ObjectState:
     if not stat.S_ISREG(found.st_mode):
         raise Rejected("not a regular file: links and devices are no documents", reason="not_a_file")
-    stamp = f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"
-    return ObjectState("", stamp, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC), stamp)
+    change_token = f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"
+    return ObjectState("", change_token, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC), change_token)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from rag.errors import Rejected
 from rag.ingest.parsing.decoding import decode
-from rag.ingest.parsing.pieces import Piece, assemble, clean, row
+from rag.ingest.parsing.elements import Element, assemble, clean, row
 from rag.ingest.parsing.sniffing import CSV
 from rag.models import BlockKind, ParsedDocument
 
@@ -23,24 +23,24 @@ def parse(content: bytes, name: str) -> ParsedDocument:
     text = clean(decode(content))
     csv.field_size_limit(_WIDEST_CELL)
     try:
-        return assemble(_pieces(text), name=name, media_type=CSV)
+        return assemble(_elements(text), name=name, media_type=CSV)
     except csv.Error as error:
         raise Rejected(f"{name!r} is no well-formed CSV ({error}): export it again", reason="corrupt") from error
 
 
-def _pieces(text: str) -> Iterator[Piece]:
+def _elements(text: str) -> Iterator[Element]:
     rows = csv.reader((f"{line}\n" for line in text.split("\n")), delimiter=_delimiter(text), skipinitialspace=True)
     first: list[str] = next((cells for cells in rows if any(cell.strip() for cell in cells)), [])
     header = row(first) if _is_header(first) else None
     if header is None:
-        yield Piece(BlockKind.ROW, row(first))
+        yield Element(BlockKind.ROW, row(first))
     empty = True
     for cells in rows:
         if line := row(cells):
             empty = False
-            yield Piece(BlockKind.ROW, line, header=header)
+            yield Element(BlockKind.ROW, line, header=header)
     if header is not None and empty:
-        yield Piece(BlockKind.ROW, header)
+        yield Element(BlockKind.ROW, header)
 
 
 def _delimiter(text: str) -> str:

@@ -6,8 +6,8 @@ import io
 import zipfile
 
 from rag.errors import Rejected
-from rag.ingest.parsing.partitioned import partition_docx, pieces_of
-from rag.ingest.parsing.pieces import assemble
+from rag.ingest.parsing.elements import assemble
+from rag.ingest.parsing.partitioned import elements_of, partition_docx
 from rag.ingest.parsing.sniffing import DOCX
 from rag.models import ParsedDocument
 
@@ -26,7 +26,7 @@ def parse(content: bytes, name: str) -> ParsedDocument:
             f"{name!r} is damaged and cannot be read as docx ({type(error).__name__}): save it again from Word",
             reason="corrupt",
         ) from error
-    return assemble(pieces_of(elements), name=name, media_type=DOCX, title=title)
+    return assemble(elements_of(elements), name=name, media_type=DOCX, title=title)
 
 
 def _title(content: bytes) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from rag.ingest.parsing.decoding import decode
-from rag.ingest.parsing.partitioned import partition_html, pieces_of
-from rag.ingest.parsing.pieces import assemble
+from rag.ingest.parsing.elements import assemble
+from rag.ingest.parsing.partitioned import elements_of, partition_html
 from rag.ingest.parsing.sniffing import HTML
 from rag.models import ParsedDocument
 
@@ -16,7 +16,7 @@ _TITLE_TAG = re.compile(r"<title[^>]{0,200}>([^<]{1,1000})</title", re.IGNORECAS
 def parse(content: bytes, name: str) -> ParsedDocument:
     text = decode(content, markup=True)
     found = _TITLE_TAG.search(text[:20_000])
-    return assemble(pieces_of(partition_html(text)), name=name, media_type=HTML, title=_unescape(found))
+    return assemble(elements_of(partition_html(text)), name=name, media_type=HTML, title=_unescape(found))
 
 
 def _unescape(found: re.Match[str] | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rag.errors import Rejected
 from rag.ingest.parsing.decoding import decode
-from rag.ingest.parsing.pieces import Piece, assemble, one_line
+from rag.ingest.parsing.elements import Element, assemble, one_line
 from rag.ingest.parsing.sniffing import JSON, JSONL
 from rag.models import BlockKind, ParsedDocument
 
@@ -27,8 +27,8 @@ def parse(content: bytes, name: str) -> ParsedDocument:
         value = load(text)
     except ValueError as error:
         values = _lines(text, name, error)
-        pieces = (piece for index, item in enumerate(values) for piece in records(item, (f"[{index}]",)))
-        return assemble(pieces, name=name, media_type=JSONL)
+        elements = (element for index, item in enumerate(values) for element in records(item, (f"[{index}]",)))
+        return assemble(elements, name=name, media_type=JSONL)
     except RecursionError as error:
         raise Rejected(f"{name!r} nests too deeply for JSON: flatten it", reason="corrupt") from error
     title = (
@@ -54,7 +54,7 @@ def _lines(text: str, name: str, error: ValueError) -> list[Any]:
     return values
 
 
-def records(value: Any, path: Path) -> Iterator[Piece]:
+def records(value: Any, path: Path) -> Iterator[Element]:
     """Objects that read short are one record; of longer ones the plain members are one, and each nested or long one is its own."""
     if len(path) > _DEEPEST:
         raise Rejected(
@@ -108,8 +108,8 @@ def _scalar(value: Any) -> str:
     return str(value)
 
 
-def _record(lines: list[str], path: Path) -> Piece:
-    return Piece(BlockKind.RECORD, "\n".join(lines), header=_dotted(path) or None, section=path)
+def _record(lines: list[str], path: Path) -> Element:
+    return Element(BlockKind.RECORD, "\n".join(lines), header=_dotted(path) or None, section=path)
 
 
 def _dotted(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""From runs of text on pages to pieces in reading order: columns, running lines, headings, lists, tables, paragraphs."""
+"""From runs of text on pages to elements in reading order: columns, running lines, headings, lists, tables, paragraphs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from rag.ingest.parsing.pieces import Piece, row
+from rag.ingest.parsing.elements import Element, row
 from rag.models import BlockKind
 
 _BULLET = re.compile(r"^(?:[•‣▪◦●○■□▸►–—·∙\uf0b7\uf0a7]|[-*o](?=\s))\s*")
@@ -38,14 +38,14 @@ class Run:
 Line = tuple[Run, ...]  # runs on one baseline, left to right
 
 
-def pieces_of(pages: Sequence[Sequence[Run]]) -> Iterator[Piece]:
+def elements_of(pages: Sequence[Sequence[Run]]) -> Iterator[Element]:
     body = _body_size(pages)
     levels = _heading_levels(pages, body)
     running = _running(pages)
     for number, runs in enumerate(pages, start=1):
         kept = [run for run in runs if (number - 1, run) not in running]
         for region in _regions(kept, body):
-            yield from _Region(_lines(region), body, levels, number).pieces()
+            yield from _Region(_lines(region), body, levels, number).elements()
 
 
 # -- what holds for the whole document ----------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def _lines(runs: Sequence[Run]) -> list[Line]:
     return [tuple(sorted(line, key=lambda run: run.left)) for line in lines]
 
 
-# -- pieces of one region -----------------------------------------------------------------------------------------------
+# -- elements of one region -----------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -176,7 +176,7 @@ class _Region:
     levels: dict[float, int]
     page: int
 
-    def pieces(self) -> Iterator[Piece]:
+    def elements(self) -> Iterator[Element]:
         index = 0
         while index < len(self.lines):
             end = self._table_end(index)
@@ -211,13 +211,13 @@ class _Region:
     def _gap(self, index: int) -> float:
         return self.lines[index - 1][0].bottom - self.lines[index][0].bottom
 
-    def _table(self, lines: Sequence[Line]) -> Iterator[Piece]:
+    def _table(self, lines: Sequence[Line]) -> Iterator[Element]:
         rows = _table_rows(lines, self.body)
         header = row(rows[0])
         if len(rows) == 1:
-            yield Piece(BlockKind.ROW, header, page=self.page)
+            yield Element(BlockKind.ROW, header, page=self.page)
         for cells in rows[1:]:
-            yield Piece(BlockKind.ROW, row(cells), page=self.page, header=header)
+            yield Element(BlockKind.ROW, row(cells), page=self.page, header=header)
 
     def _paragraph_end(self, start: int) -> int:
         end = start + 1
@@ -257,14 +257,14 @@ class _Region:
         bold = all(r.bold for r in line) and run.size >= self.body * 0.95
         return bold and len(text) <= 100 and text[-1] not in ".,;:" and not _BULLET.match(text)
 
-    def _paragraph(self, lines: Sequence[Line]) -> Piece:
+    def _paragraph(self, lines: Sequence[Line]) -> Element:
         text = _joined([" ".join(run.text for run in line) for line in lines])
         if self._is_heading(lines[0]):
             level = self.levels.get(lines[0][0].size, max(self.levels.values(), default=0) + 1)
-            return Piece(BlockKind.HEADING, text, level=level, page=self.page)
+            return Element(BlockKind.HEADING, text, level=level, page=self.page)
         if bullet := _BULLET.match(text):
-            return Piece(BlockKind.LIST_ITEM, text[bullet.end() :], page=self.page)
-        return Piece(BlockKind.LIST_ITEM if _NUMBERED.match(text) else BlockKind.PARAGRAPH, text, page=self.page)
+            return Element(BlockKind.LIST_ITEM, text[bullet.end() :], page=self.page)
+        return Element(BlockKind.LIST_ITEM if _NUMBERED.match(text) else BlockKind.PARAGRAPH, text, page=self.page)
 
 
 def _is_marker(run: Run) -> bool:

@@ -10,8 +10,8 @@ import re
 from markdown_it import MarkdownIt
 
 from rag.ingest.parsing.decoding import decode
-from rag.ingest.parsing.partitioned import partition_html, pieces_of
-from rag.ingest.parsing.pieces import assemble, clean
+from rag.ingest.parsing.elements import assemble, clean
+from rag.ingest.parsing.partitioned import elements_of, partition_html
 from rag.ingest.parsing.sniffing import MARKDOWN
 from rag.models import ParsedDocument
 
@@ -27,4 +27,4 @@ def parse(content: bytes, name: str) -> ParsedDocument:
         text = text[matter.end() :]
         found = _TITLE.search(matter[1])
         title = found[1].strip().strip("\"'") if found else ""
-    return assemble(pieces_of(partition_html(_markdown.render(text))), name=name, media_type=MARKDOWN, title=title)
+    return assemble(elements_of(partition_html(_markdown.render(text))), name=name, media_type=MARKDOWN, title=title)

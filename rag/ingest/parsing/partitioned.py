@@ -1,4 +1,4 @@
-"""Unstructured's partitioners, without what they would download, and their elements as pieces."""
+"""Unstructured's partitioners, without the model that they would download, and its elements as our own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from rag.ingest.parsing.pieces import Piece, row
+from rag.ingest.parsing.elements import Element, row
 from rag.models import BlockKind
 
 _KINDS = {"Title": BlockKind.HEADING, "ListItem": BlockKind.LIST_ITEM, "CodeSnippet": BlockKind.CODE}
@@ -33,36 +33,36 @@ def _module(name: str) -> Any:
     return import_module(f"unstructured.partition.{name}")
 
 
-def pieces_of(elements: list[Any]) -> Iterator[Piece]:
-    """A table becomes one piece per row, each with the table's header line."""
-    for element in elements:
-        category = type(element).__name__
+def elements_of(partition: list[Any]) -> Iterator[Element]:
+    """Convert unstructured's elements. A table becomes one element per row, each with the table's header line."""
+    for part in partition:
+        category = type(part).__name__
         if category in _DROPPED:
             continue
-        page = element.metadata.page_number
+        page = part.metadata.page_number
         if category == "Table":
-            yield from _rows(element, page)
+            yield from _rows(part, page)
             continue
         kind = _KINDS.get(category, BlockKind.PARAGRAPH)
-        depth = element.metadata.category_depth or 0
-        yield Piece(kind, element.text, level=depth + 1, page=page)
+        depth = part.metadata.category_depth or 0
+        yield Element(kind, part.text, level=depth + 1, page=page)
 
 
-def _rows(element: Any, page: int | None) -> Iterator[Piece]:
+def _rows(table: Any, page: int | None) -> Iterator[Element]:
     from lxml import html
 
-    markup = element.metadata.text_as_html
+    markup = table.metadata.text_as_html
     if not markup:
-        yield Piece(BlockKind.PARAGRAPH, element.text, page=page)
+        yield Element(BlockKind.PARAGRAPH, table.text, page=page)
         return
     lines = [
         row(cell.text_content() for cell in tr.iter("td", "th")) for tr in html.fragment_fromstring(markup).iter("tr")
     ]
     lines = [line for line in lines if line]
     if len(lines) == 1:
-        yield Piece(BlockKind.ROW, lines[0], page=page)
+        yield Element(BlockKind.ROW, lines[0], page=page)
     for line in lines[1:]:
-        yield Piece(BlockKind.ROW, line, page=page, header=lines[0])
+        yield Element(BlockKind.ROW, line, page=page, header=lines[0])
 
 
 def _stay_offline() -> None:

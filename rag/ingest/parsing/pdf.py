@@ -10,8 +10,8 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 from rag.errors import Rejected
-from rag.ingest.parsing.layout import Run, pieces_of
-from rag.ingest.parsing.pieces import assemble
+from rag.ingest.parsing.elements import assemble
+from rag.ingest.parsing.layout import Run, elements_of
 from rag.ingest.parsing.sniffing import PDF
 from rag.models import ParsedDocument
 
@@ -43,7 +43,7 @@ def parse(content: bytes, name: str, most_pages: int = MOST_PAGES) -> ParsedDocu
         title = title.removeprefix(prefix)
     if title.strip().lower() in _NO_TITLE:
         title = ""
-    return assemble(pieces_of(pages), name=name, media_type=PDF, title=title, pages=count)
+    return assemble(elements_of(pages), name=name, media_type=PDF, title=title, pages=count)
 
 
 def _open(content: bytes, name: str) -> Any:
@@ -59,7 +59,7 @@ def _open(content: bytes, name: str) -> Any:
 
 
 def _runs(document: Any, index: int) -> list[Run]:
-    """The page's text in runs: parts of a line in one piece, in the order in which the file draws them."""
+    """The page's text in runs: parts of a line in one element, in the order in which the file draws them."""
     try:
         page = document[index]
     except pypdfium2.PdfiumError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from rag.ingest.parsing.decoding import decode
-from rag.ingest.parsing.pieces import Piece, assemble, clean
+from rag.ingest.parsing.elements import Element, assemble, clean
 from rag.ingest.parsing.sniffing import TEXT
 from rag.models import BlockKind, ParsedDocument
 
@@ -14,17 +14,19 @@ _ITEM = re.compile(r"[ \t]*(?:[-*•‣▪◦]|\d{1,3}[.)]|[a-zA-Z][.)])[ \t]+\S
 
 def parse(content: bytes, name: str) -> ParsedDocument:
     paragraphs = re.split(r"\n[ \t]*\n\s*", clean(decode(content)))
-    return assemble((piece for paragraph in paragraphs for piece in _pieces(paragraph)), name=name, media_type=TEXT)
+    return assemble(
+        (element for paragraph in paragraphs for element in _elements(paragraph)), name=name, media_type=TEXT
+    )
 
 
-def _pieces(paragraph: str) -> list[Piece]:
+def _elements(paragraph: str) -> list[Element]:
     """A paragraph, or the items of the list that it is; lines that follow an item belong to it."""
     lines = paragraph.split("\n")
     if not _ITEM.match(lines[0]) or sum(bool(_ITEM.match(line)) for line in lines) < 2:
-        return [Piece(BlockKind.PARAGRAPH, paragraph)]
+        return [Element(BlockKind.PARAGRAPH, paragraph)]
     items: list[list[str]] = []
     for line in lines:
         if _ITEM.match(line):
             items.append([])
         items[-1].append(line)
-    return [Piece(BlockKind.LIST_ITEM, "\n".join(item)) for item in items]
+    return [Element(BlockKind.LIST_ITEM, "\n".join(item)) for item in items]

@@ -8,8 +8,8 @@ from typing import Any
 
 from rag.errors import Rejected
 from rag.ingest.parsing.decoding import decode
+from rag.ingest.parsing.elements import Element, assemble, one_line
 from rag.ingest.parsing.json import LONG, load
-from rag.ingest.parsing.pieces import Piece, assemble, one_line
 from rag.ingest.parsing.sniffing import ROW
 from rag.models import BlockKind, ParsedDocument
 
@@ -24,19 +24,19 @@ def parse(content: bytes, name: str) -> ParsedDocument:
     title = one_line(str(value.get("title") or "")) or one_line(
         f"{value.get('table') or 'row'} {value.get('key') or ''}"
     )
-    return assemble(_pieces(value["columns"], title), name=name, media_type=ROW, title=title)
+    return assemble(_elements(value["columns"], title), name=name, media_type=ROW, title=title)
 
 
-def _pieces(columns: dict[str, Any], title: str) -> Iterator[Piece]:
+def _elements(columns: dict[str, Any], title: str) -> Iterator[Element]:
     """Short columns together, each text column by itself under the row's title and its own name."""
     texts = {column: _text(value) for column, value in columns.items()}
     short = {column: text for column, text in texts.items() if text and not _is_long(text)}
-    yield Piece(
+    yield Element(
         BlockKind.RECORD, "\n".join(f"{column}: {one_line(text)}" for column, text in short.items()), section=()
     )
     for column, text in texts.items():
         if _is_long(text):
-            yield Piece(BlockKind.RECORD, text, header=column, section=(title, one_line(column)))
+            yield Element(BlockKind.RECORD, text, header=column, section=(title, one_line(column)))
 
 
 def _is_long(text: str) -> bool:

@@ -11,12 +11,14 @@ from governance.access import filter_for
 from rag.adapters.memory.models import HashEmbedder, WordBm25
 from rag.answer.retrieval import MAX_FETCH, OVERFETCH, hit, retrieve
 from rag.ingest.indexing import desired, payload
-from rag.models import AccessFilter, Cause, Chunk, HybridQuery, ParsedDocument, Provenance, ScoredPoint, Work
+from rag.models import AccessFilter, Cause, Chunk, HybridQuery, IndexingTask, ParsedDocument, Provenance, ScoredPoint
 
 ACCESS = filter_for(tenant="acme", subject="alice")
 CAUSE = Cause("documents.changed.v1", "e1", 2, 17, "run-1")
 CHUNK = Chunk("c1", 4, "High water at noon.", "Tides\nHigh water at noon.", 10, 29, ("Guide", "Tides"), 6, 3)
-WORK = Work("d1", "acme", "s3", "s3://b/a.md", 1, CAUSE, media_type="text/markdown", principals=("group:staff",))
+WORK = IndexingTask(
+    "d1", "acme", "s3", "s3://b/a.md", 1, CAUSE, media_type="text/markdown", principals=("group:staff",)
+)
 PAYLOAD = payload(CHUNK, desired(WORK, 2, ParsedDocument("", (), "A title", "en", "text/markdown"), (CHUNK,)))
 ORIGIN = Provenance("d1", 7, "s3://b/a.md", "A title", "v3", CAUSE)
 

@@ -19,10 +19,9 @@ from rag.errors import Rejected
 from rag.ids import Ids
 from rag.ingest.chunking import VERSION, Chunk, ChunkSettings, chunk
 from rag.ingest.parsing import parse
-from rag.ingest.parsing.pieces import Piece, assemble
+from rag.ingest.parsing.elements import Element, assemble
 from rag.models import BlockKind, ParsedDocument
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 IDS = Ids(b"a secret of this test")
 
 
@@ -45,8 +44,8 @@ def chunks(parsed: ParsedDocument, tokenizer: Subwords = TOKENIZER, **changes: o
     )
 
 
-def document(*pieces: Piece) -> ParsedDocument:
-    return assemble(pieces, name="x.txt", media_type="text/plain", title="Title")
+def document(*elements: Element) -> ParsedDocument:
+    return assemble(elements, name="x.txt", media_type="text/plain", title="Title")
 
 
 def markdown(text: str) -> ParsedDocument:
@@ -81,8 +80,8 @@ def prose(sentences: int, seed: int = 1) -> list[str]:
 texts = st.text(st.characters(codec="utf-8"), max_size=400) | st.lists(
     st.sampled_from(["word", "Sentence.", "x" * 90, "一句话。", "a;", "No.", "\n", "1,234", "|"]), max_size=120
 ).map(" ".join)
-pieces = st.builds(
-    Piece,
+elements = st.builds(
+    Element,
     st.sampled_from(BlockKind),
     texts,
     level=st.integers(1, 4),
@@ -94,7 +93,7 @@ pieces = st.builds(
 @st.composite
 def documents(draw: st.DrawFn) -> ParsedDocument:
     try:
-        return document(*draw(st.lists(pieces, max_size=12)), Piece(BlockKind.PARAGRAPH, "At least this."))
+        return document(*draw(st.lists(elements, max_size=12)), Element(BlockKind.PARAGRAPH, "At least this."))
     except Rejected as error:  # pragma: no cover - the last piece has text
         raise AssertionError from error
 
@@ -182,7 +181,7 @@ def test_records_of_a_list_do_not_say_their_place_in_it() -> None:
 
 
 def test_the_page_is_that_of_the_first_word() -> None:
-    parsed = document(*(Piece(BlockKind.PARAGRAPH, text, page=1 + n // 10) for n, text in enumerate(prose(60))))
+    parsed = document(*(Element(BlockKind.PARAGRAPH, text, page=1 + n // 10) for n, text in enumerate(prose(60))))
     pages = {b.start: b.page for b in parsed.blocks}
     made = chunks(parsed)
     assert {c.page for c in made} > {1, 3}
@@ -191,7 +190,7 @@ def test_the_page_is_that_of_the_first_word() -> None:
 
 def test_text_without_spaces_or_ends_is_bounded() -> None:
     for text in ("x" * 100_000, "word " * 20_000, "。" * 10 + "字" * 20_000, "a|" * 30_000):
-        made = chunks(document(Piece(BlockKind.PARAGRAPH, text)))
+        made = chunks(document(Element(BlockKind.PARAGRAPH, text)))
         assert all(c.tokens <= 256 and len(c.text) <= 4_096 for c in made)
 
 
@@ -218,8 +217,10 @@ def test_a_sentence_at_the_top_of_a_long_section_changes_few_chunks() -> None:
     for seed in range(20):
         body = prose(400, seed=seed)
         before, after = " ".join(body), " ".join(["Something new stands here now.", *body])
-        costs.append(changed(document(Piece(BlockKind.PARAGRAPH, before)), document(Piece(BlockKind.PARAGRAPH, after))))
-        assert len(chunks(document(Piece(BlockKind.PARAGRAPH, before)))) > 25
+        costs.append(
+            changed(document(Element(BlockKind.PARAGRAPH, before)), document(Element(BlockKind.PARAGRAPH, after)))
+        )
+        assert len(chunks(document(Element(BlockKind.PARAGRAPH, before)))) > 25
     assert sum(costs) / len(costs) <= 3
     assert max(costs) <= 12
 
@@ -245,9 +246,9 @@ def test_the_same_document_gives_the_chunks_it_gave_before() -> None:
     """When this fails, indexes built before are out of date: raise ``rag.ingest.chunking.VERSION``, and put the new hash here."""
     body = "\n\n".join(" ".join(prose(40, seed=n)) for n in range(5))
     table = "| a | b |\n|---|---|\n" + "\n".join(f"| {n} | {text} |" for n, text in enumerate(prose(40)))
-    pieces = [Piece(BlockKind.HEADING, "One"), *(Piece(BlockKind.PARAGRAPH, text) for text in body.split("\n\n"))]
-    pieces += [Piece(BlockKind.ROW, line, header="a | b") for line in table.split("\n")]
-    inputs = "\x00".join(c.input for c in chunks(document(*pieces)))
+    elements = [Element(BlockKind.HEADING, "One"), *(Element(BlockKind.PARAGRAPH, text) for text in body.split("\n\n"))]
+    elements += [Element(BlockKind.ROW, line, header="a | b") for line in table.split("\n")]
+    inputs = "\x00".join(c.input for c in chunks(document(*elements)))
     assert (VERSION, hashlib.sha256(inputs.encode()).hexdigest()[:16]) == (1, "95e1e412b4b9daa5")
 
 
@@ -259,7 +260,7 @@ def test_settings_that_leave_no_room_are_refused() -> None:
 
 def test_time_grows_with_the_text_and_not_faster() -> None:
     def seconds(size: int) -> float:
-        parsed = document(Piece(BlockKind.PARAGRAPH, " ".join(prose(size))))
+        parsed = document(Element(BlockKind.PARAGRAPH, " ".join(prose(size))))
         began = time.process_time()
         chunks(parsed)
         return time.process_time() - began
@@ -272,17 +273,16 @@ def test_time_grows_with_the_text_and_not_faster() -> None:
     "bit", [".", ". ", "!?", '."', "No. ", "A. ", "; ", " | ", ".x", "。", "\t.", "a\u0301", "\U0001f600 "]
 )
 def test_time_does_not_explode_on_repeated_marks(bit: str) -> None:
-    parsed = document(Piece(BlockKind.PARAGRAPH, "Begin " + bit * (100_000 // len(bit)) + " end"))
+    parsed = document(Element(BlockKind.PARAGRAPH, "Begin " + bit * (100_000 // len(bit)) + " end"))
     began = time.process_time()
     chunks(parsed)
     assert time.process_time() - began < 5
 
 
-def test_real_documents_are_chunked_completely() -> None:
-    files = sorted((SHARED / "enterprise" / "corpus").rglob("*.*"))[::8] + sorted(
-        (SHARED / "northwind/corpus").glob("*.pdf")
-    )
-    assert files, f"test data is missing: {SHARED}"
+def test_real_documents_are_chunked_completely(shared: Path) -> None:
+    files = sorted((shared / "enterprise" / "corpus").rglob("*.*"))[::8]
+    files += sorted((shared / "northwind/corpus").glob("*.pdf"))
+    assert files
     for path in files:
         parsed = parse(path.read_bytes(), path.name)
         made = chunks(parsed)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,14 +12,14 @@ from rag.models import (
     Access,
     Cause,
     Chunk,
+    DocumentRecord,
     DocumentStatus,
     Embedding,
+    IndexingTask,
     ParsedDocument,
     Payload,
     Point,
-    Recorded,
     SparseVector,
-    Work,
 )  # fmt: skip
 
 INDEX = "f" * 16
@@ -48,10 +49,10 @@ class RecordingIndex:
             self.points.pop(chunk_id, None)
 
 
-def work(document_id: str, revision: int = 0, **fields: object) -> Work:
+def work(document_id: str, revision: int = 0, **fields: object) -> IndexingTask:
     cause = Cause("documents.changed.v1", "e", 1, 7)
     uri = f"s3://b/{document_id}.md"
-    return Work(document_id, "acme", "s3", uri, revision, cause, principals=("group:staff",), **fields)  # type: ignore[arg-type]
+    return IndexingTask(document_id, "acme", "s3", uri, revision, cause, principals=("group:staff",), **fields)  # type: ignore[arg-type]
 
 
 def chunks(*ids: str) -> list[Chunk]:
@@ -68,38 +69,40 @@ def embeddings(*ids: str) -> dict[str, Embedding]:
 
 
 def test_a_new_document_is_all_upserts() -> None:
-    delta = plan(wanted("d", "a", "b"), Recorded("d"))
-    assert (set(delta.upserts), delta.repaints, delta.removals) == ({"a", "b"}, {}, ())
+    delta = plan(wanted("d", "a", "b"), DocumentRecord("d"))
+    assert (set(delta.upserts), delta.payload_updates, delta.deletes) == ({"a", "b"}, {}, ())
 
 
 def test_the_same_document_again_is_nothing_to_do() -> None:
-    first = plan(wanted("d", "a", "b"), Recorded("d"))
+    first = plan(wanted("d", "a", "b"), DocumentRecord("d"))
     assert plan(wanted("d", "a", "b"), first.record).is_nothing
 
 
 def test_a_changed_title_repaints_and_embeds_nothing() -> None:
-    first = plan(wanted("d", "a", "b"), Recorded("d"))
+    first = plan(wanted("d", "a", "b"), DocumentRecord("d"))
     delta = plan(wanted("d", "a", "b", title="Other"), first.record)
     assert not delta.upserts
-    assert set(delta.repaints) == {"a", "b"}
+    assert set(delta.payload_updates) == {"a", "b"}
 
 
 def test_one_changed_chunk_is_one_upsert_and_one_removal() -> None:
-    first = plan(wanted("d", "a", "b", "c"), Recorded("d"))
+    first = plan(wanted("d", "a", "b", "c"), DocumentRecord("d"))
     delta = plan(wanted("d", "a", "x", "c"), first.record)
-    assert (set(delta.upserts), delta.repaints, delta.removals) == ({"x"}, {}, ("b",))
+    assert (set(delta.upserts), delta.payload_updates, delta.deletes) == ({"x"}, {}, ("b",))
 
 
 def test_deleting_is_desiring_nothing() -> None:
-    first = plan(wanted("d", "a"), Recorded("d"))
+    first = plan(wanted("d", "a"), DocumentRecord("d"))
     gone = desired(work("d", 1, status=DocumentStatus.DELETED), 1)
     delta = plan(gone, first.record)
-    assert (delta.upserts, delta.removals, delta.record.status) == ({}, ("a",), DocumentStatus.DELETED)
+    assert (delta.upserts, delta.deletes, delta.record.status) == ({}, ("a",), DocumentStatus.DELETED)
 
 
-def test_a_forced_plan_writes_every_point_again() -> None:
-    first = plan(wanted("d", "a", "b"), Recorded("d"))
-    assert set(plan(wanted("d", "a", "b"), first.record, force=True).upserts) == {"a", "b"}
+def test_a_backfill_writes_every_point_again() -> None:
+    first = plan(wanted("d", "a", "b"), DocumentRecord("d"))
+    same = wanted("d", "a", "b")
+    again = replace(same, task=replace(same.task, cause=Cause("", "", 1, -1)))
+    assert set(plan(again, first.record).upserts) == {"a", "b"}
 
 
 def test_a_label_s_title_stands_before_the_parsed_one() -> None:
@@ -115,7 +118,9 @@ def test_a_payload_says_nothing_of_provenance() -> None:
 
 async def test_old_points_go_only_after_the_ledger_has_swapped() -> None:
     ledger, index, document = MemoryLedger(), RecordingIndex(), str(uuid.uuid4())
-    await apply(INDEX, [plan(wanted(document, "a"), Recorded(document))], embeddings("a"), ledger=ledger, vectors=index)
+    await apply(
+        INDEX, [plan(wanted(document, "a"), DocumentRecord(document))], embeddings("a"), ledger=ledger, vectors=index
+    )
     recorded = (await ledger.recorded(INDEX, [document]))[document]
     await apply(
         INDEX, [plan(wanted(document, "b", revision=1), recorded)], embeddings("b"), ledger=ledger, vectors=index
@@ -126,7 +131,7 @@ async def test_old_points_go_only_after_the_ledger_has_swapped() -> None:
 
 async def test_a_crash_between_index_and_ledger_leaves_garbage_that_a_sweep_removes() -> None:
     ledger, index, document = MemoryLedger(), RecordingIndex(), str(uuid.uuid4())
-    delta = plan(wanted(document, "a"), Recorded(document))
+    delta = plan(wanted(document, "a"), DocumentRecord(document))
     index.fails = True
     with pytest.raises(ConnectionError):
         await apply(INDEX, [delta], embeddings("a"), ledger=ledger, vectors=index)
@@ -138,9 +143,13 @@ async def test_a_crash_between_index_and_ledger_leaves_garbage_that_a_sweep_remo
 
 async def test_a_late_worker_changes_neither_ledger_nor_index() -> None:
     ledger, index, document = MemoryLedger(), RecordingIndex(), str(uuid.uuid4())
-    late = plan(wanted(document, "old"), Recorded(document))
+    late = plan(wanted(document, "old"), DocumentRecord(document))
     await apply(
-        INDEX, [plan(wanted(document, "new"), Recorded(document))], embeddings("new"), ledger=ledger, vectors=index
+        INDEX,
+        [plan(wanted(document, "new"), DocumentRecord(document))],
+        embeddings("new"),
+        ledger=ledger,
+        vectors=index,
     )
     done = await apply(INDEX, [late], embeddings("old"), ledger=ledger, vectors=index)
     assert done.lost == (late,)
@@ -149,7 +158,9 @@ async def test_a_late_worker_changes_neither_ledger_nor_index() -> None:
 
 async def test_a_document_suppressed_during_the_derivation_is_withdrawn() -> None:
     ledger, index, document = MemoryLedger(), RecordingIndex(), str(uuid.uuid4())
-    await apply(INDEX, [plan(wanted(document, "a"), Recorded(document))], embeddings("a"), ledger=ledger, vectors=index)
+    await apply(
+        INDEX, [plan(wanted(document, "a"), DocumentRecord(document))], embeddings("a"), ledger=ledger, vectors=index
+    )
     recorded = (await ledger.recorded(INDEX, [document]))[document]
     await ledger.suppress("acme", [document], reason="erasure")
     await apply(
@@ -164,5 +175,5 @@ async def test_a_document_suppressed_during_the_derivation_is_withdrawn() -> Non
 async def test_a_chunk_without_a_vector_stops_the_batch_before_anything_is_written() -> None:
     ledger, index = MemoryLedger(), RecordingIndex()
     with pytest.raises(KeyError):
-        await apply(INDEX, [plan(wanted("d", "a"), Recorded("d"))], {}, ledger=ledger, vectors=index)
+        await apply(INDEX, [plan(wanted("d", "a"), DocumentRecord("d"))], {}, ledger=ledger, vectors=index)
     assert not index.calls

@@ -16,16 +16,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from rag.ingest.parsing import ParseLimits, SandboxedParser
 
-SHARED = Path(__file__).parents[4] / "shared" / "data"
-
 Draw = Callable[[Canvas], None]
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    if not SHARED.is_dir():
-        pytest.fail(f"test data is missing: {SHARED}")
-    return SHARED
 
 
 @pytest.fixture(scope="session")

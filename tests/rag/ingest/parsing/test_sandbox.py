@@ -134,7 +134,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxedParse
                 def exec_module(self, module):
                     def parse(content, name):
                         from rag.models import BlockKind
-                        from rag.ingest.parsing.pieces import Piece, assemble
+                        from rag.ingest.parsing.elements import Element, assemble
                         from rag.errors import Rejected
                         scope = {}
                         try:
@@ -142,7 +142,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxedParse
                         except SyntaxError:
                             raise Rejected("no program")  # the sample texts that warm a worker up
                         exec(program, scope)
-                        return assemble([Piece(BlockKind.PARAGRAPH, str(scope["said"]))], name=name, media_type="text/plain")
+                        return assemble([Element(BlockKind.PARAGRAPH, str(scope["said"]))], name=name, media_type="text/plain")
                     module.parse = parse
 
             sys.meta_path.insert(0, Finder())

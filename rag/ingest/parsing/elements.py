@@ -1,4 +1,4 @@
-"""What a format's parser finds, and how pieces become one text with exact spans."""
+"""What a format's parser finds, and how elements become one text with exact spans."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BLANK_LINES = re.compile(r" ?\n[ \n]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Element:
     """``section`` is set by formats that carry their own path (JSON); elsewhere the headings above make it."""
 
     kind: BlockKind
@@ -59,31 +59,31 @@ def row(cells: Iterable[str]) -> str:
 
 
 def assemble(
-    pieces: Iterable[Piece], *, name: str, media_type: str, title: str = "", pages: int | None = None
+    elements: Iterable[Element], *, name: str, media_type: str, title: str = "", pages: int | None = None
 ) -> ParsedDocument:
-    """Put pieces together, blank lines between them. Raises Rejected("no_text") when nothing is left."""
+    """Put elements together, blank lines between them. Raises Rejected("no_text") when nothing is left."""
     texts: list[str] = []
     blocks: list[Block] = []
     outline: list[tuple[int, str]] = []
     position = 0
-    for piece in pieces:
-        text = clean(piece.text).strip("\n").rstrip() if piece.kind is BlockKind.CODE else normalize(piece.text)
+    for element in elements:
+        text = clean(element.text).strip("\n").rstrip() if element.kind is BlockKind.CODE else normalize(element.text)
         if not any(character.isalnum() for character in text):
             continue  # rules, bullets, empty rows
-        is_heading = piece.kind is BlockKind.HEADING
+        is_heading = element.kind is BlockKind.HEADING
         if is_heading:
             text = one_line(text)
         if is_heading and len(text) <= _LONGEST_HEADING:
-            while outline and outline[-1][0] >= piece.level:
+            while outline and outline[-1][0] >= element.level:
                 outline.pop()
-        kind = BlockKind.PARAGRAPH if is_heading and len(text) > _LONGEST_HEADING else piece.kind
-        section = tuple(heading for _, heading in outline) if piece.section is None else piece.section
-        header = piece.header[:_LONGEST_HEADER] if piece.header else None
-        blocks.append(Block(kind, position, position + len(text), section, piece.page, header))
+        kind = BlockKind.PARAGRAPH if is_heading and len(text) > _LONGEST_HEADING else element.kind
+        section = tuple(heading for _, heading in outline) if element.section is None else element.section
+        header = element.header[:_LONGEST_HEADER] if element.header else None
+        blocks.append(Block(kind, position, position + len(text), section, element.page, header))
         texts.append(text)
         position += len(text) + 2
         if kind is BlockKind.HEADING:
-            outline.append((piece.level, text))
+            outline.append((element.level, text))
     if not blocks:
         raise Rejected(
             f"no text in {name!r} ({media_type}): if it holds images of text, run OCR on it and put the result in its place",
