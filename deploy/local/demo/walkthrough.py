@@ -22,9 +22,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from deploy.local.demo import loading
 from deploy.local.errors import StackError
 from rag.ids import object_uri
-from rag.ingest.change_events import CHANGED
 from rag.settings import Settings, load, snowflake_parameters
 from rag.wiring import Services, aws, services
+from schemas.topics import CHANGED
 
 SECONDS = 900  # a corpus of one's own may be large; progress is shown, and no progress for this long is an error
 QUESTIONS = (  # a sentence, a sentence, a table on a later page, a row
@@ -111,7 +111,7 @@ async def _arrive(settings: Settings, keys: Sequence[str], rows: int, console: C
     async with services(settings) as made:
         bucket = f"s3://{settings.s3_bucket}"
         uris = {object_uri(bucket, key) for key in keys}
-        stamps = {state.uri: state.stamp async for state in made.objects.list(bucket) if state.uri in uris}
+        stamps = {state.uri: state.change_token async for state in made.objects.list(bucket) if state.uri in uris}
         before = await _embedded(made)
         columns = (TextColumn("{task.description:<11}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
