@@ -16,7 +16,7 @@ UV := $(UV_VENV)/bin/uv
 
 export UV_LINK_MODE := copy
 
-.PHONY: help setup up down clean status check test demo bench lock FORCE
+.PHONY: help setup up down clean status check test demo bench lock sbom FORCE
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,8 +52,16 @@ check: $(SETUP)  ## Formatting, types, layers, contracts
 bench: $(SETUP)  ## Measure speed and quality
 	@$(PYTHON) -m evals bench
 
+sbom: $(UV)  ## List the image's packages and licences in dist/
+	@./deploy/sbom.sh "$(PYTHON_BASE)" $(UV)
+
+COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+
 lock: $(UV)  ## Resolve the dependencies anew
-	$(UV) pip compile pyproject.toml --group local --group dev --universal --generate-hashes --no-annotate --no-header -o requirements.lock
+	$(COMPILE) pyproject.toml --group local --group dev -o requirements.lock
+	$(COMPILE) pyproject.toml --group model --constraints requirements.lock -o deploy/image.lock
+	$(COMPILE) --group audit -o deploy/audit.lock
+	$(COMPILE) deploy/installer.in -o deploy/installer.lock
 	$(PYTHON) -m deploy.local.jars
 
 # By content, not by time: a fresh clone's files are all equally new.

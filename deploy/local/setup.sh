@@ -2,7 +2,8 @@
 # setup.sh PYTHON UV_VENV [STAMP]: uv into UV_VENV, and with a STAMP the locked dependencies into .venv, unless STAMP says they are there.
 set -eu
 python=$1 uv_venv=$2 stamp=${3:-}
-uv_version=0.13.8
+uv_lock=deploy/installer.lock
+uv_version=$(sed -n 's/^uv==\([0-9.]*\).*/\1/p' "$uv_lock")
 [ -t 2 ] && quiet= || quiet=--quiet  # progress is for people
 
 if [ -z "$python" ]; then
@@ -20,7 +21,7 @@ if ! "$uv_venv/bin/uv" --version 2>/dev/null | grep -qF " $uv_version"; then
     echo "installing uv $uv_version into $uv_venv"
     mkdir -p "$(dirname "$uv_venv")"
     "$python" -m venv --clear "$uv_venv"
-    "$uv_venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
+    "$uv_venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --requirement "$uv_lock"
 fi
 [ -n "$stamp" ] || exit 0
 
