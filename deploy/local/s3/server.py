@@ -4,12 +4,15 @@ A request that alters S3 is answered after its effect is on the disk, and only t
 of an object can read it with its metadata, and finds it again after a kill -9. Queues, secrets, unfinished multipart uploads and
 bucket settings other than versioning and tags live as long as the process: the stack's bootstrap makes them again.
 
-    python -m deploy.local.s3 --port 9000 --data .stack/s3
+Each request must be signed with the one pair of keys of the environment; only the health check is open.
+
+    AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... python -m deploy.local.s3 --port 9000 --data .stack/s3
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
@@ -17,10 +20,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from email.header import Header
 from functools import partial
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 # moto reads it at import. Its default lets any web page read the buckets.
 os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "true"
@@ -32,6 +37,7 @@ from werkzeug.wrappers import Response
 from deploy.local.local_server import arguments, is_loopback_authority, place
 from deploy.local.s3 import state
 from deploy.local.s3.mirror import Mirror
+from deploy.local.s3.signatures import BadSignature, Keys, check
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -48,7 +54,8 @@ class Application:
     different keys wait for it together. SQS runs beside both: long polls hold nothing.
     """
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, keys: Keys) -> None:
+        self.keys = keys
         self.mirror = Mirror(data)
         self.backend = state.install()
         self.moto = DomainDispatcherApplication(create_backend_app)
@@ -68,7 +75,11 @@ class Application:
             return Response("moto's own API resets state behind the mirror: not offered here\n", 403)
         if _unlistable(environ["PATH_INFO"]):
             return Response("the key is not UTF-8 or has characters that no XML listing can carry\n", 400)
-        _buffer_body(environ)
+        body = _buffer_body(environ)
+        try:
+            check(environ, body, self.keys, datetime.now(UTC))
+        except BadSignature as error:
+            return _refuse(environ, error)
         return self._run(environ)
 
     def _run(self, environ: Environ) -> Response:
@@ -131,6 +142,16 @@ class Application:
                 state.restore_key(backend, bucket, key, partial(self.mirror.body, bucket.name))
 
 
+def _refuse(environ: Environ, error: BadSignature) -> Response:
+    """Answer as the called protocol does, so that clients raise the code: JSON with a target, XML without."""
+    status = 501 if error.code == "NotImplemented" else 403
+    if "HTTP_X_AMZ_TARGET" in environ:
+        text = json.dumps({"__type": error.code, "message": str(error)})
+        return Response(text, status, content_type="application/x-amz-json-1.0")
+    text = f"<Error><Code>{error.code}</Code><Message>{escape(str(error))}</Message></Error>"
+    return Response(text, status, content_type="application/xml")
+
+
 def _foreign(origin: str | None) -> bool:
     """Browsers name the page that sent a request; nothing here is meant for pages of other machines."""
     return origin is not None and not is_loopback_authority(origin.partition("://")[2])
@@ -153,13 +174,14 @@ def _encode_metadata(response: Response) -> None:
             response.headers[name] = Header(text, "utf-8", maxlinelen=sys.maxsize).encode()
 
 
-def _buffer_body(environ: Environ) -> None:
-    """Read the body before any lock, so that a slow client holds up nobody."""
+def _buffer_body(environ: Environ) -> bytes:
+    """Read the body before any lock, so that a slow client blocks no other one."""
     stream = environ["wsgi.input"]
     chunked = environ.get("wsgi.input_terminated", False)
     body = stream.read() if chunked else stream.read(int(environ.get("CONTENT_LENGTH") or 0))
     environ.pop("HTTP_TRANSFER_ENCODING", None)
     environ.update({"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body)), "wsgi.input_terminated": True})
+    return bytes(body)
 
 
 class Handler(MotoRequestHandler):
@@ -168,8 +190,14 @@ class Handler(MotoRequestHandler):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    here = place(arguments("s3", "S3, SQS and Secrets Manager, persistent for objects").parse_args(argv))
-    application = Application(here.data)
+    options = arguments("s3", "S3, SQS and Secrets Manager, persistent for objects").parse_args(argv)
+    keys = Keys(os.environ.get("AWS_ACCESS_KEY_ID", ""), os.environ.get("AWS_SECRET_ACCESS_KEY", ""))
+    if not keys.access_key_id or len(keys.secret) < 16:
+        raise SystemExit(
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (16 characters or more) must name the keys that clients sign with"
+        )
+    here = place(options)
+    application = Application(here.data, keys)
     server = make_server(here.host, here.port, application, threaded=True, request_handler=Handler)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     print(f"S3, SQS and Secrets Manager on http://{here.host}:{here.port}, objects in {here.data}", flush=True)

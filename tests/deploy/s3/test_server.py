@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import boto3
 import httpx
 import obstore
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import S3Store
@@ -23,6 +25,7 @@ from obstore.store import S3Store
 from deploy.local.s3.mirror import Mirror
 
 REGION = "eu-central-1"
+KEY, SECRET = "local", "a-secret-of-the-tests"
 BUCKET = "documents"
 HOSTILE_KEYS = [
     "../../etc/passwd",
@@ -40,7 +43,7 @@ HOSTILE_KEYS = [
 
 def client(server: Any, service: str = "s3") -> Any:
     return boto3.client(
-        service, endpoint_url=server.url, region_name=REGION, aws_access_key_id="local", aws_secret_access_key="local"
+        service, endpoint_url=server.url, region_name=REGION, aws_access_key_id=KEY, aws_secret_access_key=SECRET
     )
 
 
@@ -48,8 +51,8 @@ def open_store(server: Any) -> S3Store:
     return S3Store(
         BUCKET,
         endpoint=server.url,
-        access_key_id="local",
-        secret_access_key="local",
+        access_key_id=KEY,
+        secret_access_key=SECRET,
         region=REGION,
         virtual_hosted_style_request=False,
         client_options={"allow_http": True},
@@ -58,7 +61,7 @@ def open_store(server: Any) -> S3Store:
 
 @pytest.fixture(scope="module")
 def running(run_server: Callable[..., Any]) -> Any:
-    return run_server("s3", "/_health")
+    return run_server("s3", "/_health", environment={"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET})
 
 
 @pytest.fixture
@@ -349,14 +352,18 @@ def test_web_pages_and_the_reset_door_are_refused(server: Any, s3: Any, path: st
 
 
 def test_it_refuses_other_interfaces_and_a_directory_in_use(server: Any) -> None:
-    public = subprocess.run([*server.command(), "--host", "0.0.0.0"], capture_output=True, text=True, check=False)  # noqa: S104
+    environment = os.environ | server.environment
+    public = subprocess.run(
+        [*server.command(), "--host", "0.0.0.0"],  # noqa: S104
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert public.returncode == 1
     assert "refusing to listen on '0.0.0.0'" in public.stderr
-    taken = subprocess.run(server.command(), capture_output=True, text=True, check=False)
+    taken = subprocess.run(server.command(), env=environment, capture_output=True, text=True, check=False)
     assert taken.returncode == 1
     assert f"cannot listen on 127.0.0.1:{server.port}" in taken.stderr
     elsewhere = [argument.replace(str(server.port), "0") for argument in server.command()]
-    second = subprocess.run(elsewhere, capture_output=True, text=True, check=False)
+    second = subprocess.run(elsewhere, env=environment, capture_output=True, text=True, check=False)
     assert second.returncode == 1
     assert "is in use by process" in second.stderr
 
@@ -373,3 +380,54 @@ def test_a_damaged_record_is_named_and_not_skipped(tmp_path: Any) -> None:
     path.write_bytes(b"{")
     with pytest.raises(SystemExit, match=path.name):
         list(mirror.keys("b"))
+
+
+@pytest.mark.parametrize("service", ["s3", "sqs", "secretsmanager"])
+def test_a_caller_with_a_wrong_secret_is_refused_by_name(server: Any, s3: Any, service: str) -> None:
+    stranger = boto3.client(
+        service, endpoint_url=server.url, region_name=REGION, aws_access_key_id=KEY, aws_secret_access_key="b" * 20
+    )
+    call = {"s3": "list_buckets", "sqs": "list_queues", "secretsmanager": "list_secrets"}[service]
+    with pytest.raises(ClientError) as refused:
+        getattr(stranger, call)()
+    assert refused.value.response["Error"]["Code"] == "SignatureDoesNotMatch"
+    assert "AWS_SECRET_ACCESS_KEY" in refused.value.response["Error"]["Message"]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_an_unsigned_request_is_refused_and_has_no_effect(server: Any, s3: Any, method: str) -> None:
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"1", ACL="public-read-write")
+    answer = httpx.request(method, f"{server.url}/{BUCKET}/a")
+    assert (answer.status_code, "<Code>AccessDenied</Code>" in answer.text) == (403, True)
+    assert contents(s3) == {"a": b"1"}
+
+
+def test_an_unsigned_call_of_the_queue_is_refused(server: Any, s3: Any) -> None:
+    listen(server, s3)
+    answer = httpx.get(
+        f"{server.url}/123456789012/changes", params={"Action": "ReceiveMessage", "Version": "2012-11-05"}
+    )
+    assert answer.status_code == 403
+
+
+def test_a_presigned_url_serves_its_one_object_in_its_one_way(server: Any, s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key="é b", Body=b"1")
+    signer = boto3.client(
+        "s3", endpoint_url=server.url, region_name=REGION, aws_access_key_id=KEY, aws_secret_access_key=SECRET,
+        config=Config(signature_version="s3v4"),
+    )  # fmt: skip
+    url = signer.generate_presigned_url("get_object", {"Bucket": BUCKET, "Key": "é b"}, ExpiresIn=60)
+    assert httpx.get(url).content == b"1"
+    assert httpx.delete(url).status_code == 403
+    assert httpx.get(url.replace("Expires=60", "Expires=61")).status_code == 403
+    assert httpx.get(url.replace("/documents/", "/documents/x")).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"AWS_ACCESS_KEY_ID": KEY}, {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": "short"}]
+)
+def test_it_does_not_start_without_keys(tmp_path: Any, keys: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "deploy.local.s3", "--port", "0", "--data", str(tmp_path)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")} | keys
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, "AWS_SECRET_ACCESS_KEY" in ended.stderr) == (1, True)
