@@ -20,6 +20,8 @@ from rag.files import PARTIAL, sync_folder, write_whole
 
 Record = dict[str, Any]
 
+QUEUES = "queues.json"
+
 
 class Mirror:
     """Every method returns when its effect is on the disk. Not thread-safe for one key; different keys may run in parallel."""
@@ -71,8 +73,15 @@ class Mirror:
         for body in before - _bodies(record):
             self.body(bucket, body).unlink()
 
+    def save_queues(self, records: list[Record]) -> None:
+        write_whole(self.root / QUEUES, json.dumps(records, separators=(",", ":")).encode("ascii"))
+
+    def queues(self) -> list[Record]:
+        path = self.root / QUEUES
+        return list(_decode(path)) if path.exists() else []
+
     def buckets(self) -> Iterator[Record]:
-        for directory in sorted(self.root.iterdir()):
+        for directory in sorted(path for path in self.root.iterdir() if path.is_dir()):
             if (directory / "bucket.json").exists():
                 yield _decode(directory / "bucket.json")
             else:
@@ -112,11 +121,10 @@ def _encode(record: Record) -> bytes:
     return json.dumps(record, separators=(",", ":")).encode("ascii")
 
 
-def _decode(path: Path) -> Record:
+def _decode(path: Path) -> Any:
     try:
-        record: Record = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except ValueError as error:
         raise SystemExit(
             f"{path} is damaged ({error}): restore it from a backup or remove it, which loses that entry"
         ) from None
-    return record

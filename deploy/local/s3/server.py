@@ -1,8 +1,8 @@
 """S3, SQS and Secrets Manager for the local stack: moto, with buckets and objects that outlive it.
 
 A request that alters S3 is answered after its effect is on the disk, and only then are its notifications sent: whoever hears
-of an object can read it with its metadata, and finds it again after a kill -9. Queues, secrets, unfinished multipart uploads and
-bucket settings other than versioning and tags live as long as the process: the stack's bootstrap makes them again.
+of an object can read it with its metadata, and finds it again after a kill -9. Buckets' versioning, tags and notifications and the
+queues with their settings outlive the process too. Messages, secrets, unfinished multipart uploads and other settings of buckets do not.
 
 Each request must be signed with the one pair of keys of the environment; only the health check is open.
 
@@ -35,7 +35,7 @@ from werkzeug.serving import make_server
 from werkzeug.wrappers import Response
 
 from deploy.local.local_server import arguments, is_loopback_authority, place
-from deploy.local.s3 import state
+from deploy.local.s3 import queues, state
 from deploy.local.s3.mirror import Mirror
 from deploy.local.s3.signatures import BadSignature, Keys, check
 
@@ -58,9 +58,11 @@ class Application:
         self.keys = keys
         self.mirror = Mirror(data)
         self.backend = state.install()
+        queues.install()
         self.moto = DomainDispatcherApplication(create_backend_app)
         self.memory = threading.RLock()
         self.disk = [threading.RLock() for _ in range(STRIPES)]
+        self.queues = threading.Lock()
         self._restore()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -91,6 +93,9 @@ class Application:
             self._mirror_bucket(bucket)
         for bucket, key in changes.keys:
             self._mirror_key(bucket, key)
+        if changes.queues:
+            with self.queues:
+                self.mirror.save_queues(queues.describe_queues())
         for send in changes.events:
             send()
         _encode_metadata(response)
@@ -136,6 +141,7 @@ class Application:
 
     def _restore(self) -> None:
         state.begin()
+        queues.restore_queues(self.mirror.queues())
         for record in self.mirror.buckets():
             backend, bucket = state.restore_bucket(record)
             for key in self.mirror.keys(bucket.name):

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3 import models, notifications
-from moto.s3.models import FakeBucket, FakeDeleteMarker, FakeKey, S3Backend
+from moto.s3.models import FakeBucket, FakeDeleteMarker, FakeKey, NotificationConfiguration, S3Backend
 from moto.sqs.models import Message
 from moto.utilities.utils import LowercaseDict
 
@@ -29,10 +29,11 @@ _PLAIN = {  # attributes of a key that are JSON as they are
 
 @dataclass
 class Changes:
-    """What one request did: keys and buckets to mirror, and notifications to send once that is on the disk."""
+    """The effects of one request: keys, buckets and queues to mirror, and notifications to send once those are on the disk."""
 
     keys: set[tuple[str, str]] = field(default_factory=set)
     buckets: set[str] = field(default_factory=set)
+    queues: bool = False
     events: list[Callable[[], None]] = field(default_factory=list)
 
 
@@ -47,6 +48,10 @@ def begin() -> Changes:
 def _changes() -> Changes:
     changes: Changes = _request.changes
     return changes
+
+
+def queues_changed() -> None:
+    _changes().queues = True
 
 
 class MirroredBackend(S3Backend):
@@ -109,6 +114,10 @@ class MirroredBackend(S3Backend):
     def delete_bucket_tagging(self, bucket_name: str) -> None:
         _changes().buckets.add(bucket_name)
         super().delete_bucket_tagging(bucket_name)
+
+    def put_bucket_notification_configuration(self, bucket_name: str, notification_config: dict[str, Any]) -> None:
+        _changes().buckets.add(bucket_name)
+        super().put_bucket_notification_configuration(bucket_name, notification_config)
 
 
 class MirroredKey(FakeKey):
@@ -178,7 +187,21 @@ def describe_bucket(backend: S3Backend, bucket: FakeBucket) -> Record:
         "creation_date": bucket.creation_date.isoformat(),
         "versioning_status": bucket.versioning_status,
         "tags": backend.tagger.get_tag_dict_for_resource(bucket.arn),
+        "notifications": bucket.notification_configuration
+        and _describe_notifications(bucket.notification_configuration),
     }
+
+
+def _describe_notifications(configuration: NotificationConfiguration) -> Record:
+    """Return the arguments that make the configuration again."""
+    record: Record = {
+        kind: [
+            {name: each.arn, "Event": each.events, "Filter": each.filters, "Id": each.id}
+            for each in getattr(configuration, kind)
+        ]
+        for kind, name in (("topic", "Topic"), ("queue", "Queue"), ("cloud_function", "CloudFunction"))
+    }
+    return record | {"event_bridge": configuration.event_bridge}
 
 
 def restore_bucket(record: Record) -> tuple[S3Backend, FakeBucket]:
@@ -186,6 +209,9 @@ def restore_bucket(record: Record) -> tuple[S3Backend, FakeBucket]:
     bucket.creation_date = datetime.fromisoformat(record["creation_date"])
     bucket.versioning_status = record["versioning_status"]
     backend = models.s3_backends[bucket.account_id][bucket.partition]
+    if configuration := record.get("notifications"):  # records of older versions have none
+        # Not by the bucket's own method, which would send S3's test event at each start.
+        bucket.notification_configuration = NotificationConfiguration(**configuration)
     backend.buckets[bucket.name] = bucket
     _restore_tags(backend, bucket.arn, record["tags"])
     return backend, bucket

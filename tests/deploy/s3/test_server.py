@@ -242,14 +242,13 @@ def listen(server: Any, s3: Any) -> Callable[[int], list[tuple[str, str]]]:
     return receive
 
 
-def test_notifications_work_again_after_a_restart_and_a_restore_sends_none(server: Any, s3: Any) -> None:
+def test_the_queue_and_the_notifications_survive_kill_9_and_a_restore_sends_none(server: Any, s3: Any) -> None:
     receive = listen(server, s3)
     s3.put_object(Bucket=BUCKET, Key="one two", Body=b"1")
     assert receive(1) == [("ObjectCreated:Put", "one+two")]
 
     server.kill_and_restart()
 
-    receive = listen(server, s3)
     s3.put_object(Bucket=BUCKET, Key="b", Body=b"2")
     s3.delete_object(Bucket=BUCKET, Key="one two")
     assert receive(2) == [("ObjectCreated:Put", "b"), ("ObjectRemoved:Delete", "one+two")]
@@ -380,6 +379,28 @@ def test_a_damaged_record_is_named_and_not_skipped(tmp_path: Any) -> None:
     path.write_bytes(b"{")
     with pytest.raises(SystemExit, match=path.name):
         list(mirror.keys("b"))
+
+
+def test_a_queue_keeps_its_settings_and_its_dead_letter_queue_across_a_restart_until_it_is_deleted(server: Any) -> None:
+    sqs = client(server, "sqs")
+    dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    redrive = {"deadLetterTargetArn": arn, "maxReceiveCount": 3}
+    alive = sqs.create_queue(QueueName="alive", Attributes={"VisibilityTimeout": "7"})["QueueUrl"]
+    sqs.set_queue_attributes(
+        QueueUrl=alive, Attributes={"RedrivePolicy": json.dumps(redrive), "ReceiveMessageWaitTimeSeconds": "9"}
+    )
+
+    server.kill_and_restart()
+
+    names = ["VisibilityTimeout", "ReceiveMessageWaitTimeSeconds", "RedrivePolicy"]
+    found = sqs.get_queue_attributes(QueueUrl=alive, AttributeNames=names)["Attributes"]
+    assert (found["VisibilityTimeout"], found["ReceiveMessageWaitTimeSeconds"]) == ("7", "9")
+    assert json.loads(found["RedrivePolicy"]) == redrive
+    for url in (alive, dead):
+        sqs.delete_queue(QueueUrl=url)
+    server.kill_and_restart()
+    assert not any(url.endswith(("/alive", "/dead")) for url in sqs.list_queues().get("QueueUrls", []))
 
 
 @pytest.mark.parametrize("service", ["s3", "sqs", "secretsmanager"])
