@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from rag.errors import Rejected
 from rag.ids import Ids
-from rag.ingest.tasks import dead
+from rag.ingest.tasks import afresh, dead, deleted
 from rag.models import DocumentRecord, DocumentStatus, IndexingTask, ObjectState, SourceObject
 from rag.ports import ObjectStore
 from rag.sources import PRINCIPALS_LABEL, SUBJECTS_LABEL, TITLE_LABEL, Source, Sources, split_label
@@ -46,7 +46,7 @@ class Reader:
         except Rejected as error:
             return Reading(dead(await self._refused(seen), error.reason))
         if found is None:
-            return Reading(replace(seen, status=DocumentStatus.DELETED, version="", change_token="", content_hash=""))
+            return Reading(deleted(seen))
         labelled = self._labelled(seen, found, source)
         return Reading(labelled, found if labelled.status is DocumentStatus.LIVE else None)
 
@@ -66,8 +66,7 @@ class Reader:
         """What the object says of itself. A label that is no plain text makes the document dead, not the batch."""
         state = found.state
         seen = replace(
-            task,
-            status=DocumentStatus.LIVE,
+            afresh(task),
             version=state.version,
             change_token=state.change_token,
             content_hash=self.ids.content_hash(task.tenant, found.content),

@@ -59,6 +59,11 @@ def suppressed(task: IndexingTask) -> IndexingTask:
     return replace(task, status=DocumentStatus.SUPPRESSED, reason="suppressed", parsed="", chunked="", embedded="")
 
 
+def deleted(task: IndexingTask) -> IndexingTask:
+    """Return the task of a document whose absence from its source is confirmed."""
+    return replace(task, status=DocumentStatus.DELETED, version="", change_token="", content_hash="")
+
+
 def overtaken(task: IndexingTask) -> IndexingTask:
     """Return the task without artifacts, because its version is no longer the source's. ``index`` derives it again."""
     return replace(task, parsed="", chunked="", embedded="")

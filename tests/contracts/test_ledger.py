@@ -6,12 +6,16 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
 
-from rag.adapters.ledger import open_ledger
+from rag.adapters.ledger import open_ledger, schema
 from rag.adapters.memory.ledger import MemoryLedger
 from rag.models import AccessFilter, Batch, Cause, DocumentRecord, DocumentStatus, IndexingTask, OffsetRange
 from rag.ports import Delta
@@ -278,3 +282,32 @@ async def test_cursors_and_row_hashes_remember_what_was_read(ledger: Any, index:
     await ledger.set_row_hashes(index, "T", {"2": "c"}, gone=["1"])
     assert await ledger.row_hashes(index, "T") == {"2": "c"}
     assert await ledger.row_hashes(index, "T", ["1"]) == {}
+
+
+async def test_a_batch_that_was_saved_before_an_upgrade_is_read_after_it(database_url: str) -> None:
+    """Migration 0002 renames fields of stored batches: a run that goes on after an upgrade must find its tasks."""
+    task = IndexingTask("d", "acme", "s3", "s3://docs/a.md", 0, CAUSE, change_token="t1")
+    batch = Batch("i", 3, (task, replace(task, document_id="e")), OffsetRange("t", "e", 3, 0, 5))
+    async with open_ledger(database_url) as ledger:
+        await ledger.save("run", "chunks", batch)
+        await ledger.save("run", "embeddings", replace(batch, tasks=()))
+        _migrate(database_url, "0001")
+        async with ledger.connection() as db:
+            rows = await db.execute("select body from batches where run_id = 'run' and step = 'chunks'")
+            (old,) = await rows.fetchone() or ()
+        assert [each["stamp"] for each in old["works"]] == ["t1", "t1"]
+        assert "tasks" not in old
+        _migrate(database_url, "0002")
+        assert await ledger.load("run", "chunks", 3) == batch
+        assert await ledger.load("run", "embeddings", 3) == replace(batch, tasks=())
+
+
+def _migrate(database_url: str, revision: str) -> None:
+    engine = sqlalchemy.create_engine(database_url.replace("postgresql://", "postgresql+psycopg://", 1))
+    config = Config()
+    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        (command.downgrade if revision == "0001" else command.upgrade)(config, revision)
+        connection.commit()
+    engine.dispose()
