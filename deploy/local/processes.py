@@ -22,7 +22,6 @@ class Process:
     ports: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
-    user: str | None = None
     stop_signal: str = "TERM"
     prepare: Callable[[], None] | None = None
     infrastructure: bool = True
@@ -45,7 +44,7 @@ def infrastructure(stack: Stack) -> tuple[Process, ...]:
         ),
         Process(
             "postgres", postgres.command(stack), probes.postgres(stack),
-            ports=("postgres",), user=postgres.system_user(), stop_signal="INT", prepare=lambda: postgres.prepare(stack),
+            ports=("postgres",), stop_signal="INT", prepare=lambda: postgres.prepare(stack),
         ),
         Process(
             "redis", redis.command(stack), probes.redis(stack),

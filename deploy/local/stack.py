@@ -82,6 +82,7 @@ def open_stack(folder: Path, *, free_ports: bool = False, environ: Mapping[str, 
     folder = folder.expanduser().resolve()
     _refuse_unquotable(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)  # of an older stack, whose files may be open to all
     stack = Stack(folder, _cache(environ), _decide_ports(folder, free_ports, environ), _secrets(folder / "env"))
     write_whole(folder / "ports", render({name: str(port) for name, port in stack.ports.items()}).encode())
     write_whole(stack.env_file, render(environment(stack)).encode())

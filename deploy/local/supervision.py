@@ -29,6 +29,7 @@ from rag.no_telemetry import SWITCHES
 
 SOCKET_PATH_BYTES = 90  # of 107 (Linux) or 103 (macOS); supervisord adds its pid while it binds
 START_SECONDS = 15.0
+PRIVATE = 0o077  # the umask of every process: what a stack keeps is its owner's alone
 
 ALIVE = ("STARTING", "RUNNING")
 
@@ -74,7 +75,8 @@ class Supervisor:
         self.stack.logs.mkdir(exist_ok=True)
         with (self.stack.logs / "supervisor.out").open("ab") as out:
             child = subprocess.Popen(  # noqa: S603
-                command, cwd=ROOT, env=inherited(self.stack), start_new_session=True, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                command, cwd=ROOT, env=inherited(self.stack), start_new_session=True, umask=PRIVATE,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
         while not self.alive():
@@ -186,8 +188,6 @@ def _program(stack: Stack, process: Process) -> dict[str, object]:
         "stdout_logfile_maxbytes": "20MB",
         "stdout_logfile_backups": 1,
     }
-    if process.user:
-        program["user"] = process.user
     return program
 
 

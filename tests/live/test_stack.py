@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import psutil
 import psycopg
 import pytest
+from botocore.exceptions import BotoCoreError
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from redis import Redis
@@ -32,7 +34,7 @@ def infrastructure(own_stack: LocalStack) -> LocalStack:
     return own_stack
 
 
-def bucket(stack: LocalStack) -> object:
+def bucket(stack: LocalStack) -> Any:
     env = stack.env
     return boto3.resource(
         "s3",
@@ -102,6 +104,39 @@ def test_everything_listens_on_the_loopback_address_only(infrastructure: LocalSt
     }
     assert listening <= {"127.0.0.1", "::ffff:127.0.0.1"}
     assert listening
+
+
+def test_files_and_folders_of_the_stack_are_open_to_their_owner_alone(infrastructure: LocalStack) -> None:
+    modes = {path: path.lstat().st_mode for path in (infrastructure.folder, *infrastructure.folder.rglob("*"))}
+    assert {path.relative_to(infrastructure.folder).parts[0] for path in modes if path != infrastructure.folder} >= {
+        "kafka", "postgres", "redis", "s3", "registry", "warehouse", "qdrant", "issuer", "logs", "artifacts", "env",
+    }  # fmt: skip
+    assert {str(path): oct(mode) for path, mode in modes.items() if mode & 0o077 and not stat.S_ISLNK(mode)} == {}
+
+
+def test_notifications_arrive_again_when_the_s3_server_alone_was_killed(infrastructure: LocalStack) -> None:
+    [server] = [
+        process for process in supervisor_of(infrastructure).children() if "deploy.local.s3" in process.cmdline()
+    ]
+    kill([server])
+    env = infrastructure.env
+    client = bucket(infrastructure).meta.client
+    assert eventually(lambda: s3_answers(client))
+    client.put_object(Bucket=env["S3_BUCKET"], Key="after.md", Body=b"# After")
+    sqs = boto3.client(
+        "sqs", endpoint_url=env["S3_ENDPOINT_URL"], region_name=env["AWS_REGION"],
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"], aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+    )  # fmt: skip
+    received = sqs.receive_message(QueueUrl=env["S3_QUEUE_URL"], WaitTimeSeconds=10)["Messages"]
+    assert '"after.md"' in received[0]["Body"]
+
+
+def s3_answers(client: Any) -> bool:
+    try:
+        client.list_buckets()
+    except BotoCoreError:
+        return False
+    return True
 
 
 def test_a_second_up_changes_nothing(infrastructure: LocalStack) -> None:
