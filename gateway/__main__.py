@@ -10,6 +10,7 @@ import httpx
 import uvicorn
 
 from gateway.app import create_app
+from gateway.connections import patient
 from gateway.identity import Verifier
 from gateway.issuer import IssuerKeys
 from gateway.limits import RateLimit
@@ -41,6 +42,8 @@ async def serve(settings: configuration.Settings) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            http=patient(settings.gateway_patience_seconds),
+            ws="none",
             timeout_graceful_shutdown=GRACE,
         )
         await uvicorn.Server(config).serve()

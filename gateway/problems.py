@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from gateway.identity import InvalidToken, MissingScope, NoToken
@@ -58,6 +59,8 @@ def body(status: int, detail: str = "", **members: Any) -> dict[str, Any]:
 
 def of(error: Exception) -> JSONResponse:
     """Return the response to any error. An unexpected error is logged here, once, with its stack."""
+    if isinstance(error, ClientDisconnect):
+        return problem(400, "the client closed the connection before its request was complete")
     if not isinstance(error, TidemarkError):
         logger(__name__).error("unexpected", error=type(error).__name__, exc_info=error)
         return problem(500, "an unexpected error: report the trace id to the operator")
