@@ -1,7 +1,9 @@
-"""The domain: what a document becomes, and how a question is answered from it."""
+"""The domain: the ingest of documents into an index, and the answers to questions from that index."""
 
 import os
 
 from rag.no_telemetry import SWITCHES
 
-os.environ.update(SWITCHES)  # at import, because onnxruntime and unstructured report at theirs
+os.environ.update(
+    SWITCHES
+)  # at import, because onnxruntime and unstructured send telemetry as soon as they are imported

@@ -1,6 +1,6 @@
-"""Four errors, each telling the door what to do. Anything else is a bug.
+"""The errors that have a meaning. The class determines the response of an entry point; any other exception is a bug.
 
-A message names the thing, the value and the remedy; it never carries content of a document or a secret.
+A message names the thing, the value and the remedy. It never contains a document's content or a secret.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from typing import ClassVar
 
 
 class TidemarkError(Exception):
-    """Base of the errors with a meaning; ``status`` is the HTTP status a gateway answers with."""
+    """Base class of the errors with a meaning. ``status`` is the HTTP status of the gateway's response."""
 
     status: ClassVar[int] = 500
 
 
 class Rejected(TidemarkError):
-    """Bad input. The caller gets a 4xx, a document goes to the dead letters with ``reason``.
+    """Bad input. A caller gets a 4xx status; a document goes to the dead letters with ``reason``.
 
-    ``reason`` is a stable code in snake_case (``encrypted``, ``too_large``, ``no_text``...), safe to log and to publish.
+    ``reason`` is a stable code in snake_case (``encrypted``, ``too_large``, ``no_text``...). It is safe to log and to publish.
     """
 
     status = 422
@@ -30,7 +30,7 @@ class Rejected(TidemarkError):
 
 
 class Denied(TidemarkError):
-    """The caller is not who they must be (401) or may not do this (403)."""
+    """The caller is not authenticated (401) or not authorized (403)."""
 
     status = 403
 
@@ -40,13 +40,13 @@ class Denied(TidemarkError):
 
 
 class Conflict(TidemarkError):
-    """The thing changed, or was erased, since it was read: read again and plan again."""
+    """A change or an erasure of the item since it was read. Read the item and plan again."""
 
     status = 409
 
 
 class Unavailable(TidemarkError):
-    """A dependency does not answer, or refuses us. Never the document's fault: back off and retry."""
+    """A dependency that does not answer or that refuses access. The document is never at fault: back off and retry."""
 
     status = 503
 
@@ -56,4 +56,4 @@ class Unavailable(TidemarkError):
 
 
 class LostEvents(Unavailable):
-    """The log no longer holds the offset that is due: alarm and reconcile against the sources."""
+    """Offsets that are due but no longer in the log. Raise an alarm and reconcile against the sources."""

@@ -1,7 +1,7 @@
-"""All identity in one place: nothing else hashes or makes UUIDs.
+"""All ids and hashes. No other module hashes or creates UUIDs.
 
-Ids are keyed: HMAC-SHA256 with a secret per tenant (derived from one master secret), so that an id that survives in a log
-or a topic confirms nobody's guess of a file name, an e-mail address or a sentence.
+Ids are keyed: HMAC-SHA256 with one secret per tenant, derived from one master secret. Therefore an id in a log or a topic
+cannot confirm a guess of a file name, an e-mail address or a sentence.
 """
 
 from __future__ import annotations
@@ -22,45 +22,45 @@ _MAX_URI = 4096  # S3 keys are at most 1024 bytes; percent-encoding makes them t
 
 
 def canonical_uri(uri: str) -> str:
-    """One spelling for one object: lower-case scheme, percent-encoding only where needed.
+    """Return the only spelling of an object's URI: a lower-case scheme, and percent-encoding only where needed.
 
-    What tells objects apart at their source is kept: slashes (``a//b`` is not ``a/b``) and Unicode forms (NFC is not NFD).
-    Raises Rejected for what is no absolute URI, is too long, or climbs (``..`` segments).
+    Differences that distinguish objects at their source are kept: slashes (``a//b`` is not ``a/b``) and Unicode forms (NFC
+    is not NFD). Raises Rejected for a URI that is not absolute, is too long, or has ``.`` or ``..`` segments.
     """
-    found = _SCHEME.match(uri[:6].lower() + uri[6:])
-    if not found or not found[2] or not found[3]:
+    match = _SCHEME.match(uri[:6].lower() + uri[6:])
+    if not match or not match[2] or not match[3]:
         raise Rejected(f"uri {uri[:80]!r} is not of the form scheme://container/path", reason="bad_uri")
-    scheme, container, path = found[1], found[2], unquote(found[3])
+    scheme, container, path = match[1], match[2], unquote(match[3])
     if any(segment in {".", ".."} for segment in path.split("/")) or "\x00" in path:
         raise Rejected(f"uri {uri[:80]!r} has a '.', '..' or NUL segment: name the object itself", reason="bad_uri")
     canonical = f"{scheme}://{container}/{quote(path, safe='/~!$&()*+,;=:@')}"
     if len(canonical) > _MAX_URI:
-        raise Rejected(f"uri of {len(canonical)} characters, at most {_MAX_URI}", reason="bad_uri")
+        raise Rejected(f"the uri has {len(canonical)} characters, at most {_MAX_URI} are allowed", reason="bad_uri")
     return canonical
 
 
 def object_uri(container_uri: str, key: str) -> str:
-    """The canonical URI of the raw (not encoded) ``key`` in ``scheme://container[/prefix]``."""
+    """Return the canonical URI of the raw (not encoded) ``key`` in ``scheme://container[/prefix]``."""
     return canonical_uri(f"{container_uri.rstrip('/')}/{quote(key, safe='/')}")
 
 
 def object_key(uri: str) -> tuple[str, str]:
-    """``(scheme://container, raw key)`` of a canonical URI."""
-    found = _SCHEME.match(uri)
-    if not found:
+    """Split a canonical URI into ``(scheme://container, raw key)``."""
+    match = _SCHEME.match(uri)
+    if not match:
         raise Rejected(f"uri {uri[:80]!r} is not of the form scheme://container/path", reason="bad_uri")
-    return f"{found[1]}://{found[2]}", unquote(found[3])
+    return f"{match[1]}://{match[2]}", unquote(match[3])
 
 
 @dataclass(frozen=True)
 class Ids:
-    """Keyed ids of one deployment. ``secret`` is at least 16 bytes; losing it orphans every id."""
+    """Keyed ids of one deployment. ``secret`` has at least 16 bytes. If it is lost, no id can be computed again."""
 
     secret: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
         if len(self.secret) < 16:
-            raise ValueError(f"identity secret of {len(self.secret)} bytes, at least 16 are needed")
+            raise ValueError(f"the identity secret has {len(self.secret)} bytes, at least 16 are needed")
 
     def _mac(self, tenant: str, kind: str, *parts: str) -> bytes:
         key = hmac.digest(self.secret, b"tenant\x00" + tenant.encode(), "sha256")
@@ -71,7 +71,7 @@ class Ids:
         return str(uuid.UUID(bytes=self._mac(tenant, "document", source, canonical_uri(uri))[:16]))
 
     def chunk_ids(self, tenant: str, document_id: str, inputs: Sequence[str]) -> list[str]:
-        """Ids of a document's chunks from what the encoders see; the n-th repetition of an input has an id of its own."""
+        """Return the ids of a document's chunks from the inputs of the encoders. Each repetition of an input gets another id."""
         seen: dict[str, int] = {}
         ids = []
         for text in inputs:
@@ -81,36 +81,36 @@ class Ids:
         return ids
 
     def embedding_key(self, tenant: str, text: str) -> bytes:
-        """Key of a text in the embedding cache (32 bytes)."""
+        """Return the key of a text in the embedding cache (32 bytes)."""
         return self._mac(tenant, "embedding", text)
 
     def content_hash(self, tenant: str, content: bytes) -> str:
-        """Keyed hash of an object's bytes, hex: equal content of one tenant, equal hash."""
+        """Return a keyed hash of an object's bytes (hex). Equal contents have equal hashes within one tenant only."""
         key = hmac.digest(self.secret, b"content\x00" + tenant.encode(), "sha256")
         return hmac.new(key, content, hashlib.sha256).hexdigest()[:32]
 
     def subject_id(self, tenant: str, identifier: str) -> str:
-        """Pseudonym of a person's exact identifier (an e-mail address, a customer number)."""
+        """Return the pseudonym of a person's exact identifier (an e-mail address, a customer number)."""
         folded = unicodedata.normalize("NFKC", identifier).strip().casefold()
         return self._mac(tenant, "subject", folded).hex()[:32]
 
     def caller_id(self, tenant: str, subject: str) -> str:
-        """Pseudonym of who calls: in the paths of their uploads and the keys of their rate limit."""
+        """Return the pseudonym of a caller, for the paths of the caller's uploads and the keys of the rate limit."""
         return self._mac(tenant, "caller", subject).hex()[:24]
 
     def query_id(self, tenant: str, *parts: str) -> str:
-        """Key of a cached answer: says nothing about the question to who reads the cache's keys."""
+        """Return the key of a cached answer. The key reveals nothing about the question to a reader of the cache."""
         return self._mac(tenant, "query", *parts).hex()
 
 
 def fingerprint(parts: Mapping[str, object]) -> str:
-    """Sixteen hex digits that change when any of ``parts`` (step versions, model hash, settings) does."""
+    """Return sixteen hex digits that change whenever one of ``parts`` (step versions, model hash, settings) changes."""
     lines = (f"{name}={parts[name]!r}" for name in sorted(parts))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def payload_hash(payload: Mapping[str, object]) -> str:
-    """Hash of a point's payload, independent of the order of its keys."""
+    """Hash a point's payload, independent of the order of its keys."""
     return hashlib.blake2b(_canonical(payload).encode(), digest_size=12).hexdigest()
 
 
@@ -123,11 +123,11 @@ def _canonical(value: object) -> str:
 
 
 def object_name(key: str) -> str:
-    """``key`` as one segment of an object's key: escaped, or hashed when that is over 400 characters."""
+    """Return ``key`` as one segment of an object's key: escaped, or hashed if the escaped key is over 400 characters."""
     escaped = quote(key, safe="")
     return escaped if len(escaped) <= 400 else hashlib.sha256(key.encode()).hexdigest()
 
 
 def row_hash(body: str) -> str:
-    """As a warehouse computes it (``Warehouse.hashes``); finds changes, protects nothing."""
+    """Hash a row as a warehouse does (``Warehouse.hashes``). The hash detects changes; it does not protect data."""
     return hashlib.md5(body.encode(), usedforsecurity=False).hexdigest()

@@ -1,4 +1,4 @@
-"""The values of the domain, in the order in which a document meets them. All are immutable."""
+"""The values of the domain, in the order of a document's processing. All are immutable."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Vector = npt.NDArray[np.float32]
 Payload = dict[str, Any]
 
 
-# -- who may see it -----------------------------------------------------------------------------------------------------
+# -- access -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may see a document: principals (``group:staff``, ``user:alice``) within one tenant. Sorted, without repeats."""
+    """The principals (``group:staff``, ``user:alice``) of one tenant that may read a document. Sorted and distinct."""
 
     tenant: str
     principals: tuple[str, ...]
@@ -28,10 +28,10 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class AccessFilter:
-    """What a caller may see: documents of ``tenant`` that name any of ``principals``.
+    """The documents that a caller may see: those of ``tenant`` that name at least one of ``principals``.
 
-    Only ``governance.access`` makes one (a house rule checks it). ``narrow`` holds the caller's own filters
-    (``source``, ``document_id``, ``language``, ``media_type``): field → accepted values; they can only narrow.
+    Only ``governance.access`` may create a filter (a house rule checks this). ``narrow`` maps the fields of the caller's own
+    filters (``source``, ``document_id``, ``language``, ``media_type``) to accepted values. They can only narrow the access.
     """
 
     tenant: str
@@ -43,18 +43,18 @@ class AccessFilter:
             raise ValueError("an access filter needs a tenant and at least one principal")
 
 
-# -- what a source holds ------------------------------------------------------------------------------------------------
+# -- objects of a source ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectState:
-    """An object as its store describes it now. ``labels`` are its user metadata, keys in lower case."""
+    """The current state of an object according to its store. ``labels`` is the user metadata, with keys in lower case."""
 
     uri: str
     version: str
     size: int
     modified: datetime
-    change_token: str = ""  # changes with the content, and is the same in a listing as in a read
+    change_token: str = ""  # changes with the content; a listing and a read return the same token
     media_type: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -67,7 +67,7 @@ class SourceObject:
     content: bytes
 
 
-# -- what parsing makes of it -------------------------------------------------------------------------------------------
+# -- parsed documents and chunks ----------------------------------------------------------------------------------------
 
 
 class BlockKind(enum.StrEnum):
@@ -81,34 +81,34 @@ class BlockKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A piece of a parsed document: ``text[start:end]`` of the document's text. Blocks are in order and do not overlap."""
+    """A part of a parsed document: ``text[start:end]`` of the document's text. Blocks are in order and do not overlap."""
 
     kind: BlockKind
     start: int
     end: int
-    section: tuple[str, ...] = ()  # the headings above it, outermost first
+    section: tuple[str, ...] = ()  # the headings above the block, outermost first
     page: int | None = None  # one-based
     header: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedDocument:
-    """A document as text. Every offset counts characters (code points) of ``text``."""
+    """The text and structure of a document. Every offset counts characters (code points) of ``text``."""
 
     text: str
     blocks: tuple[Block, ...]
     title: str
-    language: str | None  # ISO 639-1, None when too short to tell
+    language: str | None  # ISO 639-1, None when the text is too short for detection
     media_type: str
     pages: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What is found and cited: ``text == parsed.text[start:end]``, verbatim.
+    """The unit of retrieval and citation. ``text`` is ``parsed.text[start:end]``, verbatim.
 
-    ``input`` is exactly what the dense and the sparse encoder see (heading path, table header, text); the chunk's id and its
-    embedding depend on it and on nothing else.
+    ``input`` (heading path, table header, text) is the exact input of the dense and the sparse encoder. Within a document, the
+    chunk's id and its embedding depend on ``input`` alone.
     """
 
     chunk_id: str
@@ -134,12 +134,12 @@ class Embedding:
     sparse: SparseVector
 
 
-# -- what the index holds -----------------------------------------------------------------------------------------------
+# -- the index and the ledger -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class IndexSpec:
-    """An index belongs to one pipeline fingerprint."""
+    """The index of one pipeline fingerprint."""
 
     index_id: str  # the fingerprint, 16 hex digits
     dimensions: int
@@ -172,13 +172,13 @@ class HybridQuery:
 class DocumentStatus(enum.StrEnum):
     LIVE = "live"
     DELETED = "deleted"  # absent from its source
-    DEAD = "dead"  # could not be indexed; ``reason`` says why
+    DEAD = "dead"  # could not be indexed, with the cause in ``reason``
     SUPPRESSED = "suppressed"  # refused by admission
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The event that made a worker look at a document. A backfill has no event: its ``offset`` is -1."""
+    """The event that caused a worker to process a document. A backfill has no event: its ``offset`` is -1."""
 
     topic: str
     epoch: str
@@ -199,7 +199,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class DocumentRecord:
-    """What the ledger holds of one document in one index. ``revision`` 0: never seen."""
+    """The ledger's record of one document in one index. Revision 0 means that the ledger does not know the document."""
 
     document_id: str
     revision: int = 0
@@ -224,7 +224,7 @@ class DocumentRecord:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a visible chunk comes from, joined by the ledger to every hit."""
+    """The origin of a visible chunk. The ledger adds it to every hit."""
 
     document_id: str
     revision: int
@@ -234,12 +234,12 @@ class Provenance:
     cause: Cause
 
 
-# -- what flows between steps -------------------------------------------------------------------------------------------
+# -- values between the steps of ingest ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class OffsetRange:
-    """Offsets ``start <= offset < end`` of one partition of ``topic`` in one epoch."""
+    """The offsets ``start <= offset < end`` of one partition of ``topic`` in one epoch."""
 
     topic: str
     epoch: str
@@ -255,9 +255,9 @@ class OffsetRange:
 
 @dataclass(frozen=True, slots=True)
 class IndexingTask:
-    """One document on its way into an index. It holds references only, so that it can be stored and passed between processes.
+    """One document during ingest. It contains references only, so that it can be stored and passed between processes.
 
-    ``status`` is the status that the document is about to have. The artifact keys fill up step by step.
+    ``status`` is the status that the document will have. Each step sets the key of its artifact.
     """
 
     document_id: str
@@ -271,19 +271,19 @@ class IndexingTask:
     change_token: str = ""
     content_hash: str = ""
     media_type: str = ""
-    title: str = ""  # a label; the parsed title stands when empty
+    title: str = ""  # from the object's label; if empty, the parsed title is used
     principals: tuple[str, ...] = ()
     subjects: tuple[str, ...] = ()
     reason: str = ""
-    parsed: str = ""  # artifact keys, filled in step by step
+    parsed: str = ""  # artifact keys, each set by its step
     chunked: str = ""
     embedded: str = ""
-    fresh: int = 0  # chunks that cost an embedding
+    fresh: int = 0  # chunks whose embedding was computed, not read from the cache
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The tasks of one partition, as one asset hands them to the next."""
+    """The tasks of one partition, which each asset passes to the next."""
 
     index_id: str
     partition: int
@@ -292,21 +292,21 @@ class Batch:
 
     @property
     def is_backfill(self) -> bool:
-        """A backfill has no offset range. It derives every document of the partition again, whatever is recorded."""
+        """Whether this is a backfill, which has no offset range and derives every document of the partition again."""
         return self.range is None
 
     @property
     def traceparent(self) -> str:
-        """The trace of the first event that has one. The steps over the batch continue that trace."""
+        """Trace context of the first event that has one. The steps over the batch continue its trace."""
         return next((task.cause.traceparent for task in self.tasks if task.cause.traceparent), "")
 
 
-# -- what an answer is made of ------------------------------------------------------------------------------------------
+# -- answers ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that the caller may see, current at the time of the ledger read."""
+    """A chunk that the caller may see and that was current when the ledger was read."""
 
     chunk: Chunk
     score: float
@@ -318,7 +318,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """``quote`` is verbatim ``parsed.text[start:end]``; ``marker`` is the number in the answer's text (``[1]``)."""
+    """A citation of a document. ``quote`` is ``parsed.text[start:end]``, verbatim; ``marker`` is its number in the text (``[1]``)."""
 
     marker: int
     document_id: str

@@ -1,6 +1,6 @@
-"""What the domain needs from the world. Each port has an in-memory adapter; ``tests/contracts`` holds all of them to one behaviour.
+"""The ports: the domain's needs as protocols. Each port has an in-memory adapter; ``tests/contracts`` runs one suite on all adapters.
 
-Every method may raise Unavailable when the dependency does not answer; anything else that is raised is in the docstring.
+Every method may raise Unavailable when the dependency does not answer. The docstrings state all other errors.
 """
 
 from __future__ import annotations
@@ -34,43 +34,46 @@ from rag.models import (
 
 
 class ObjectStore(Protocol):
-    """Objects by URI (``s3://bucket/key``, ``file:///folder/path``); only containers it was made for can be reached (Rejected)."""
+    """Objects by URI (``s3://bucket/key``, ``file:///folder/path``). A URI outside of the configured containers is Rejected."""
 
     async def head(self, uri: str) -> ObjectState | None:
-        """None means confirmed absence; a refused or failed look is Unavailable."""
+        """Return the object's state. None means confirmed absence; a refused or failed request is Unavailable."""
 
     async def get(self, uri: str, *, limit: int | None = None) -> SourceObject | None:
-        """State and content of one version. Raises Rejected("too_large") before reading more than ``limit`` bytes."""
+        """Return state and content of one version. Raises Rejected("too_large") before reading more than ``limit`` bytes."""
 
     async def put(
         self, uri: str, content: bytes, *, media_type: str = "", labels: Mapping[str, str] | None = None
     ) -> ObjectState:
-        """Idempotent. Not visible in part."""
+        """Store the object as a whole: a part of it is never visible. Idempotent."""
 
     async def delete(self, uris: Sequence[str]) -> None:
-        """Idempotent: absent objects are no error."""
+        """Delete the objects. Idempotent: an absent object is not an error."""
 
     def list(self, prefix_uri: str) -> AsyncIterator[ObjectState]:
-        """In no promised order; labels are not filled in."""
+        """List the objects under the prefix, in any order and without their labels."""
 
 
 class Parser(Protocol):
-    """Bytes to text with structure, in bounded time and memory, whatever the bytes are."""
+    """Converter from bytes to structured text. Its time and memory are bounded for any input."""
 
     async def parse(self, content: bytes, *, name: str, media_type: str | None = None) -> ParsedDocument:
-        """Raises Rejected with a reason: unsupported, encrypted, corrupt, empty, no_text, too_large, too_many_pages, timeout,
-        out_of_memory, crashed. ``name`` (a file name) helps to tell the format."""
+        """Parse the content. The file ``name`` helps to detect the format.
+
+        Raises Rejected with one of the reasons unsupported, encrypted, corrupt, empty, no_text, too_large, too_many_pages,
+        timeout, out_of_memory, crashed.
+        """
 
 
 class Tokenizer(Protocol):
     """The embedder's own tokenizer."""
 
     def spans(self, text: str) -> Sequence[tuple[int, int]]:
-        """Character span of each token of ``text``, without special tokens, not truncated."""
+        """Return the character span of each token of ``text``, without special tokens and without truncation."""
 
 
 class Embedder(Protocol):
-    """Texts to unit vectors. The same text gives the same vector (cosine >= 0.9999) whatever its batch mates."""
+    """Encoder of texts as unit vectors. Other texts in the batch do not change a text's vector (cosine >= 0.9999)."""
 
     name: str
     dimensions: int
@@ -78,14 +81,14 @@ class Embedder(Protocol):
     fingerprint: str  # changes with model, precision, pooling, prefix
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Vector]:
-        """Documents. Texts over ``max_tokens`` are cut at the end."""
+        """Embed texts of documents. Texts over ``max_tokens`` are truncated."""
 
     async def embed_query(self, text: str) -> Vector:
-        """A question (some models want another prefix for it)."""
+        """Embed a question. Some models need another prefix for it."""
 
 
 class SparseEncoder(Protocol):
-    """Term weights for BM25. Pure and fast: called inline."""
+    """Encoder of texts as term weights for BM25. It is pure and fast, so it is called on the event loop."""
 
     fingerprint: str
 
@@ -98,34 +101,34 @@ class VectorIndex(Protocol):
     """Points in collections, one collection per index."""
 
     async def create(self, spec: IndexSpec) -> None:
-        """Idempotent. Makes the alias ``documents`` when there is none."""
+        """Create the collection, and the alias ``documents`` if it does not exist. Idempotent."""
 
     async def upsert(self, index_id: str, points: Sequence[Point]) -> None:
-        """Idempotent; searchable when it returns. One call for the batch."""
+        """Write the whole batch. The points are searchable when the call returns. Idempotent."""
 
     async def set_payloads(self, index_id: str, payloads: Mapping[str, Payload]) -> None:
-        """Replace payloads (chunk id → payload); vectors stay. Absent points stay absent."""
+        """Replace payloads (chunk id → payload) and keep the vectors. Absent points stay absent."""
 
     async def delete(self, index_id: str, chunk_ids: Sequence[str]) -> None:
-        """Idempotent; not found any more when it returns."""
+        """Delete points. They are no longer searchable when the call returns. Idempotent."""
 
     async def search(self, index_id: str, query: HybridQuery, access: AccessFilter, *, limit: int) -> list[ScoredPoint]:
-        """Dense and sparse candidates under the filter, fused by reciprocal rank; best first."""
+        """Return dense and sparse candidates that match the filter, fused by reciprocal rank, best first."""
 
     def scroll(
         self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None
     ) -> AsyncIterator[tuple[str, str]]:
-        """(chunk id, payload hash) of every point, of one Kafka partition and of some documents when named."""
+        """Yield (chunk id, payload hash) of every point. ``partition`` (of Kafka) and ``documents`` restrict the points."""
 
     async def retrieve(self, index_id: str, chunk_ids: Sequence[str]) -> list[Point]: ...
 
     async def count(self, index_id: str, *, partition: int | None = None) -> int:
-        """Exact."""
+        """Return the exact number of points."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record of the log. ``value`` None is a tombstone; ``error`` says why the bytes could not be decoded."""
+    """One record of the log. A tombstone has the ``value`` None; ``error`` is the reason why the bytes could not be decoded."""
 
     topic: str
     partition: int
@@ -138,7 +141,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """``bounds``: partition → (first offset still held, end offset). ``epoch`` names cluster, topic id and partition count."""
+    """The state of a topic. ``epoch`` identifies cluster, topic id and partition count.
+
+    ``bounds`` maps each partition to its first offset that is still in the log and its end offset.
+    """
 
     topic: str
     epoch: str
@@ -146,46 +152,47 @@ class TopicState:
 
 
 class EventLog(Protocol):
-    """Kafka, as far as the domain knows it. Values are the dataclasses of ``schemas.events``."""
+    """The domain's view of Kafka. Values are the dataclasses of ``schemas.events``."""
 
     async def publish(
         self, topic: str, events: Sequence[tuple[str, Any]], *, headers: Mapping[str, str] | None = None
     ) -> None:
-        """(key, value) pairs, all acknowledged when it returns. Delivered at least once, in order per key."""
+        """Publish (key, value) pairs. All are acknowledged when the call returns. Delivery is at least once, in order per key."""
 
     async def describe(self, topic: str) -> TopicState: ...
 
     async def read(self, topic: str, partition: int, start: int, end: int) -> list[Record]:
-        """Records with ``start <= offset < end``, fewer where the log has holes. Raises LostEvents when ``start`` is gone."""
+        """Read the records with ``start <= offset < end``; the log may have gaps. Raises LostEvents when ``start`` was purged."""
 
     async def mirror(self, group: str, topic: str, positions: Mapping[int, int]) -> bool:
-        """Commit as a non-member, for lag tools. False when the group has members: a hand-over, not a failure."""
+        """Commit the positions as a non-member, for lag tools. Return False when the group has members, which is not an error:
+        another lane has taken over."""
 
     async def members(self, group: str) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What turns the recorded state of one document into the desired one. Made by ``rag.ingest.indexing.plan``."""
+    """The changes from the recorded to the desired state of one document. ``rag.ingest.indexing.plan`` computes them."""
 
-    record: DocumentRecord  # the row to be, with ``revision`` = the base revision this was planned from
+    record: DocumentRecord  # the new row; its ``revision`` is the base revision of the plan
     upserts: Mapping[str, Payload] = field(default_factory=dict)
     payload_updates: Mapping[str, Payload] = field(default_factory=dict)  # payload changes only
     deletes: tuple[str, ...] = ()
     tokens: int = 0
 
     @property
-    def is_nothing(self) -> bool:
+    def is_empty(self) -> bool:
         return not (self.upserts or self.payload_updates or self.deletes)
 
 
 FreshVectors = Mapping[tuple[str, str, bytes], tuple[str, Vector]]
-"""(embedder fingerprint, tenant, embedding key) → (document id, vector): what the embedding cache is to remember."""
+"""(embedder fingerprint, tenant, embedding key) → (document id, vector): new entries of the embedding cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class SwapResult:
-    """Deltas whose documents are locked: the accepted ones, the ones that lost the compare-and-swap, and the suppressed ones."""
+    """The deltas of locked documents: accepted, lost in the compare-and-swap, or suppressed."""
 
     accepted: tuple[Delta, ...]
     lost: tuple[Delta, ...]
@@ -193,71 +200,77 @@ class SwapResult:
 
 
 class Ledger(Protocol):
-    """The judge of what is visible. Revisions grow by one with every applied delta."""
+    """The authority on which chunks are visible. Every applied delta increments the document's revision by one."""
 
     async def open_index(self, spec: IndexSpec) -> None:
         """Register the index. Idempotent."""
 
     async def recorded(self, index_id: str, document_ids: Sequence[str]) -> dict[str, DocumentRecord]:
-        """An entry for every id asked for; revision 0 where nothing is known."""
+        """Return a record for every requested id, with revision 0 for an unknown document."""
 
     async def record_intent(self, index_id: str, deltas: Sequence[Delta]) -> None:
-        """Record the chunks that are about to be written, so that the garbage of a crash is known. Commits."""
+        """Record the chunks that are about to be written, so that the garbage of a crash can be found. Commits."""
 
     def swap(
         self, index_id: str, deltas: Sequence[Delta], *, vectors: FreshVectors | None = None
     ) -> AbstractAsyncContextManager[SwapResult]:
-        """Lock the documents in id order and re-check revision, intent and suppression; on a clean exit record the accepted
-        deltas and cache the ``vectors`` of their documents, in one transaction. On an exception nothing is recorded."""
+        """Lock the documents in id order and check revision, intent and suppression again.
+
+        On a clean exit, record the accepted deltas and cache the ``vectors`` of their documents in one transaction. On an
+        exception, record nothing.
+        """
 
     def garbage(
         self, index_id: str, *, document_ids: Sequence[str] | None = None, older_than: float = 0.0, limit: int = 1000
     ) -> AbstractAsyncContextManager[Sequence[str]]:
-        """Lock the documents that have garbage and yield its chunk ids (written or about to be, and not current); forgotten on a
-        clean exit. ``older_than`` in seconds."""
+        """Lock the documents that have garbage and yield the garbage's chunk ids. Delete its entries on a clean exit.
+
+        Garbage is a chunk that was written, or whose write was intended, and that is not current. ``older_than`` is in seconds.
+        """
 
     async def index_revision(self, index_id: str, tenant: str) -> int:
-        """Grows with every transaction that changed anything of the tenant in the index."""
+        """Return a number that grows with every transaction that changes the tenant's part of the index."""
 
     async def visible(self, index_id: str, chunk_ids: Sequence[str], access: AccessFilter) -> dict[str, Provenance]:
-        """The chunks that are current, live, not suppressed, and allowed; the others are missing from the answer."""
+        """Return the provenance of the chunks that are current, live, not suppressed and allowed. Omit the other chunks."""
 
 
 class Positions(Protocol):
-    """Where each index stands in the log."""
+    """The positions of each index in the log."""
 
     async def positions(self, index_id: str, topic: str, epoch: str) -> dict[int, int]:
-        """partition → next offset; partitions never read are missing."""
+        """Return partition → next offset. Partitions that were never read are missing."""
 
     async def advance(self, index_id: str, done: OffsetRange) -> None:
-        """Everything before ``done.end`` is applied. Forward only: a late worker changes nothing."""
+        """Record that every offset before ``done.end`` is applied. A position never moves back, so a late worker has no effect."""
 
     async def epochs(self, index_id: str, topic: str) -> list[str]:
-        """Epochs with recorded positions, oldest first."""
+        """Return the epochs that have recorded positions, oldest first."""
 
 
 class Catalog(Protocol):
-    """Documents as people ask for them."""
+    """The documents, for people's queries and for backfills."""
 
     async def live(self, index_id: str, partition: int) -> list[DocumentRecord]:
-        """Every document of the partition that a backfill re-derives: live and dead ones."""
+        """Return every document of the partition that a backfill derives again: the live and the dead ones."""
 
     async def chunks(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
-        """chunk id → payload hash of all current chunks of the partition, of some documents when named."""
+        """Return chunk id → payload hash of all current chunks of the partition, or of the given ``documents`` only."""
 
     async def documents(
         self, index_id: str, access: AccessFilter, *, after: str = "", limit: int = 100, status: str | None = None
     ) -> list[dict[str, Any]]:
-        """Documents the caller may see (dead ones with their reason), in order of id, for paging."""
+        """Return a page of the documents that the caller may see, in order of id. Dead documents have their reason."""
 
     async def document(self, index_id: str, document_id: str, access: AccessFilter) -> dict[str, Any] | None:
-        """One of them, with its provenance and chunk ids (its lineage)."""
+        """Return a document that the caller may see, with its provenance and chunk ids (its lineage)."""
 
     async def inventory(self, index_id: str, source: str) -> dict[str, tuple[str, str]]:
-        """uri → (document id, change_token) of all documents of a source that are not deleted: what a reconciling listing compares with."""
+        """Return uri → (document id, change token) of a source's documents that are not deleted. Reconciliation compares a listing
+        with it."""
 
     async def counts(self, index_id: str, source: str, prefix: str = "") -> dict[str, int]:
-        """status → number of documents of a source whose uri starts with ``prefix``."""
+        """Return status → number of documents of a source whose uri starts with ``prefix``."""
 
 
 class EmbeddingCache(Protocol):
@@ -271,14 +284,14 @@ class Suppressions(Protocol):
     """What must never come back."""
 
     async def suppressed(self, tenant: str, ids: Sequence[str]) -> set[str]:
-        """Those of ``ids`` (document ids, subject ids) that are suppressed."""
+        """Return those of ``ids`` (document ids, subject ids) that are suppressed."""
 
     async def suppress(self, tenant: str, ids: Sequence[str], *, reason: str) -> None:
-        """Idempotent."""
+        """Suppress the ids. Idempotent."""
 
 
 class Batches(Protocol):
-    """References handed from asset to asset within a run. Kept for a day."""
+    """The batches of references that assets pass to each other within a run. Kept for a day."""
 
     async def save(self, run_id: str, step: str, batch: Batch) -> None: ...
 
@@ -286,15 +299,15 @@ class Batches(Protocol):
 
 
 class Cursors(Protocol):
-    """How far a polled source has been read."""
+    """The progress through each polled source."""
 
     async def cursor(self, name: str) -> dict[str, Any]:
-        """Empty when never set."""
+        """Return the cursor. It is empty if it was never set."""
 
     async def set_cursor(self, name: str, value: Mapping[str, Any]) -> None: ...
 
     async def row_hashes(self, source: str, table: str, keys: Sequence[str] | None = None) -> dict[str, str]:
-        """key → hash of the rows last announced; of ``keys`` only when given."""
+        """Return key → hash of the rows that were last announced, or of the given ``keys`` only."""
 
     async def set_row_hashes(
         self, source: str, table: str, hashes: Mapping[str, str], gone: Sequence[str] = ()
@@ -302,16 +315,16 @@ class Cursors(Protocol):
 
 
 class Measurements(Protocol):
-    """Counters that outlive the process that counted: a Dagster run adds, the gateway's ``/metrics`` shows."""
+    """Counters that outlive their process. A Dagster run adds to them; the gateway's ``/metrics`` reports them."""
 
     async def add(self, values: Mapping[tuple[str, tuple[tuple[str, str], ...]], float]) -> None:
-        """(metric name, sorted labels) → increment."""
+        """Add the increments, by (metric name, sorted labels)."""
 
     async def totals(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]: ...
 
 
 class Stores(Ledger, Positions, Catalog, EmbeddingCache, Suppressions, Batches, Cursors, Measurements, Protocol):
-    """The ports that one database serves, because they share its transactions."""
+    """The ports of one database, because they share its transactions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,18 +337,18 @@ class Row:
 
 
 class Warehouse(Protocol):
-    """Tables that are polled. ``table``, ``key`` and ``changed`` are identifiers from the settings, never from data."""
+    """Polled tables. ``table``, ``key`` and ``changed`` are identifiers from the settings, never from data."""
 
     async def changed(
         self, table: str, key: str, changed: str, *, since: datetime | None, after: Row | None, limit: int
     ) -> list[Row]:
-        """Rows in order of (changed, key), from ``since`` on, or strictly after the row ``after``."""
+        """Return rows in order of (changed, key): from ``since`` on, or strictly after the row ``after``."""
 
     async def hashes(self, table: str, key: str) -> dict[str, str]:
-        """key → hash of the row's body (MD5, hex), computed where the rows are."""
+        """Return key → hash of the row's body (MD5, hex). The warehouse computes the hashes."""
 
     async def rows(self, table: str, key: str, changed: str, keys: Sequence[str]) -> list[Row]:
-        """The rows of ``keys`` that exist."""
+        """Return those rows of ``keys`` that exist."""
 
 
 class AnswerCache(Protocol):
@@ -348,14 +361,14 @@ class Reranker(Protocol):
     name: str
 
     async def rerank(self, question: str, hits: Sequence[Hit], *, limit: int) -> list[Hit]:
-        """The best ``limit`` of ``hits``, best first, with the reranker's scores."""
+        """Return the best ``limit`` of ``hits``, best first, with the reranker's scores."""
 
 
 class Generator(Protocol):
     name: str
 
     async def generate(self, question: str, hits: Sequence[Hit]) -> Answer:
-        """An answer from the hits alone; abstains when they do not hold one. Every citation's quote is verbatim in its hit."""
+        """Answer from the hits alone, or abstain if they do not contain the answer. Every citation's quote is verbatim in its hit."""
 
 
 Embeddings = Mapping[str, Embedding]  # chunk id → embedding

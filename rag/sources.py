@@ -1,4 +1,4 @@
-"""Where documents come from, and who may see what carries no labels of its own."""
+"""The configured sources of documents, and the access rules for objects without labels."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rag.ids import object_key
 from rag.models import Access
 
 PRINCIPALS_LABEL = "principals"  # object metadata: comma-separated principals, instead of the source's
-SUBJECTS_LABEL = "subjects"  # object metadata: comma-separated identifiers of the people it is about
+SUBJECTS_LABEL = "subjects"  # object metadata: comma-separated identifiers of the people whom the object is about
 TITLE_LABEL = "title"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One configured source. ``rules`` maps a key prefix to principals; the longest prefix wins, then ``principals``.
+    """One configured source. ``rules`` maps a key prefix to principals: the longest prefix applies, else ``principals``.
 
-    The tenant is the source's alone: no label of an object can move it into another one.
+    The source alone determines the tenant. A label cannot move an object into another tenant.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Source:
         return uri.startswith(self.base_uri.rstrip("/") + "/")
 
     def access(self, uri: str, labels: Mapping[str, str]) -> Access:
-        """Labels of the object, else the rule with the longest matching prefix, else the source's principals."""
+        """Return the access from the object's labels, else from the longest matching rule, else from the source's principals."""
         labelled = split_label(labels.get(PRINCIPALS_LABEL, ""))
         if labelled:
             return Access(self.tenant, tuple(sorted(set(labelled))))
@@ -59,7 +59,10 @@ class Sources:
             ) from None
 
     def owner(self, name: str, tenant: str, uri: str) -> Source:
-        """The source ``name`` if it is of ``tenant`` and ``uri`` lies in it; an event cannot make a worker read elsewhere."""
+        """Return the source ``name``, if it belongs to ``tenant`` and contains ``uri``.
+
+        Raises Rejected otherwise, so that an event cannot make a worker read anything else.
+        """
         source = self.named(name)
         if source.tenant != tenant or not source.owns(uri):
             raise Rejected(
@@ -69,7 +72,7 @@ class Sources:
 
 
 def split_label(value: str) -> tuple[str, ...]:
-    """Comma-separated items; a comma within one is written ``%2C``."""
+    """Split comma-separated items. A comma within an item is written ``%2C``."""
     return tuple(unquote(item) for item in (part.strip() for part in value.split(",")) if item)
 
 

@@ -1,6 +1,6 @@
-"""Every metric and span is declared here, once; dashboards and alerts are tested against this page.
+"""The declarations of all metrics and spans. Tests check dashboards and alerts against this module.
 
-Labels never hold ids, names, questions or content: their number is bounded and they are nobody's personal data.
+Labels never contain ids, names, questions or content. Therefore their number is bounded, and they are not personal data.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 # -- metrics ------------------------------------------------------------------------------------------------------------
 
-# Events that a source announced, by how it noticed.
+# Events that a source published, by the origin of the change (notification, listing...).
 EVENTS_ANNOUNCED = Counter("tidemark_events_announced", "Events published by a source", ["source", "origin"])
-# Messages that a source could not use (left on the queue, or skipped with a reason).
+# Notifications or rows that a source could not use: left on the queue, or skipped with a reason.
 SOURCE_ERRORS = Counter("tidemark_source_errors", "Notifications or rows a source could not use", ["source", "reason"])
-# Documents applied to an index, by what became of them.
+# Documents applied to an index, by their new status.
 DOCUMENTS_INDEXED = Counter("tidemark_documents_indexed", "Documents applied to the index", ["status"])
 DOCUMENTS_DEAD = Counter("tidemark_documents_dead", "Documents that could not be indexed", ["reason"])
 CHUNKS_EMBEDDED = Counter("tidemark_chunks_embedded", "Chunks whose vector was computed", [])
@@ -47,7 +47,7 @@ HITS_DROPPED = Counter("tidemark_hits_dropped", "Hits the ledger refused: not cu
 ANSWERS = Counter(
     "tidemark_answers", "Answers by outcome", ["generator", "outcome"]
 )  # outcome: fresh | cached | abstained
-# Redis is a convenience: without it answers are made afresh and callers are not limited.
+# Redis is optional: without it, answers are not cached and callers are not limited.
 DEGRADED = Counter(
     "tidemark_degraded", "Requests served without a part that did not answer", ["part"]
 )  # cache | limits
@@ -80,8 +80,9 @@ def span(
 ) -> Iterator[trace.Span]:
     """Open a declared span.
 
-    ``parent`` and ``link`` are carriers with a ``traceparent``. The span continues the trace of ``parent`` (the headers of an
-    event of our own). It has a trace of its own and only names the trace of ``link``, whose author is not trusted.
+    ``parent`` and ``link`` are carriers with a ``traceparent``. With a ``parent`` (the headers of the platform's own event), the
+    span continues the parent's trace. With a ``link``, whose author is not trusted, the span starts a new trace and only refers
+    to the link's trace.
     """
     if name not in SPANS:
         raise ValueError(f"span {name!r} is not declared in rag/telemetry.py")
@@ -93,25 +94,25 @@ def span(
 
 
 def trace_headers() -> dict[str, str]:
-    """``traceparent`` of the current span, for the headers of an event or a message."""
+    """Return the ``traceparent`` of the current span, for the headers of an event or a message."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier
 
 
 def trace_id() -> str:
-    """Hex id of the current trace, empty when there is none."""
+    """Return the hex id of the current trace, or an empty text without a trace."""
     context = trace.get_current_span().get_span_context()
     return f"{context.trace_id:032x}" if context.is_valid else ""
 
 
-# -- set up, once per process -------------------------------------------------------------------------------------------
+# -- set-up, once per process -------------------------------------------------------------------------------------------
 
 
 def configure(service: str, *, otlp_endpoint: str | None = None, level: str = "INFO") -> None:
-    """JSON logs on stderr with trace ids; spans exported over OTLP/HTTP when an endpoint is named."""
+    """Write JSON logs with trace ids to stderr, and export spans over OTLP/HTTP if an endpoint is given."""
     if isinstance(trace.get_tracer_provider(), TracerProvider):
-        return  # a process has one provider for its life
+        return  # OpenTelemetry allows one provider per process
     provider = TracerProvider(resource=Resource.create({"service.name": f"tidemark-{service}"}))
     if otlp_endpoint:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -135,14 +136,14 @@ def configure(service: str, *, otlp_endpoint: str | None = None, level: str = "I
 
 
 def flush(timeout: float = 5.0) -> None:
-    """Export what is pending: at the end of a short-lived process."""
+    """Export the pending spans, at the end of a short-lived process."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider):
         provider.force_flush(int(timeout * 1000))
 
 
-def counted() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """Every sample of this process's declared counters and histograms: (name, sorted labels) → value."""
+def samples() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Return the samples of this process's declared counters and histograms: (name, sorted labels) → value."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in REGISTRY.collect()

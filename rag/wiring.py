@@ -1,4 +1,4 @@
-"""The composition root: the only place that knows adapters. No client is made at import."""
+"""The composition root: the only module that knows the adapters. It creates no client at import."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from schemas.clients import client_options
 
 @dataclass(frozen=True)
 class Services:
-    """What doors work with. Made per event loop; the models inside are shared by the process."""
+    """The services that an entry point uses. Each event loop opens its own; the models are shared by the process."""
 
     settings: Settings
     spec: IndexSpec
@@ -61,7 +61,7 @@ class Services:
 
 @asynccontextmanager
 async def services(settings: Settings) -> AsyncIterator[Services]:
-    """Open what the settings name; connections are made when first used, so a dead dependency is told by who needs it."""
+    """Open the services of the settings. Connections open lazily, so a dead dependency is reported by its first caller."""
     models = _models(settings)
     embedder, tokenizer, sparse = models
     ids = Ids(settings.identity_secret.get_secret_value().encode())
@@ -75,7 +75,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
             open_ledger(settings.database_url.get_secret_value(), pool_size=settings.database_pool)
         )
         vectors = await stack.enter_async_context(
-            QdrantIndex.open(settings.qdrant_url, _plain(settings.qdrant_api_key))
+            QdrantIndex.open(settings.qdrant_url, _reveal(settings.qdrant_api_key))
         )
         events = await stack.enter_async_context(
             KafkaEventLog.open(
@@ -129,7 +129,10 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
 
 
 def index_spec(embedder: Embedder, sparse: SparseEncoder, limits: chunking.ChunkSettings) -> IndexSpec:
-    """An index belongs to all that shapes its points: change one of these and a new index is built beside the old one."""
+    """Return the spec whose id is the fingerprint of all versions and settings that determine the points.
+
+    If one of them changes, a new index is built beside the old one.
+    """
     parts: dict[str, object] = {
         "parsing": parsing.VERSION,
         "unstructured": version("unstructured"),
@@ -143,18 +146,18 @@ def index_spec(embedder: Embedder, sparse: SparseEncoder, limits: chunking.Chunk
     return IndexSpec(fingerprint(parts), embedder.dimensions)
 
 
-def _plain(secret: SecretStr | None) -> str | None:
+def _reveal(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret else None
 
 
 def aws(settings: Settings, service: str, *, read_timeout: float = 30) -> Any:
-    """A client of the configured account or endpoint."""
+    """Create a client of the AWS ``service`` for the configured account or endpoint. ``read_timeout`` is in seconds."""
     return aws_client(
         service,
         region=settings.aws_region,
         endpoint=settings.s3_endpoint_url,
-        key_id=_plain(settings.aws_access_key_id),
-        secret=_plain(settings.aws_secret_access_key),
+        key_id=_reveal(settings.aws_access_key_id),
+        secret=_reveal(settings.aws_secret_access_key),
         read_timeout=read_timeout,
     )
 
@@ -191,7 +194,7 @@ def _load_models(
 
     if kind == "onnx":
         if directory is None:
-            raise ValueError("EMBEDDER=onnx needs EMBEDDER_DIR: a folder with model.onnx and tokenizer.json")
+            raise ValueError("EMBEDDER=onnx needs EMBEDDER_DIR: set it to a folder with model.onnx and tokenizer.json")
         model = OnnxEmbedder.load(
             directory,
             pooling=pooling,
@@ -224,7 +227,7 @@ def _models(settings: Settings) -> tuple[Embedder, Tokenizer, SparseEncoder]:
     hosted = OpenAIEmbedding(
         model_name=settings.embedder_model,
         api_base=settings.openai_base_url,
-        api_key=_plain(settings.openai_api_key),
+        api_key=_reveal(settings.openai_api_key),
         dimensions=settings.embedder_dimensions,
         max_retries=0,
     )
@@ -247,7 +250,7 @@ def _parser(settings: Settings) -> SandboxedParser:
 
 
 def _reranker(settings: Settings) -> Reranker:
-    key = _plain(settings.cohere_api_key)
+    key = _reveal(settings.cohere_api_key)
     if key is None:
         from rag.adapters.memory.models import KeepOrder
 
@@ -269,7 +272,7 @@ def _generator(settings: Settings, embedder: Embedder) -> Generator:
     llm = OpenAILike(
         model=settings.llm_model,
         api_base=settings.openai_base_url,
-        api_key=_plain(settings.openai_api_key),
+        api_key=_reveal(settings.openai_api_key),
         is_chat_model=True,
         context_window=settings.llm_context_window,
         max_retries=0,

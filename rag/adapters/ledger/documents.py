@@ -241,7 +241,7 @@ async def _record(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -
             "delete from garbage where index_id = %s and chunk_id = any(%s::uuid[])",
             (index_id, [chunk for delta in deltas for chunk in delta.upserts]),
         )
-        tenants = sorted({delta.record.tenant for delta in deltas if not delta.is_nothing})
+        tenants = sorted({delta.record.tenant for delta in deltas if not delta.is_empty})
         await cursor.execute(
             """
             insert into revisions (index_id, tenant, revision) select %s, unnest(%s::text[]), 1

@@ -242,7 +242,7 @@ class MemoryLedger:
             self._garbage.pop((index_id, chunk), None)
         for chunk in delta.deletes:
             self._garbage.setdefault((index_id, chunk), (document_id, time.monotonic()))
-        if not delta.is_nothing:
+        if not delta.is_empty:
             self._revisions[index_id, record.tenant] += 1
 
     def _listed(self, index_id: str, record: DocumentRecord) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def test_a_new_document_is_all_upserts() -> None:
 
 def test_the_same_document_again_is_nothing_to_do() -> None:
     first = plan(wanted("d", "a", "b"), DocumentRecord("d"))
-    assert plan(wanted("d", "a", "b"), first.record).is_nothing
+    assert plan(wanted("d", "a", "b"), first.record).is_empty
 
 
 def test_a_changed_title_repaints_and_embeds_nothing() -> None:
