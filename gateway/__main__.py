@@ -1,14 +1,18 @@
-"""``python -m gateway``: serve the API with the settings of the environment until told to stop."""
+"""``python -m gateway``: serve the API and the metrics with the settings of the environment until a signal."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import uvicorn
 
+from gateway import metrics
 from gateway.app import create_app
 from gateway.connections import patient
 from gateway.identity import Verifier
@@ -33,24 +37,42 @@ async def serve(settings: configuration.Settings) -> None:
             types=settings.oidc_token_types,
         )
         limits = RateLimit(settings.rate_limit, settings.redis_url.get_secret_value())
-        app = create_app(services, verifier, limits)
-        # no access log: metrics count requests, spans time them, and query strings hold what people look for
-        config = uvicorn.Config(
-            app,
-            host=settings.gateway_host,
-            port=settings.gateway_port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            http=patient(settings.gateway_patience_seconds),
-            ws="none",
-            timeout_graceful_shutdown=GRACE,
+        api = uvicorn.Server(
+            _config(create_app(services, verifier, limits), settings, settings.gateway_host, settings.gateway_port)
         )
-        await uvicorn.Server(config).serve()
+        measured = _Follower(
+            _config(metrics.create_app(services), settings, settings.metrics_host, settings.gateway_metrics_port)
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(measured.serve())
+            await api.serve()
+            measured.should_exit = True
+
+
+def _config(app: Callable[..., Any], settings: configuration.Settings, host: str, port: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,  # metrics count requests, spans time them, and query strings hold questions
+        server_header=False,
+        http=patient(settings.gateway_patience_seconds),
+        ws="none",
+        timeout_graceful_shutdown=GRACE,
+    )
+
+
+class _Follower(uvicorn.Server):
+    """A server that leaves signals to another one and ends with it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 class _Forward(logging.Handler):
-    """Libraries' log lines as JSON like our own."""
+    """A handler that writes libraries' log lines as JSON like our own."""
 
     def emit(self, record: logging.LogRecord) -> None:
         log = telemetry.logger(record.name)
@@ -63,7 +85,7 @@ def main() -> None:
         raise SystemExit("OIDC_ISSUER is not set: name the issuer whose tokens are accepted")
     telemetry.configure("gateway", otlp_endpoint=settings.otel_exporter_otlp_endpoint, level=settings.log_level)
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()])
-    # uvicorn stops at these signals and then raises them again: what is below it still has connections to close
+    # uvicorn stops at these signals and then raises them again, while `serve` still has connections to close
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     asyncio.run(serve(settings))

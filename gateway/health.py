@@ -1,21 +1,18 @@
-"""Whether this process lives, whether it can answer, and what it and the Dagster runs have measured."""
+"""The health of this process: whether it lives, and whether it can answer."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.core import Metric
-from prometheus_client.registry import Collector
 
 from gateway.dependencies import Backend
 from gateway.messages import DependencyMessage, ReadyMessage
-from rag.errors import TidemarkError, Unavailable
+from rag.errors import TidemarkError
 from rag.telemetry import logger
 from schemas.topics import CHANGED
 
@@ -23,13 +20,12 @@ if TYPE_CHECKING:
     from rag.wiring import Services
 
 TIMEOUT = 3.0  # seconds a dependency has to answer
-Totals = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 router = APIRouter(tags=["operation"])
 
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """This process lives."""
+    """Answer as long as this process lives."""
     return {"status": "ok"}
 
 
@@ -39,26 +35,13 @@ async def _issuer(request: Request) -> Callable[[], Awaitable[Any]]:
 
 @router.get("/readyz", responses={503: {"model": ReadyMessage}})
 async def readyz(services: Backend, issuer: Annotated[Any, Depends(_issuer)]) -> Response:
-    """Whether questions can be answered, and what is missing. Cache, events and objects are not needed for that."""
+    """Report whether questions can be answered, and each dependency. Cache, events and objects are not required for that."""
     checks = {"issuer": (issuer, True)} | _checks(services)
     found = await asyncio.gather(*(_look(name, look, required) for name, (look, required) in checks.items()))
     dependencies = dict(zip(checks, found, strict=True))
     ready = all(each.ok for each in found if each.required)
     message = ReadyMessage(ready=ready, dependencies=dependencies)
     return JSONResponse(message.model_dump(), 200 if ready else 503)
-
-
-@router.get("/metrics")
-async def metrics(services: Backend) -> Response:
-    """Prometheus text: of this process, plus what finished runs left in the ledger."""
-    try:
-        totals = await services.ledger.totals()
-    except Unavailable as error:
-        logger(__name__).warning("totals_skipped", why=str(error))
-        totals = {}
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Merged(totals))
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _checks(services: Services) -> dict[str, tuple[Callable[[], Awaitable[Any]], bool]]:
@@ -73,7 +56,7 @@ def _checks(services: Services) -> dict[str, tuple[Callable[[], Awaitable[Any]],
 
 
 async def _look(name: str, look: Callable[[], Awaitable[Any]], required: bool) -> DependencyMessage:
-    """``why`` is for anybody who can reach the page: the log has the rest."""
+    """Try one dependency. ``why`` is for anybody who can reach the page; the log has the details."""
     started, why = time.perf_counter(), ""
     try:
         async with asyncio.timeout(TIMEOUT):
@@ -87,27 +70,3 @@ async def _look(name: str, look: Callable[[], Awaitable[Any]], required: bool) -
         why = "answers unexpectedly"
         logger(__name__).error("not_ready", dependency=name, exc_info=error)
     return DependencyMessage(ok=not why, required=required, seconds=round(time.perf_counter() - started, 4), why=why)
-
-
-class _Merged(Collector):
-    """This process's families with ``totals`` (sample name, labels → value) added to their samples."""
-
-    def __init__(self, totals: Totals) -> None:
-        self._totals = dict(totals)
-
-    def collect(self) -> Iterable[Metric]:
-        for family in REGISTRY.collect():
-            yield self._added(family) if family.type in {"counter", "histogram"} else family
-
-    def _added(self, family: Metric) -> Metric:
-        """Cumulative buckets add up; totals of names that no family declares are nobody's and are left out."""
-        merged = Metric(family.name, family.documentation, family.type, family.unit)
-        values = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in family.samples}
-        suffixes = ("_total",) if family.type == "counter" else ("_bucket", "_count", "_sum")
-        names = {family.name + suffix for suffix in suffixes}
-        for key, value in self._totals.items():
-            if key[0] in names:
-                values[key] = values.get(key, 0.0) + value
-        for (name, labels), value in values.items():
-            merged.add_sample(name, dict(labels), value)
-        return merged

@@ -171,7 +171,8 @@ class Settings(BaseSettings):
     gateway_patience_seconds: float = Field(
         30.0, gt=0, description="time of a client for a request's head; so long it may also neither send nor read"
     )
-    metrics_host: str = Field("127.0.0.1", description="consumers: where /metrics and /healthz listen")
+    metrics_host: str = Field("127.0.0.1", description="gateway and consumers: address on which /metrics listens")
+    gateway_metrics_port: int = Field(18001, ge=0, le=65535, description="gateway: /metrics, apart from the API")
     metrics_port: int = Field(18010, ge=0, le=65535, description="consumers: /metrics and /healthz")
     oidc_issuer: str = Field("", description="issuer of the accepted tokens; its discovery document is read")
     oidc_audience: str = "tidemark"

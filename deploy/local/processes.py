@@ -84,7 +84,7 @@ def application(stack: Stack) -> tuple[Process, ...]:
         ),
         Process(
             "gateway", (sys.executable, "-m", "gateway"), probes.answers(port["gateway"], "/readyz"),
-            ports=("gateway",), needs=("topics", "buckets", "ledger", "qdrant", "redis", "issuer"), infrastructure=False,
+            ports=("gateway", "gateway_metrics"), needs=("topics", "buckets", "ledger", "qdrant", "redis", "issuer"), infrastructure=False,
         ),
     )  # fmt: skip
 

@@ -19,6 +19,7 @@ HOST = "127.0.0.1"
 # Below the kernel's range for outgoing connections (32768 and up), so that no client can sit on one by accident.
 PORTS = {
     "gateway": 18000,
+    "gateway_metrics": 18001,
     "consumers": 18010,
     "issuer": 18020,
     "dagster": 18030,
@@ -104,6 +105,8 @@ def environment(stack: Stack) -> dict[str, str]:
         "TIDEMARK_ENVIRONMENT": "development",
         "GATEWAY_URL": stack.url("gateway"),
         "GATEWAY_PORT": str(stack.ports["gateway"]),
+        "GATEWAY_METRICS_URL": f"{stack.url('gateway_metrics')}/metrics",
+        "GATEWAY_METRICS_PORT": str(stack.ports["gateway_metrics"]),
         "METRICS_PORT": str(stack.ports["consumers"]),
         "DAGSTER_URL": stack.url("dagster"),
         "OIDC_ISSUER": stack.url("issuer"),

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from gateway import metrics
 from gateway.app import create_app
 from gateway.identity import Verifier
 from gateway.issuer import IssuerKeys
@@ -143,6 +144,8 @@ class World:
         keys = IssuerKeys(ISSUER, client, allow_http=True, clock=lambda: self.clock)
         self.verifier = Verifier(keys, audience="tidemark")
         self.app = create_app(self, self.verifier)  # type: ignore[arg-type]
+        listener = httpx.ASGITransport(metrics.create_app(self))  # type: ignore[arg-type]
+        self.metrics = httpx.AsyncClient(transport=listener, base_url="http://metrics.test")
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.app, raise_app_exceptions=False), base_url="http://gateway.test"
         )

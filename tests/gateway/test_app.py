@@ -89,7 +89,7 @@ async def test_without_redis_nobody_is_limited(world: Any) -> None:
     world.app.state.limits = RateLimit(1, "redis://127.0.0.1:1/0")
     statuses = [(await world.post("alice", "/v1/search", query="x")).status_code for _ in range(3)]
     assert statuses == [200, 200, 200]
-    metrics = (await world.client.get("/metrics")).text
+    metrics = (await world.metrics.get("/metrics")).text
     assert 'tidemark_degraded_total{part="limits"}' in metrics
 
 
@@ -109,15 +109,21 @@ async def test_metrics_count_routes_and_add_what_runs_measured(world: Any) -> No
     await world.ledger.add(
         {(name, labels): 40.0, ("tidemark_step_seconds_bucket", (("le", "1.0"), ("step", "x"))): 3.0}
     )
-    before = (await world.client.get("/metrics")).text
+    before = (await world.metrics.get("/metrics")).text
     await world.ledger.add({(name, labels): 2.0, ("made_up_total", ()): 1.0})
     await world.client.get("/v1/documents/not-an-id", headers=world.bearer("alice"))
-    after = (await world.client.get("/metrics")).text
+    after = (await world.metrics.get("/metrics")).text
     assert _sample(after, name) - _sample(before, name) == 2.0
     assert 'tidemark_step_seconds_bucket{le="1.0",step="x"} 3.0' in after
     assert "made_up" not in after
     assert 'tidemark_requests_total{route="/v1/documents/{document_id}",status="422"}' in after
     assert "not-an-id" not in after
+
+
+async def test_metrics_are_not_on_the_public_listener(world: Any) -> None:
+    assert (await world.client.get("/metrics", headers=world.bearer("alice"))).status_code == 404
+    assert "/metrics" not in (await world.client.get("/openapi.json")).json()["paths"]
+    assert (await world.metrics.get("/healthz")).status_code == 404
 
 
 def _sample(text: str, name: str) -> float:

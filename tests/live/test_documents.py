@@ -244,6 +244,6 @@ def _compare(indexed: list[Point], clean: list[Point]) -> None:
 
 
 def test_what_dagster_runs_measured_shows_at_the_gateway(world: World) -> None:
-    text = world.http.get("/metrics").text
+    text = world.http.get(world.env["GATEWAY_METRICS_URL"]).text
     assert 'tidemark_documents_indexed_total{status="live"}' in text
     assert "tidemark_chunks_embedded_total" in text
