@@ -9,13 +9,10 @@ import math
 import re
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import SecretStr
-
-if TYPE_CHECKING:
-    from rag.settings import Settings
+from pydantic_settings import BaseSettings
 
 MIN_BITS = 50.0  # sixteen random letters and digits have about 60, twelve have about 42
 _RANDOM = "take 32 random bytes, for example of `openssl rand -base64 32`"
@@ -33,7 +30,7 @@ CHECKED = (
 )  # fmt: skip
 
 
-def find_insecure(settings: Settings) -> dict[str, str]:
+def find_insecure(settings: BaseSettings) -> dict[str, str]:
     """Return the fault and remedy of each unsafe setting by the setting's name; ALLOW_INSECURE is not yet considered."""
     return {name: "; ".join(faults) for name in CHECKED if (faults := list(_faults(name, settings)))}
 
@@ -60,7 +57,7 @@ def _bits(secret: str) -> float:
     return surprising * math.log2(len(set(codes)))
 
 
-def _faults(name: str, settings: Settings) -> Iterator[str]:
+def _faults(name: str, settings: BaseSettings) -> Iterator[str]:
     value = getattr(settings, name.lower())
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     match name:
