@@ -89,11 +89,18 @@ class World:
     async def run_lane(self) -> Report:
         """Run the lane over everything that waits, partition by partition."""
         await self.pipeline.prepare()
-        state, total = await self.log.describe(CHANGED), Report()
-        for partition, (low, end) in state.bounds.items():
-            start = (await self.ledger.positions(SPEC.index_id, CHANGED, state.epoch)).get(partition, low)
-            total += await self.lane.run(OffsetRange(CHANGED, state.epoch, partition, start, end))
+        total = Report()
+        for due in await self.due():
+            total += await self.lane.run(due)
         return total
+
+    async def due(self) -> list[OffsetRange]:
+        """Return the range that waits in each partition, where one waits."""
+        state = await self.log.describe(CHANGED)
+        positions = await self.ledger.positions(SPEC.index_id, CHANGED, state.epoch)
+        starts = {partition: positions.get(partition, low) for partition, (low, _) in state.bounds.items()}
+        return [OffsetRange(CHANGED, state.epoch, partition, starts[partition], end)
+                for partition, (_, end) in state.bounds.items() if starts[partition] < end]  # fmt: skip
 
     async def backfill(self) -> Report:
         total = Report()

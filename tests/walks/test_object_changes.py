@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from governance.admission import find_suppressed
 from rag.adapters.memory.events import MemoryEventLog
-from rag.errors import Rejected, Unavailable
+from rag.errors import Conflict, Rejected, Unavailable
 from rag.ingest.artifacts import CONTAINER
 from rag.ingest.change_events import ObjectChange, publish_changes
 from rag.ingest.indexing import sweep
@@ -175,16 +174,74 @@ async def test_a_backfill_writes_every_point_again_and_embeds_nothing(world: Wor
     assert await world.vectors.count(SPEC.index_id) == first.chunks
 
 
-async def test_a_document_that_changes_while_it_is_derived_is_derived_again(world: World) -> None:
+async def test_a_document_that_changes_before_the_swap_is_derived_again_and_published_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer version is applied after the plan was made. The plan loses, and the document is derived from its source again."""
     await world.put("a.md")
     await world.run_lane()
     stale = await world.pipeline.live_batch((await world.row("a.md")).partition)
-    await world.put("a.md", TEXT.replace("Three", "Nine"))
+    await world.objects.put("s3://docs/a.md", TEXT.replace("Three", "Eleven").encode())  # no event of its own yet
+    record_intent = world.ledger.record_intent
+
+    async def overtaken(index_id: str, deltas: Any) -> None:
+        monkeypatch.setattr(world.ledger, "record_intent", record_intent)
+        await record_intent(index_id, deltas)
+        await world.announce("a.md")
+        await world.run_lane()
+        await world.objects.put("s3://docs/a.md", TEXT.replace("Three", "Nine").encode())
+
+    before = len(await world.published(INDEXED))
+    monkeypatch.setattr(world.ledger, "record_intent", overtaken)
+    report = await world.lane.derive(stale)
+    assert report.documents == 1
+    await _assert_only_nine_ropes_are_found(world)
+    (other, mine) = (await world.published(INDEXED))[before:]
+    assert (other.revision, mine.revision) == (2, 3)
+    assert (mine.state.value, mine.offset) == ("live", -1)
+
+
+async def test_a_document_that_changes_between_embed_and_index_is_derived_again_and_published_once(
+    world: World,
+) -> None:
+    await world.put("a.md")
     await world.run_lane()
-    report = await world.pipeline.index(stale, find_suppressed=find_suppressed(world.ledger))
-    assert report.documents <= 1
-    assert "Nine ropes" in await world.found("ropes")
-    assert "Three ropes" not in await world.found("ropes")
+    await world.put("a.md", TEXT.replace("Three", "Eleven"))
+    (due,) = await world.due()
+    collected = await world.lane.collect(await world.lane.read(due), due)
+    embedded = await world.lane.embed(await world.lane.chunk(await world.lane.parse(collected.batch)))
+    await world.run_lane()  # another worker over the same range
+    await world.objects.put("s3://docs/a.md", TEXT.replace("Three", "Nine").encode())
+    before = len(await world.published(INDEXED))
+    report = await world.lane.index(embedded)
+    assert (report.documents, report.embedded) == (1, 1)
+    await _assert_only_nine_ropes_are_found(world)
+    (event,) = (await world.published(INDEXED))[before:]
+    assert (event.revision, event.state.value, event.offset) == (3, "live", due.start)
+
+
+async def test_a_document_that_never_stops_changing_fails_the_batch(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.put("a.md")
+    await world.run_lane()
+    stale = await world.pipeline.live_batch((await world.row("a.md")).partition)
+    record_intent, changes = world.ledger.record_intent, 0
+
+    async def overtaken(index_id: str, deltas: Any) -> None:
+        nonlocal changes
+        changes += 1
+        monkeypatch.setattr(world.ledger, "record_intent", record_intent)
+        await world.put("a.md", TEXT.replace("Three", f"{changes} long"))
+        await world.run_lane()
+        monkeypatch.setattr(world.ledger, "record_intent", overtaken)
+        await record_intent(index_id, deltas)
+
+    monkeypatch.setattr(world.ledger, "record_intent", overtaken)
+    with pytest.raises(Conflict, match="changed 5 times"):
+        await world.lane.derive(stale)
+    assert changes == 5
+    assert "5 long ropes" in await world.found("ropes")
 
 
 async def test_a_crash_before_the_commit_repairs_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,3 +351,12 @@ async def test_an_artifact_store_that_fails_kills_no_document(world: World) -> N
         await world.pipeline.embed(batch)
     world.artifacts.denied.clear()
     assert "Three ropes" in await world.found("ropes")
+
+
+async def _assert_only_nine_ropes_are_found(world: World) -> None:
+    found = await world.found("ropes zeppelin")
+    assert "Nine ropes" in found
+    assert "Three ropes" not in found
+    assert "Eleven ropes" not in found
+    await sweep(SPEC.index_id, ledger=world.ledger, vectors=world.vectors)
+    assert await world.vectors.count(SPEC.index_id) == len((await world.row("a.md")).chunks)
