@@ -17,7 +17,6 @@ from gateway.app import create_app
 from gateway.connections import patient
 from gateway.identity import Verifier
 from gateway.issuer import IssuerKeys
-from gateway.limits import RateLimit
 from rag import settings as configuration
 from rag import telemetry, wiring
 
@@ -36,10 +35,8 @@ async def serve(settings: configuration.Settings) -> None:
             groups_claim=settings.oidc_groups_claim,
             types=settings.oidc_token_types,
         )
-        limits = RateLimit(settings.rate_limit, settings.redis_url.get_secret_value())
-        api = uvicorn.Server(
-            _config(create_app(services, verifier, limits), settings, settings.gateway_host, settings.gateway_port)
-        )
+        app = create_app(services, verifier, redis_url=settings.redis_url.get_secret_value())
+        api = uvicorn.Server(_config(app, settings, settings.gateway_host, settings.gateway_port))
         measured = _Follower(
             _config(metrics.create_app(services), settings, settings.metrics_host, settings.gateway_metrics_port)
         )
@@ -57,6 +54,8 @@ def _config(app: Callable[..., Any], settings: configuration.Settings, host: str
         log_config=None,
         access_log=False,  # metrics count requests, spans time them, and query strings hold questions
         server_header=False,
+        proxy_headers=bool(settings.gateway_trusted_proxies),
+        forwarded_allow_ips=settings.gateway_trusted_proxies,
         http=patient(settings.gateway_patience_seconds),
         ws="none",
         timeout_graceful_shutdown=GRACE,

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _PROBLEM = {"model": ProblemMessage, "content": {problems.MEDIA_TYPE: {}}}
 
 
-def create_app(services: Services, verifier: Verifier, limits: RateLimit | None = None) -> FastAPI:
-    """Build the application. Without ``limits``, requests are counted in this process alone."""
+def create_app(services: Services, verifier: Verifier, *, redis_url: str | None = None) -> FastAPI:
+    """Build the application. Without ``redis_url``, its limits are counted in this process alone."""
     settings = services.settings
 
     @asynccontextmanager
@@ -51,7 +51,8 @@ def create_app(services: Services, verifier: Verifier, limits: RateLimit | None 
         responses={"4XX": _PROBLEM, "5XX": _PROBLEM},
     )
     app.state.services, app.state.verifier = services, verifier
-    app.state.limits = limits or RateLimit(settings.rate_limit)
+    app.state.limits = RateLimit(settings.rate_limit, redis_url)
+    app.state.failed_logins = RateLimit(settings.failed_login_limit, redis_url, counted="refused tokens")
     problems.install(app)
     for router in (search.router, answers.router, documents.router, health.router):
         app.include_router(router)

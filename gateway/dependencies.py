@@ -1,13 +1,14 @@
-"""What routes are given: the services, and a caller who has the scope and stays within their rate."""
+"""The dependencies of routes: the services, and a caller who has the scope and stays within the rate."""
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request, Security
 from fastapi.security import OAuth2AuthorizationCodeBearer, OpenIdConnect, SecurityScopes
 
-from gateway.identity import Caller, bearer
+from gateway.identity import Caller, InvalidToken, bearer
 from governance.access import filter_for
 from rag.models import AccessFilter
 
@@ -33,11 +34,40 @@ async def _caller(
     _oidc: Annotated[str | None, Security(_schemes[1])],
 ) -> Caller:
     state = request.app.state
-    caller: Caller = await state.verifier.verify(bearer(request.headers.getlist("authorization")))
+    caller = await _verified(request)
     for scope in scopes.scopes:
         caller.require(scope)
     await state.limits.check(state.services.ids.caller_id(caller.tenant, caller.subject))
     return caller
+
+
+async def _verified(request: Request) -> Caller:
+    """Return the caller that the request's token names, or raise.
+
+    Refused tokens are counted by the client's address, and above the limit the answer is 429 instead of 401. A good token is
+    always accepted: many callers may share an address, and none of them can lock out the others. A guess gains nothing by
+    that, because a signature cannot be guessed, and verifying it costs less than looking up a list of locked addresses.
+    """
+    state = request.app.state
+    token = bearer(request.headers.getlist("authorization"))
+    try:
+        caller: Caller = await state.verifier.verify(token)
+    except InvalidToken:
+        await state.failed_logins.check(state.services.ids.caller_id("", network_of(request)))
+        raise
+    return caller
+
+
+def network_of(request: Request) -> str:
+    """Return the client's IPv4 address or IPv6 /64 network, which one client has for itself."""
+    host = request.client.host if request.client else ""
+    try:
+        address = ip_address(host)
+    except ValueError:  # a Unix socket has no address
+        return host
+    if isinstance(address, IPv6Address):
+        return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
+    return str(address)
 
 
 def _services(request: Request) -> Any:
@@ -45,6 +75,7 @@ def _services(request: Request) -> Any:
 
 
 def access_of(caller: Caller, narrow: dict[str, Any] | None = None) -> AccessFilter:
+    """Return the filter of everything that the caller may see, narrowed by the caller's own filters."""
     return filter_for(tenant=caller.tenant, subject=caller.subject, groups=caller.groups, narrow=narrow)
 
 
@@ -52,5 +83,5 @@ Asking = Annotated[Caller, Security(_caller, scopes=["rag:query"])]
 Ingesting = Annotated[Caller, Security(_caller, scopes=["rag:ingest"])]
 if TYPE_CHECKING:
     Backend = Annotated[Services, Depends(_services)]
-else:  # the composition root knows every adapter; a route needs none of them to be imported
+else:  # the composition root imports every adapter, and a route needs none of them
     Backend = Annotated[Any, Depends(_services)]

@@ -1,4 +1,4 @@
-"""So many requests a minute for each caller, counted in Redis and so across gateways."""
+"""Limits per minute, counted in Redis and so across all gateways: requests of a caller, refused tokens of an address."""
 
 from __future__ import annotations
 
@@ -20,26 +20,30 @@ TIMEOUT = 0.25  # seconds: counting must not cost more than answering
 
 
 class RateLimit:
-    """``per_minute`` 0 switches it off. When Redis does not answer, callers are let through: answers matter more."""
+    """A limit of ``counted`` things per minute, of each key. ``per_minute`` 0 means no limit.
 
-    def __init__(self, per_minute: int, redis_url: str | None = None) -> None:
+    When Redis does not answer, everybody is let through, because answers matter more than limits.
+    """
+
+    def __init__(self, per_minute: int, redis_url: str | None = None, *, counted: str = "requests") -> None:
         storage = _redis(redis_url) if redis_url else MemoryStorage()
         self._limiter = SlidingWindowCounterRateLimiter(storage)
-        self._item = RateLimitItemPerMinute(per_minute) if per_minute else None
+        self._item = RateLimitItemPerMinute(per_minute, namespace=counted.replace(" ", "-")) if per_minute else None
+        self._counted = counted
 
-    async def check(self, caller_id: str) -> None:
-        """Raises TooMany."""
+    async def check(self, key: str) -> None:
+        """Count one thing of ``key``, a pseudonym. Raises TooMany when that exceeds the limit."""
         if self._item is None:
             return
         try:
-            if await self._limiter.hit(self._item, caller_id):
+            if await self._limiter.hit(self._item, key):
                 return
-            reset = (await self._limiter.get_window_stats(self._item, caller_id)).reset_time
+            reset = (await self._limiter.get_window_stats(self._item, key)).reset_time
         except StorageError as error:
             DEGRADED.labels("limits").inc()
             logger(__name__).warning("limits_skipped", error=type(error.storage_error).__name__)
             return
-        raise TooMany(self._item.amount, reset - time.time())
+        raise TooMany(f"{self._item.amount} {self._counted}", reset - time.time())
 
 
 def _redis(url: str) -> Storage:

@@ -33,8 +33,8 @@ class TooMany(TidemarkError):
 
     status = 429
 
-    def __init__(self, limit: int, retry_after: float) -> None:
-        super().__init__(f"more than {limit} requests in a minute: slow down")
+    def __init__(self, limit: str, retry_after: float) -> None:
+        super().__init__(f"more than {limit} in a minute: wait as long as Retry-After says")
         self.retry_after = retry_after
 
 

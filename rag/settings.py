@@ -168,6 +168,9 @@ class Settings(BaseSettings):
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(18000, ge=1, le=65535)
     gateway_url: str = "http://127.0.0.1:18000"
+    gateway_trusted_proxies: str = Field(
+        "", description="addresses or networks, comma-separated, of the proxies whose X-Forwarded-For names the client"
+    )
     gateway_patience_seconds: float = Field(
         30.0, gt=0, description="time of a client for a request's head; so long it may also neither send nor read"
     )

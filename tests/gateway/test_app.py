@@ -93,6 +93,47 @@ async def test_without_redis_nobody_is_limited(world: Any) -> None:
     assert 'tidemark_degraded_total{part="limits"}' in metrics
 
 
+async def test_failed_logins_of_an_address_are_limited_and_good_tokens_are_not(world: Any) -> None:
+    world.app.state.failed_logins = RateLimit(3, counted="refused tokens")
+    bad = [world.bearer("alice", aud="other"), {"Authorization": "Bearer x.y.z"}]
+    statuses = [(await world.client.get("/v1/documents", headers=bad[n % 2])).status_code for n in range(5)]
+    assert statuses == [401, 401, 401, 429, 429]
+    refused = await world.client.get("/v1/documents", headers=bad[0])
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert "3 refused tokens" in refused.json()["detail"]
+    assert (await world.client.get("/v1/documents", headers=world.bearer("alice"))).status_code == 200
+
+
+async def test_requests_without_a_token_are_not_failed_logins(world: Any) -> None:
+    world.app.state.failed_logins = RateLimit(1, counted="refused tokens")
+    assert [(await world.client.get("/v1/documents")).status_code for _ in range(3)] == [401, 401, 401]
+
+
+async def test_failed_logins_of_another_address_count_apart(world: Any) -> None:
+    world.app.state.failed_logins = RateLimit(1, counted="refused tokens")
+    bad = {"Authorization": "Bearer x.y.z", "X-Forwarded-For": "203.0.113.9"}  # which is not believed
+
+    async def statuses(address: str) -> list[int]:
+        transport = httpx.ASGITransport(world.app, client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as client:
+            return [(await client.get("/v1/documents", headers=bad)).status_code for _ in range(2)]
+
+    assert await statuses("192.0.2.1") == [401, 429]
+    assert await statuses("192.0.2.2") == [401, 429]
+    assert await statuses("::ffff:192.0.2.2") == [429, 429]  # the same address
+    assert await statuses("2001:db8::1") == [401, 429]
+    assert await statuses("2001:db8::ffff:1") == [429, 429]  # one network is one client
+    assert await statuses("2001:db8:0:1::1") == [401, 429]
+
+
+async def test_no_address_is_in_the_keys_of_the_limits(world: Any) -> None:
+    world.app.state.failed_logins = RateLimit(1, counted="refused tokens")
+    await world.client.get("/v1/documents", headers={"Authorization": "Bearer x.y.z"})
+    stored = str(vars(world.app.state.failed_logins._limiter.storage))
+    assert "refused-tokens/" in stored
+    assert "127.0.0.1" not in stored
+
+
 async def test_readiness_names_what_is_missing(world: Any) -> None:
     world.objects.denied.add("s3://tidemark-internal")
     answer = await world.client.get("/readyz")
