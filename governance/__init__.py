@@ -1,1 +1,1 @@
-"""The gates: what may come in (admission), who may see it (access)."""
+"""The rules for documents and callers: admission to the index, and access to its documents."""

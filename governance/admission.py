@@ -1,4 +1,4 @@
-"""The inbound gate: suppressed documents and people are refused before parsing, and again inside ``apply``."""
+"""Admission: documents that are suppressed, or about a suppressed person, are refused before parsing and again in ``apply``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rag.ports import Suppressions
 
 
 def find_suppressed(suppressions: Suppressions) -> FindSuppressed:
-    """Make the check that every derivation calls: (tenant, document and subject ids) → the suppressed ones among them."""
+    """Create the check that every derivation calls: it returns the suppressed ids among a tenant's document and subject ids."""
 
     async def find(tenant: str, ids: Sequence[str]) -> set[str]:
         return await suppressions.suppressed(tenant, ids) if ids else set()

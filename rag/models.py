@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+CELL_SEPARATOR = " | "  # between the cells of a row, in the text of a row and in a table's header
+SECTION_SEPARATOR = " > "  # between the headings of a heading path
+
 Vector = npt.NDArray[np.float32]
 Payload = dict[str, Any]
 

@@ -1,1 +1,1 @@
-"""From a question to an answer with its evidence."""
+"""Answers to questions, with citations: retrieval, reranking, generation, and the cache of answers."""

@@ -1,4 +1,4 @@
-"""Hits to an answer whose every citation can be checked: the quote is verbatim in the document, or the citation is not made."""
+"""Generation of an answer from hits. A citation whose quote is not verbatim in its document is dropped."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
-from rag.answer.passages import Passage, best, passages
-from rag.models import Answer, Citation, Hit
+from rag.answer.passages import Passage, best_passage, passages
+from rag.models import SECTION_SEPARATOR, Answer, Citation, Hit
 from rag.ports import Generator
 
 ABSTENTION = "The documents that you may see do not answer this question."
@@ -26,20 +26,20 @@ _NO_ANSWER = "NO_ANSWER"
 _MARKERS = re.compile(r"\[\s*(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\s*\]")
 _QUOTATION = re.compile(r"[\"“„«]([^\"“”„«»]{12,})[\"”“»]")
 _CLAIM = re.compile(r".+?(?:[.!?…。！？][\"'”’»)]*(?:\s*\[[\d\s,;]*\])*(?=\s|$)|$)", re.DOTALL)
-_SOURCE_CHARACTERS = 24_000  # about 6,000 tokens: what a model with a window of 8,192 can read beside its answer
+_SOURCE_CHARACTERS = 24_000  # about 6,000 tokens, so that a window of 8,192 has room for the answer
 
 
 @runtime_checkable
 class StreamingGenerator(Protocol):
-    """A Generator that can also be watched while it writes."""
+    """A Generator that can also stream its answer."""
 
     def stream(self, question: str, hits: Sequence[Hit]) -> AsyncIterator[str | Answer]:
-        """Pieces of text, then, last, the Answer, which is what counts: a claim that did not hold is missing from it."""
+        """Yield pieces of text and finally the Answer. Only the Answer is verified: it omits claims without evidence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """``hits`` are those that fit, source ``n`` being ``hits[n - 1]``."""
+    """The prompt for a model. ``hits`` are the hits that fit into it; source ``n`` is ``hits[n - 1]``."""
 
     system: str
     user: str
@@ -47,21 +47,21 @@ class Prompt:
 
 
 async def answer(question: str, hits: Sequence[Hit], generator: Generator) -> Answer:
-    """An answer from the hits alone, its citations checked against them; abstains without asking when there are none."""
+    """Answer from the hits alone and verify the citations against them. Without hits, abstain and do not call the generator."""
     if not hits:
         return abstention(generator.name)
     return verified(await generator.generate(question, hits), hits)
 
 
 async def stream(question: str, hits: Sequence[Hit], generator: Generator) -> AsyncIterator[str | Answer]:
-    """Pieces of text, then the Answer. A generator that cannot stream gives its text in one piece."""
+    """Yield pieces of text and finally the Answer. The text of a generator that cannot stream is one piece."""
     if hits and isinstance(generator, StreamingGenerator):
         async for piece in generator.stream(question, hits):
             yield verified(piece, hits) if isinstance(piece, Answer) else piece
     else:
-        made = await answer(question, hits, generator)
-        yield made.text
-        yield made
+        complete = await answer(question, hits, generator)
+        yield complete.text
+        yield complete
 
 
 def abstention(generator: str, usage: Mapping[str, int] | None = None) -> Answer:
@@ -69,45 +69,46 @@ def abstention(generator: str, usage: Mapping[str, int] | None = None) -> Answer
 
 
 def prompt(question: str, hits: Sequence[Hit], *, characters: int = _SOURCE_CHARACTERS) -> Prompt:
-    """Sources as JSON, so that no text can end its own quotation; the best ones when not all fit."""
-    shown: list[Hit] = []
+    """Build the prompt from the best hits that fit. Sources are JSON, so that no text can end its own quotation."""
+    included: list[Hit] = []
     sources: list[str] = []
     for hit in hits:
         source = json.dumps(
-            {"source": len(shown) + 1, "title": hit.provenance.title, "section": " > ".join(hit.chunk.section),
+            {"source": len(included) + 1, "title": hit.provenance.title, "section": SECTION_SEPARATOR.join(hit.chunk.section),
              "text": hit.chunk.input},
             ensure_ascii=False,
         )  # fmt: skip
-        if shown and sum(map(len, sources)) + len(source) > characters:
+        if included and sum(map(len, sources)) + len(source) > characters:
             break
-        shown.append(hit)
+        included.append(hit)
         sources.append(source)
-    listed = ",\n".join(sources)
-    asked = json.dumps(question, ensure_ascii=False)
-    return Prompt(_SYSTEM, f"Sources:\n[\n{listed}\n]\n\nQuestion: {asked}\n\nReply with the answer only.", shown)
+    array = ",\n".join(sources)
+    quoted = json.dumps(question, ensure_ascii=False)
+    return Prompt(_SYSTEM, f"Sources:\n[\n{array}\n]\n\nQuestion: {quoted}\n\nReply with the answer only.", included)
 
 
 def compose(text: str, hits: Sequence[Hit], generator: str, usage: Mapping[str, int]) -> Answer:
-    """What a model wrote, made checkable: unknown markers and claims with made-up quotations go, the quotes are chosen here.
+    """Build a verifiable answer from the text of a model.
 
-    Source ``n`` of the text is ``hits[n - 1]``. Without any citation left it is an abstention.
+    Remove unknown markers and claims with fabricated quotations, and choose the quote of each citation. Source ``n`` of the
+    text is ``hits[n - 1]``. If no citation is left, the answer is an abstention.
     """
-    claims = [_known(claim, len(hits)) for claim in _CLAIM.findall(text.strip())]
+    claims = [_drop_unknown_markers(claim, len(hits)) for claim in _CLAIM.findall(text.strip())]
     claims = [claim for claim in claims if not _is_fabricated(claim, hits)]
-    kept = "".join(claims).strip()
-    said: dict[int, list[str]] = {}
+    remaining = "".join(claims).strip()
+    claims_by_marker: dict[int, list[str]] = {}
     for claim in claims:
         for marker in _numbers(claim):
-            said.setdefault(marker, []).append(_MARKERS.sub("", claim))
+            claims_by_marker.setdefault(marker, []).append(_MARKERS.sub("", claim))
     citations = []
-    for marker, parts in sorted(said.items()):
+    for marker, cited_claims in sorted(claims_by_marker.items()):
         hit = hits[marker - 1]
-        chosen = best(" ".join(parts), passages(hit.chunk))
-        if chosen:
-            citations.append(cite(marker, hit, chosen[0]))
-    if _NO_ANSWER in kept or not citations:
+        best = best_passage(" ".join(cited_claims), passages(hit.chunk))
+        if best:
+            citations.append(cite(marker, hit, best[0]))
+    if _NO_ANSWER in remaining or not citations:
         return abstention(generator, usage)
-    return verified(Answer(kept, tuple(citations), generator, usage), hits)
+    return verified(Answer(remaining, tuple(citations), generator, usage), hits)
 
 
 def cite(marker: int, hit: Hit, passage: Passage) -> Citation:
@@ -131,60 +132,61 @@ def cite(marker: int, hit: Hit, passage: Passage) -> Citation:
     )
 
 
-def verified(made: Answer, hits: Sequence[Hit]) -> Answer:
-    """Without citations that do not hold, and without markers that lead nowhere; an abstention when none holds."""
-    if made.abstained:
-        return replace(made, citations=())
+def verified(unverified: Answer, hits: Sequence[Hit]) -> Answer:
+    """Return the answer without wrong citations and without markers of no citation. If none is left, return an abstention."""
+    if unverified.abstained:
+        return replace(unverified, citations=())
     chunks = {hit.chunk.chunk_id: hit.chunk for hit in hits}
     citations = tuple(
         each
-        for each in made.citations
+        for each in unverified.citations
         if (chunk := chunks.get(each.chunk_id))
         and each.quote
         and chunk.start <= each.start < each.end <= chunk.end
         and chunk.text[each.start - chunk.start : each.end - chunk.start] == each.quote
     )
     known = {each.marker for each in citations}
-    text = _MARKERS.sub(lambda found: _marked(found, known), made.text)
+    text = _MARKERS.sub(lambda match: _known_markers(match, known), unverified.text)
     citations = tuple(each for each in citations if each.marker in _numbers(text))
     if not citations:
-        return abstention(made.generator, made.usage)
-    return replace(made, text=_tidied(text), citations=citations)
+        return abstention(unverified.generator, unverified.usage)
+    return replace(unverified, text=_tidy_spaces(text), citations=citations)
 
 
-async def without_unknown_markers(pieces: AsyncIterator[str], count: int) -> AsyncIterator[str]:
-    """The stream with markers over ``count`` left out: what might be the beginning of one is held back until it is known."""
-    held = ""
+async def drop_unknown_markers(pieces: AsyncIterator[str], count: int) -> AsyncIterator[str]:
+    """Yield the text without markers over ``count``. An incomplete marker is buffered until its end is known."""
+    buffer = ""
     async for piece in pieces:
-        held += piece
-        opening = held.rfind("[")
-        open_ended = opening >= 0 and re.fullmatch(r"\[[\d\s,;]{0,40}", held[opening:])
-        ready, held = (held[:opening], held[opening:]) if open_ended else (held, "")
-        if ready:
-            yield _known(ready, count)
-    if held:
-        yield _known(held, count)
+        buffer += piece
+        opening = buffer.rfind("[")
+        is_incomplete = opening >= 0 and re.fullmatch(r"\[[\d\s,;]{0,40}", buffer[opening:])
+        complete, buffer = (buffer[:opening], buffer[opening:]) if is_incomplete else (buffer, "")
+        if complete:
+            yield _drop_unknown_markers(complete, count)
+    if buffer:
+        yield _drop_unknown_markers(buffer, count)
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(number) for found in _MARKERS.finditer(text) for number in re.findall(r"\d+", found[1])]
+    return [int(number) for match in _MARKERS.finditer(text) for number in re.findall(r"\d+", match[1])]
 
 
-def _known(text: str, count: int) -> str:
+def _drop_unknown_markers(text: str, count: int) -> str:
     known = set(range(1, count + 1))
-    return _MARKERS.sub(lambda found: _marked(found, known), text)
+    return _MARKERS.sub(lambda match: _known_markers(match, known), text)
 
 
-def _marked(found: re.Match[str], known: set[int]) -> str:
-    """One pair of brackets for each number that is known."""
-    return "".join(f"[{int(number)}]" for number in re.findall(r"\d+", found[1]) if int(number) in known)
+def _known_markers(match: re.Match[str], known: set[int]) -> str:
+    """Return one pair of brackets for each known number of the marker."""
+    return "".join(f"[{int(number)}]" for number in re.findall(r"\d+", match[1]) if int(number) in known)
 
 
 def _is_fabricated(claim: str, hits: Sequence[Hit]) -> bool:
-    """It quotes what none of the sources that it cites says."""
+    """Return whether the claim contains a quotation that is in none of the sources that the claim cites."""
     cited = " ".join(" ".join(hits[number - 1].chunk.input.split()) for number in _numbers(claim)).casefold()
-    return any(" ".join(said.split()).strip(" .,;:!?…").casefold() not in cited for said in _QUOTATION.findall(claim))
+    quotations = (" ".join(quotation.split()) for quotation in _QUOTATION.findall(claim))
+    return any(quotation.strip(" .,;:!?…").casefold() not in cited for quotation in quotations)
 
 
-def _tidied(text: str) -> str:
+def _tidy_spaces(text: str) -> str:
     return re.sub(r"[ \t]+([.,;:!?])(?=\s|$|\[)", r"\1", re.sub(r"[ \t]{2,}", " ", text)).strip()

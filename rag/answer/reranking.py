@@ -1,4 +1,4 @@
-"""Hits in the order in which they answer the question."""
+"""Reranking: sort hits by how well they answer the question."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rag.telemetry import RERANK_FALLBACKS, logger
 
 @dataclass(frozen=True, slots=True)
 class Reranked:
-    """``fell_back``: the reranker did not answer, the hits are in the order of the retrieval."""
+    """The best hits. ``fell_back`` means that the reranker did not answer, so the hits are in the order of retrieval."""
 
     hits: list[Hit]
     fell_back: bool = False
 
 
 async def rerank(question: str, hits: Sequence[Hit], reranker: Reranker, *, limit: int) -> Reranked:
-    """The best ``limit`` hits. A reranker that is unavailable costs order, never the answer."""
+    """Return the best ``limit`` hits. If the reranker is unavailable, keep the order of retrieval instead of failing."""
     if not hits:
         return Reranked([])
     try:

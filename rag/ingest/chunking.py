@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from rag.ids import Ids
 from rag.ingest.segmentation import Unit, units_of
-from rag.models import Block, BlockKind, Chunk, ParsedDocument
+from rag.models import SECTION_SEPARATOR, Block, BlockKind, Chunk, ParsedDocument
 from rag.ports import Tokenizer
 
 VERSION = 1  # raise it when the same document and settings give other chunks
@@ -194,9 +194,9 @@ class _Cutter:
     def _path(self, names: list[str]) -> str:
         """As many headings as fit: the outermost says what it is about, the innermost say where."""
         names = [name[: self.settings.path_tokens * _LONGEST_TOKEN] for name in names]
-        while len(names) > 1 and self._count(" > ".join(names)) > self.settings.path_tokens:
+        while len(names) > 1 and self._count(SECTION_SEPARATOR.join(names)) > self.settings.path_tokens:
             names.pop(1 if len(names) > 2 else 0)
-        return self._shortened(" > ".join(names), self.settings.path_tokens)
+        return self._shortened(SECTION_SEPARATOR.join(names), self.settings.path_tokens)
 
     def _shortened(self, text: str, most: int) -> str:
         if len(text) <= most:

@@ -40,7 +40,7 @@ class FirstSentence:
         if "football" in question:
             return abstention(self.name)
         passage: Passage = passages(hits[0].chunk)[0]
-        return Answer(f"{passage.reads} [1]", (cite(1, hits[0], passage),), self.name)
+        return Answer(f"{passage.display} [1]", (cite(1, hits[0], passage),), self.name)
 
 
 class InProcess:

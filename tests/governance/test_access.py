@@ -26,12 +26,12 @@ def test_a_group_cannot_pose_as_a_user() -> None:
 
 
 @pytest.mark.parametrize(("tenant", "subject"), [("", "alice"), ("acme", ""), ("", "")])
-def test_without_an_identity_there_is_no_filter(tenant: str, subject: str) -> None:
+def test_a_filter_requires_an_identity(tenant: str, subject: str) -> None:
     with pytest.raises(Denied):
         filter_for(tenant=tenant, subject=subject, groups=["staff"])
 
 
-def test_own_filters_narrow() -> None:
+def test_the_callers_own_filters_narrow_the_access() -> None:
     access = filter_for(tenant="acme", subject="a", narrow={"source": "s3", "language": ["en", "de", "en"]})
     assert access.narrow == {"language": ("de", "en"), "source": ("s3",)}
 
@@ -43,13 +43,13 @@ def test_other_fields_are_refused(field: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", [], [""], ["a\x00"], "x" * 513, [3], [["a"]], [None], ["v"] * (MAX_VALUES + 1)])
-def test_values_that_cannot_narrow_are_refused(value: Any) -> None:
+def test_invalid_values_are_refused(value: Any) -> None:
     with pytest.raises(Rejected):
         filter_for(tenant="acme", subject="a", narrow={"source": value})
 
 
-def makers(source: str) -> list[int]:
-    """Lines that call AccessFilter, or rebuild one with dataclasses.replace or a type adapter."""
+def constructor_lines(source: str) -> list[int]:
+    """Return the lines that call AccessFilter, or create one with a type adapter."""
     return [
         node.lineno
         for node in ast.walk(ast.parse(source))
@@ -61,16 +61,16 @@ def makers(source: str) -> list[int]:
     ]
 
 
-def test_the_rule_finds_a_maker() -> None:
-    assert makers("from rag.models import AccessFilter\nx = AccessFilter('a', ())") == [2]
-    assert makers("import rag\nrag.models.AccessFilter('a', ())") == [2]
+def test_the_rule_finds_a_constructor() -> None:
+    assert constructor_lines("from rag.models import AccessFilter\nx = AccessFilter('a', ())") == [2]
+    assert constructor_lines("import rag\nrag.models.AccessFilter('a', ())") == [2]
 
 
-def test_only_this_module_makes_an_access_filter() -> None:
-    found = {
+def test_only_governance_access_creates_an_access_filter() -> None:
+    creators = {
         str(path.relative_to(ROOT)): lines
         for package in PACKAGES
         for path in sorted((ROOT / package).rglob("*.py"))
-        if (lines := makers(path.read_text()))
+        if (lines := constructor_lines(path.read_text()))
     }
-    assert list(found) == ["governance/access.py"], f"only governance.access may make an AccessFilter: {found}"
+    assert list(creators) == ["governance/access.py"], f"only governance.access may create an AccessFilter: {creators}"

@@ -21,8 +21,8 @@ def test_a_key_survives_its_uri_and_the_uri_is_canonical(key: str) -> None:
 
 
 @given(KEYS, KEYS)
-def test_two_keys_never_share_a_uri(one: str, two: str) -> None:
-    assert (object_uri("s3://b", one) == object_uri("s3://b", two)) == (one == two)
+def test_two_keys_never_share_a_uri(first: str, second: str) -> None:
+    assert (object_uri("s3://b", first) == object_uri("s3://b", second)) == (first == second)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_two_keys_never_share_a_uri(one: str, two: str) -> None:
         "s3://b/" + "x" * 5000,
     ],
 )  # fmt: skip
-def test_what_names_no_object_is_rejected(uri: str) -> None:
+def test_a_uri_without_an_object_is_rejected(uri: str) -> None:
     with pytest.raises(Rejected):
         canonical_uri(uri)
 
@@ -46,21 +46,21 @@ def test_any_row_key_makes_one_harmless_segment(key: str) -> None:
 
 def test_ids_differ_by_secret_tenant_source_and_uri() -> None:
     other = Ids(b"fedcba9876543210")
-    made = {
+    document_ids = {
         IDS.document_id("acme", "s3", "s3://b/k"),
         other.document_id("acme", "s3", "s3://b/k"),
         IDS.document_id("globex", "s3", "s3://b/k"),
         IDS.document_id("acme", "uploads", "s3://b/k"),
         IDS.document_id("acme", "s3", "s3://b/l"),
     }
-    assert len(made) == 5
+    assert len(document_ids) == 5
 
 
 def test_parts_of_an_id_cannot_be_moved_from_one_to_the_next() -> None:
     assert IDS.query_id("acme", "ab", "c") != IDS.query_id("acme", "a", "bc")
 
 
-def test_the_same_text_twice_in_a_document_has_two_ids_which_stay() -> None:
+def test_the_same_text_twice_in_a_document_has_two_stable_ids() -> None:
     before = IDS.chunk_ids("acme", "d", ["a", "b", "a"])
     assert len(set(before)) == 3
     assert IDS.chunk_ids("acme", "d", ["new", "a", "b", "a"])[1:] == before

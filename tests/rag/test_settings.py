@@ -13,53 +13,53 @@ from rag.settings import Settings, example, load
 SECRETS = {"identity_secret": "0123456789abcdef0123456789abcdef", "database_url": "postgresql://127.0.0.1/x"}
 
 
-def made(**values: Any) -> Settings:
+def settings(**values: Any) -> Settings:
     return Settings(_env_file=None, tidemark_environment="development", **SECRETS, **values)
 
 
-def test_the_committed_example_is_the_settings() -> None:
+def test_the_committed_example_matches_the_settings() -> None:
     assert Path(".env.example").read_text() == example()
 
 
-def test_secrets_have_no_default_and_do_not_show() -> None:
+def test_secrets_have_no_default_and_are_not_in_the_representation() -> None:
     with pytest.raises(ValidationError, match="identity_secret"):
         Settings(_env_file=None)
-    assert "0123456789abcdef" not in repr(made())
+    assert "0123456789abcdef" not in repr(settings())
 
 
 def test_tables_are_read_in_both_forms() -> None:
-    short = made(snowflake_tables="CUSTOMERS:ID:UPDATED_AT:NAME,TICKETS:ID:UPDATED_AT")
+    short = settings(snowflake_tables="CUSTOMERS:ID:UPDATED_AT:NAME,TICKETS:ID:UPDATED_AT")
     assert [(table.table, table.title) for table in short.snowflake_tables] == [
         ("CUSTOMERS", "NAME"),
         ("TICKETS", None),
     ]
-    long = made(snowflake_tables=json.dumps([{"table": "T", "subjects": ["EMAIL"]}]))
+    long = settings(snowflake_tables=json.dumps([{"table": "T", "subjects": ["EMAIL"]}]))
     assert long.snowflake_tables[0].subjects == ("EMAIL",)
 
 
 @pytest.mark.parametrize("table", ["T; drop table x", "T--", "a.b.c.d", "1T", "T ID"])
 def test_a_table_is_an_identifier(table: str) -> None:
     with pytest.raises(ValidationError):
-        made(snowflake_tables=json.dumps([{"table": table}]))
+        settings(snowflake_tables=json.dumps([{"table": table}]))
 
 
 def source(name: str, base_uri: str, tenant: str = "acme") -> dict[str, Any]:
     return {"name": name, "kind": "s3", "tenant": tenant, "base_uri": base_uri, "principals": ["group:staff"]}
 
 
-def test_sources_lie_apart_and_have_one_name_each() -> None:
+def test_sources_do_not_overlap_and_have_distinct_names() -> None:
     with pytest.raises(ValidationError, match="lies within"):
-        made(sources=[source("a", "s3://b"), source("b", "s3://b/inner", "globex")])
+        settings(sources=[source("a", "s3://b"), source("b", "s3://b/inner", "globex")])
     with pytest.raises(ValidationError, match="lies within"):
-        made(s3_bucket="one", internal_bucket="one")
+        settings(s3_bucket="one", internal_bucket="one")
     with pytest.raises(ValidationError, match="twice"):
-        made(sources=[source("a", "s3://b"), source("a", "s3://c")])
+        settings(sources=[source("a", "s3://b"), source("a", "s3://c")])
     with pytest.raises(ValidationError):
-        made(sources=[source("a", "s3://b/with space")])
+        settings(sources=[source("a", "s3://b/with space")])
 
 
-def test_a_source_owns_what_is_below_it_only() -> None:
-    sources = made(sources=[source("a", "s3://b/in"), source("c", "s3://c", "globex")]).source_registry()
+def test_a_source_owns_only_the_objects_below_it() -> None:
+    sources = settings(sources=[source("a", "s3://b/in"), source("c", "s3://c", "globex")]).source_registry()
     assert sources.owner("a", "acme", "s3://b/in/x.md").name == "a"
     for name, tenant, uri in (
         ("a", "acme", "s3://b/inner/x.md"),
@@ -71,14 +71,14 @@ def test_a_source_owns_what_is_below_it_only() -> None:
 
 
 def test_the_longest_rule_wins_and_labels_win_over_rules() -> None:
-    (chosen,) = made(
+    (configured,) = settings(
         sources=[source("a", "s3://b") | {"rules": {"f/": ["group:f"], "f/x/": ["group:x"]}}]
     ).configured_sources
-    made_source = chosen.source()
-    assert made_source.access("s3://b/f/1.md", {}).principals == ("group:f",)
-    assert made_source.access("s3://b/f/x/1.md", {}).principals == ("group:x",)
-    assert made_source.access("s3://b/1.md", {}).principals == ("group:staff",)
-    assert made_source.access("s3://b/f/1.md", {"principals": "user:b, group:a"}).principals == ("group:a", "user:b")
+    only_source = configured.source()
+    assert only_source.access("s3://b/f/1.md", {}).principals == ("group:f",)
+    assert only_source.access("s3://b/f/x/1.md", {}).principals == ("group:x",)
+    assert only_source.access("s3://b/1.md", {}).principals == ("group:staff",)
+    assert only_source.access("s3://b/f/1.md", {"principals": "user:b, group:a"}).principals == ("group:a", "user:b")
 
 
 def test_a_local_stack_s_env_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

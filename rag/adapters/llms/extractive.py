@@ -91,7 +91,7 @@ class ExtractiveGenerator:
             return abstention(self.name)
         parts, citations = [], []
         for marker, each in enumerate(_choose(scored), 1):
-            parts.append(f"{_sentence(each.passage.reads)} [{marker}]")
+            parts.append(f"{_sentence(each.passage.display)} [{marker}]")
             citations.append(cite(marker, each.hit, each.passage))
         return Answer(" ".join(parts), tuple(citations), self.name)
 
@@ -103,7 +103,7 @@ class ExtractiveGenerator:
             return [], Evidence(0.0, 0.0, 0.0, unknown_name=False)
         query = await self._embedder.embed_query(question)
         whole = [hit.chunk.input for hit in hits[:_READ_WHOLE]]
-        vectors = await self._embedder.embed([*whole, *(each.passage.reads for each in candidates)])
+        vectors = await self._embedder.embed([*whole, *(each.passage.display for each in candidates)])
         cosines = [float(query @ vector) for vector in vectors]
         highest = max(hit.score for hit in hits) or 1.0
         scored = [
@@ -127,7 +127,7 @@ def _candidates(wanted: set[str], hits: Sequence[Hit]) -> list[Candidate]:
     found = []
     for rank, hit in enumerate(hits):
         for passage in passages(hit.chunk):
-            has = terms(passage.reads)
+            has = terms(passage.display)
             if len(has) >= _LEAST_TERMS:
                 overlap = len(wanted & has) / max(1, len(wanted))
                 found.append((overlap - 0.02 * rank, Candidate(hit, passage, overlap)))
@@ -149,8 +149,8 @@ def _choose(scored: Sequence[Scored]) -> list[Scored]:
     """Maximal marginal relevance: the best, then what is nearly as good and says something else."""
     chosen = [scored[0]]
     for share in (_SECOND_SHARE, _THIRD_SHARE)[: _MOST - 1]:
-        said = {each.passage.reads for each in chosen}
-        rest = [each for each in scored if each.score >= share * scored[0].score and each.passage.reads not in said]
+        said = {each.passage.display for each in chosen}
+        rest = [each for each in scored if each.score >= share * scored[0].score and each.passage.display not in said]
         if rest:
             chosen.append(max(rest, key=lambda each: _gain(each, chosen)))
     return chosen

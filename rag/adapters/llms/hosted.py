@@ -9,7 +9,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageR
 from llama_index.core.llms import LLM
 
 from rag.adapters.providers import Patience, call
-from rag.answer.generation import Prompt, abstention, compose, prompt, without_unknown_markers
+from rag.answer.generation import Prompt, abstention, compose, drop_unknown_markers, prompt
 from rag.models import Answer, Hit
 
 _CHARACTERS_PER_TOKEN = 3  # cautious: English has four, German three and a half
@@ -43,7 +43,7 @@ class HostedGenerator:
         asked = prompt(question, hits, characters=self._characters)
         seen: list[str] = []
         usage: dict[str, int] = {}
-        async for piece in without_unknown_markers(self._pieces(asked, seen, usage), len(asked.hits)):
+        async for piece in drop_unknown_markers(self._pieces(asked, seen, usage), len(asked.hits)):
             yield piece
         yield compose("".join(seen), asked.hits, self.name, usage)
 

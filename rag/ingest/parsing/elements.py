@@ -10,12 +10,11 @@ from pathlib import PurePosixPath
 
 from rag.errors import Rejected
 from rag.ingest.parsing.language import language_of
-from rag.models import Block, BlockKind, ParsedDocument
+from rag.models import CELL_SEPARATOR, Block, BlockKind, ParsedDocument
 
 _LONGEST_HEADING = 500  # characters; what is longer is no heading, and would be repeated in every section path below it
 _LONGEST_HEADER = 2_000  # characters; a table's header is repeated for every row
 
-CELL = " | "  # between the cells of a row, in a row's text as in its header
 
 _BREAKS = re.compile(r"\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
 # Controls, zero-width and bidirectional marks, soft hyphens, lone surrogates, non-characters: invisible, but they break words apart.
@@ -55,7 +54,7 @@ def one_line(text: str) -> str:
 
 def row(cells: Iterable[str]) -> str:
     """Cells of one table row on one line; empty cells at the end are dropped."""
-    return CELL.join(one_line(cell) for cell in cells).rstrip(" |")
+    return CELL_SEPARATOR.join(one_line(cell) for cell in cells).rstrip(" |")
 
 
 def assemble(

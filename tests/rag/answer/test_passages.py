@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.answer.passages import LONGEST, best, passages, terms
+from rag.answer.passages import MAX_QUOTE, best_passage, passages, terms
 from tests.fakes.hits import hit
 
 
@@ -23,29 +23,29 @@ def test_a_sentence_over_two_lines_is_one() -> None:
         "The pump must be\nserviced every year.", "It is blue.",
     ]  # fmt: skip
     (first, _) = passages(hit("The pump must be\nserviced every year. It is blue.").chunk)
-    assert first.reads == "The pump must be serviced every year."
+    assert first.display == "The pump must be serviced every year."
 
 
 def test_scripts_without_spaces_have_sentences_too() -> None:
     assert quotes("休暇は25日です。未使用分は失効します。") == ["休暇は25日です。", "未使用分は失効します。"]
 
 
-def test_headings_are_no_evidence() -> None:
+def test_headings_are_not_quoted() -> None:
     assert quotes("Leave\n\nEmployees get 25 days.", section=("Handbook", "Leave")) == ["Employees get 25 days."]
 
 
-def test_a_row_of_a_table_is_quoted_whole_and_read_with_its_columns() -> None:
+def test_a_row_of_a_table_is_quoted_whole_and_displayed_with_its_columns() -> None:
     header = "Plan | Deductible | Copay"
     chunk = hit("Standard | $500 | $20\nPlus | $250", above=header).chunk
     first, second = passages(chunk)
     assert chunk.text[first.start : first.end] == "Standard | $500 | $20"
-    assert (first.reads, second.reads) == (
+    assert (first.display, second.display) == (
         "Plan: Standard; Deductible: $500; Copay: $20",
         "Plan: Plus; Deductible: $250",
     )
 
 
-def test_prose_in_a_record_is_quoted_by_the_sentence_and_what_is_short_together() -> None:
+def test_prose_in_a_record_is_quoted_by_the_sentence_and_short_fields_together() -> None:
     body = (
         "The barrier at the ford opened while 40 cm of water stood on the road. "
         "A hay bale lay under the radar, and the county added a sensor."
@@ -56,27 +56,27 @@ def test_prose_in_a_record_is_quoted_by_the_sentence_and_what_is_short_together(
         *(f"{sentence}." for sentence in body.rstrip(".").split(". ")),
         "ID: 5045\nPRIORITY: P1",
     ]
-    assert [each.reads for each in passages(hit(text).chunk)][-1] == "ID: 5045; PRIORITY: P1"
+    assert [each.display for each in passages(hit(text).chunk)][-1] == "ID: 5045; PRIORITY: P1"
 
 
-def test_a_record_of_many_fields_is_quoted_in_parts_that_lose_none() -> None:
+def test_a_record_of_many_fields_is_quoted_in_parts_without_a_loss() -> None:
     text = "\n".join(f"field {number}: {'x' * 50}" for number in range(30))
     assert "\n".join(quotes(text)) == text
-    assert all(len(quote) <= LONGEST for quote in quotes(text))
+    assert all(len(quote) <= MAX_QUOTE for quote in quotes(text))
 
 
 def test_a_record_is_quoted_whole() -> None:
     chunk = hit("name: Heron R2\nprice: 129\nstock[0].place: Bergen").chunk
-    (only,) = passages(chunk)
-    assert chunk.text[only.start : only.end] == chunk.text
-    assert only.reads == "name: Heron R2; price: 129; stock[0].place: Bergen"
+    (passage,) = passages(chunk)
+    assert chunk.text[passage.start : passage.end] == chunk.text
+    assert passage.display == "name: Heron R2; price: 129; stock[0].place: Bergen"
 
 
-def test_a_monster_is_cut_to_what_can_be_quoted() -> None:
+def test_a_text_without_sentences_is_cut_to_the_longest_quote() -> None:
     (words,), (letters,) = quotes("word " * 500), quotes("x" * 5000)
-    assert len(words) <= LONGEST
+    assert len(words) <= MAX_QUOTE
     assert words.endswith("word")
-    assert len(letters) == LONGEST
+    assert len(letters) == MAX_QUOTE
 
 
 @given(st.text(alphabet=st.sampled_from("aB1 .!?\n|:\t\"'。é🚀"), max_size=300))
@@ -86,7 +86,7 @@ def test_passages_are_in_order_verbatim_and_do_not_overlap(text: str) -> None:
     for before, each in zip(ends, found, strict=False):
         assert before <= each.start < each.end <= len(text)
         assert text[each.start : each.end] == text[each.start : each.end].strip()
-        assert each.reads == " ".join(each.reads.split())
+        assert each.display == " ".join(each.display.split())
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_terms_fold_case_and_endings(one: str, other: str) -> None:
     assert terms(one) == terms(other)
 
 
-def test_small_words_carry_no_meaning() -> None:
+def test_stop_words_are_not_terms() -> None:
     assert terms("How do you do?") == set()
     assert len(terms("the business of gas")) == 2
 
@@ -114,12 +114,12 @@ def test_small_words_carry_no_meaning() -> None:
 )
 def test_the_best_passage_shares_most_with_the_claim(claim: str, quote: str) -> None:
     chunk = hit("All staff have 25 days. A pump has a blue coat. Nothing else matters.").chunk
-    chosen = best(claim, passages(chunk))
-    assert chosen is not None
-    assert chosen[0].reads == quote
-    assert 0 < chosen[1] <= 1
+    best = best_passage(claim, passages(chunk))
+    assert best is not None
+    assert best[0].display == quote
+    assert 0 < best[1] <= 1
 
 
-def test_nothing_to_quote_is_nothing() -> None:
-    assert best("claim", []) is None
+def test_a_text_without_letters_has_no_passages() -> None:
+    assert best_passage("claim", []) is None
     assert passages(hit("").chunk) == passages(hit("--- * ---").chunk) == []
