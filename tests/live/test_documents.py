@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from governance.admission import admit
+from governance.admission import find_suppressed
 from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.memory.objects import MemoryObjects
 from rag.adapters.memory.vectors import MemoryVectors
@@ -212,10 +212,10 @@ async def _same_as_clean(world: World) -> None:
         )  # fmt: skip
         total = 0
         for partition in range(partitions):
-            batch = await made.pipeline.partition(partition)
-            gate = admit(clean_ledger)
-            derived = await clean.embed(await clean.chunk(await clean.parse(batch, admit=gate, force=True)))
-            await clean.index(derived, admit=gate)
+            batch = await made.pipeline.live_batch(partition)
+            check = find_suppressed(clean_ledger)
+            derived = await clean.embed(await clean.chunk(await clean.parse(batch, find_suppressed=check)))
+            await clean.index(derived, find_suppressed=check)
             ids = sorted(await made.ledger.chunks(spec.index_id, partition))
             assert ids == sorted([chunk async for chunk, _ in clean_vectors.scroll(spec.index_id, partition=partition)])
             assert ids == sorted([chunk async for chunk, _ in made.vectors.scroll(spec.index_id, partition=partition)])
