@@ -1,1 +1,1 @@
-"""The contracts: Avro schemas, the events generated from them, the table of topics and the codec. Imports nothing of rag."""
+"""The contracts: Avro schemas, the events generated from them, the table of topics and the codec. It does not import ``rag``."""

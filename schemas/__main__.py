@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schemas import compatibility, contracts, documentation, generation
-from schemas.clients import client_options, pairs
+from schemas.clients import client_options, read_pairs
 from schemas.topics import DOCUMENT_PARTITIONS, TOPICS, topics
 
 ROOT = Path(__file__).parent.parent
@@ -21,20 +21,24 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("generate", help="write schemas/events.py from the schemas")
     commands.add_parser("docs", help="write docs/topics.md from the table and the schemas")
-    check = commands.add_parser("check", help="fail when something is incompatible, undocumented or out of date")
+    check = commands.add_parser("check", help="fail if a schema is incompatible, undocumented or out of date")
     release = commands.add_parser("release", help="record changed schemas as their next released version")
     for command in (check, release):
         command.add_argument("--avro", type=Path, default=contracts.FOLDER, help="folder of the schemas")
-    register = commands.add_parser("register", help="create topics and register schemas, in any cluster, at any time")
+    register = commands.add_parser("register", help="create topics and register schemas; can be repeated at any time")
     register.add_argument("--bootstrap", help="brokers as host:port, comma-separated")
     register.add_argument("--registry", help="URL of the schema registry")
     register.add_argument("--env-file", type=Path, help="KEY=value lines with KAFKA_BOOTSTRAP and SCHEMA_REGISTRY_URL")
-    register.add_argument("--partitions", type=int, help=f"of topics keyed by document (default {DOCUMENT_PARTITIONS})")
-    register.add_argument("--replication", type=int, default=-1, help="replicas of new topics (default: the brokers')")
+    register.add_argument(
+        "--partitions", type=int, help=f"partitions of topics keyed by document (default {DOCUMENT_PARTITIONS})"
+    )
+    register.add_argument(
+        "--replication", type=int, default=-1, help="replicas of new topics (default: the brokers' setting)"
+    )
     register.add_argument(
         "--client-config",
         type=Path,
-        help="key=value lines for librdkafka; schema.registry.* go to the registry's client",
+        help="key=value lines for librdkafka; keys schema.registry.* are for the registry's client",
     )
     options = parser.parse_args(arguments)
     match options.command:
@@ -59,10 +63,10 @@ def _problems(folder: Path) -> Iterator[str]:
         schema, released = contracts.current(topic, folder), contracts.released(topic, folder)
         undocumented = [field["name"] for field in schema["fields"] if not field.get("doc")]
         yield from (f"{topic}: field {name!r} has no doc" for name in undocumented)
-        broken = compatibility.problems(topic, schema, released)
-        yield from broken
-        if not broken and (not released or list(released.values())[-1] != schema):
-            yield f"{topic}: changed since its last release: run `python -m schemas release` and commit what it writes"
+        incompatible = compatibility.problems(topic, schema, released)
+        yield from incompatible
+        if not incompatible and (not released or list(released.values())[-1] != schema):
+            yield f"{topic}: changed since its last release: run `python -m schemas release` and commit the new files"
     if folder == contracts.FOLDER:
         yield from _out_of_date()
 
@@ -80,15 +84,15 @@ def _out_of_date() -> Iterator[str]:
 
 
 def _release(folder: Path) -> int:
-    broken = [
+    incompatible = [
         problem
         for topic in contracts.topics(folder)
         for problem in compatibility.problems(
             topic, contracts.current(topic, folder), contracts.released(topic, folder)
         )
     ]
-    if broken:
-        return _report(broken)
+    if incompatible:
+        return _report(incompatible)
     for topic in contracts.topics(folder):
         if number := contracts.release(topic, folder):
             print(f"{topic}: release {number}")
@@ -103,16 +107,16 @@ def _register(options: argparse.Namespace, parser: argparse.ArgumentParser) -> i
     from schemas.registry import ConfluentRegistry, IncompatibleSchema
 
     try:
-        named, client = pairs(options.env_file), client_options(options.client_config)
+        env, client = read_pairs(options.env_file), client_options(options.client_config)
     except (OSError, ValueError) as error:
         return _report([str(error)])
-    bootstrap = options.bootstrap or named.get("KAFKA_BOOTSTRAP")
-    url = options.registry or named.get("SCHEMA_REGISTRY_URL")
+    bootstrap = options.bootstrap or env.get("KAFKA_BOOTSTRAP")
+    url = options.registry or env.get("SCHEMA_REGISTRY_URL")
     if not bootstrap or not url:
         parser.error(
             "register needs --bootstrap and --registry, or --env-file with KAFKA_BOOTSTRAP and SCHEMA_REGISTRY_URL"
         )
-    table = topics(options.partitions or int(named.get("KAFKA_PARTITIONS", DOCUMENT_PARTITIONS))).values()
+    table = topics(options.partitions or int(env.get("KAFKA_PARTITIONS", DOCUMENT_PARTITIONS))).values()
     try:
         register_topics(
             AdminClient({"log_level": 2, **client.kafka, "bootstrap.servers": bootstrap}),

@@ -1,6 +1,6 @@
-"""Events to bytes and back, in the registry's wire format: a zero byte, the schema's id in four bytes, the Avro datum.
+"""Encoding and decoding of events in the registry's wire format: a zero byte, the schema's id in four bytes, the Avro datum.
 
-Any Confluent-compatible client reads and writes the same bytes.
+Every Confluent-compatible client reads and writes the same format.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from schemas.events import Event
 MAGIC: Final = 0
 PREFIX: Final = struct.Struct(">bI")
 
-UNDECODABLE: Final = (  # all that fastavro and the events raise for bytes that are not what their schema says
+UNDECODABLE: Final = (  # every error of fastavro and of the events for bytes that do not match their schema
     SchemaResolutionError, EOFError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError, MemoryError,
 )  # fmt: skip
 
 
 class Malformed(ValueError):
-    """Bytes that are no event of their topic and will never be. The message holds nothing of the content."""
+    """Bytes that are not an event of their topic and never will be. The message contains nothing of the content."""
 
 
 class UnknownSchema(LookupError):
-    """The registry answered, and does not have the schema."""
+    """An answer of the registry that it does not have the schema."""
 
 
 class RegistryUnavailable(ConnectionError):
-    """The registry does not answer or refuses us: nothing is known about the bytes."""
+    """A registry that does not answer or that refuses access. The bytes may be valid or not."""
 
 
 class Registry(Protocol):
-    """Where schemas have ids. Ids never change their meaning, so answers may be kept for ever."""
+    """A registry of schemas by id. An id always stands for the same schema, so callers may cache answers forever."""
 
     def id_of(self, subject: str, schema: Schema) -> int:
-        """Raises UnknownSchema when the schema was not registered under the subject, RegistryUnavailable."""
+        """Return the schema's id. Raises UnknownSchema if it is not registered under the subject, and RegistryUnavailable."""
 
     def schema_of(self, schema_id: int) -> Schema:
-        """Raises UnknownSchema, RegistryUnavailable."""
+        """Return the schema of the id. Raises UnknownSchema and RegistryUnavailable."""
 
 
 class Codec:
-    """Encodes and decodes the events of the topics in `table`. Safe to share between threads.
+    """Encoder and decoder of the events of the topics in `table`. Safe to share between threads.
 
-    The first use of a schema asks the registry, which blocks; all later ones are pure.
+    The first use of a schema calls the registry and blocks. Later uses are pure.
     """
 
     def __init__(
@@ -68,13 +68,16 @@ class Codec:
         self._writers: dict[int, Schema] = {}
 
     def encode(self, topic: str, event: Event) -> bytes:
-        """Raises ValueError when `event` does not belong on `topic` or holds a value that its schema has no room for,
-        UnknownSchema before `python -m schemas register`, RegistryUnavailable. Times are kept to the millisecond."""
+        """Encode an event. Times are kept to the millisecond.
+
+        Raises ValueError if `event` does not belong on `topic` or has a value that does not fit its schema, UnknownSchema
+        before `python -m schemas register` has run, and RegistryUnavailable.
+        """
         expected = self._topic(topic).event
         if type(event) is not expected:
             raise ValueError(f"{topic} carries {expected.__name__}, not {type(event).__name__}")
         parsed = self._parsed[topic]
-        datum = {field["name"]: _checked(event, field["name"]) for field in parsed["fields"]}
+        datum = {field["name"]: _encodable(event, field["name"]) for field in parsed["fields"]}
         stream = io.BytesIO()
         stream.write(PREFIX.pack(MAGIC, self._id(topic)))
         try:
@@ -84,9 +87,10 @@ class Codec:
         return stream.getvalue()
 
     def decode(self, topic: str, data: bytes | None) -> Event | None:
-        """The event as this code knows it, whatever version wrote it; None for a tombstone, which is a delete.
+        """Decode a record that any version of the schema wrote into today's event. A tombstone, which deletes, is None.
 
-        Raises Malformed, RegistryUnavailable."""
+        Raises Malformed and RegistryUnavailable.
+        """
         expected = self._topic(topic).event
         if data is None:
             return None
@@ -103,21 +107,21 @@ class Codec:
             event = _event(expected, reader, cast(dict[str, Any], datum))
         except UNDECODABLE as error:
             raise Malformed(
-                f"a record of {topic} does not fit schema {schema_id}, which it names ({type(error).__name__})"
+                f"a record of {topic} does not fit its own schema {schema_id} ({type(error).__name__})"
             ) from error
         if stream.tell() != len(data):
             raise Malformed(f"a record of {topic} has bytes after its end")
         return event
 
     def key(self, topic: str, event: Event) -> bytes:
-        """The key under which `event` must be published on `topic`."""
+        """Return the key under which `event` must be published on `topic`."""
         return self._topic(topic).key_of(event)
 
     def _topic(self, name: str) -> topics.Topic:
         try:
             return self._table[name]
         except KeyError:
-            raise ValueError(f"no topic {name!r} in schemas/topics.py, only {', '.join(self._table)}") from None
+            raise ValueError(f"topic {name!r} is not in schemas/topics.py, only {', '.join(self._table)}") from None
 
     def _id(self, topic: str) -> int:
         if topic not in self._ids:
@@ -133,7 +137,7 @@ class Codec:
                     f"a record of {topic} names schema {schema_id}, which the registry does not have"
                 ) from error
             except (fastavro.schema.SchemaParseException, LookupError, TypeError, ValueError, RecursionError) as error:
-                raise Malformed(f"a record of {topic} names schema {schema_id}, which is no Avro record") from error
+                raise Malformed(f"a record of {topic} names schema {schema_id}, which is not an Avro record") from error
         return self._writers[schema_id]
 
 
@@ -144,7 +148,7 @@ def _parse(schema: Schema) -> Schema:
     return parsed
 
 
-def _checked(event: Event, name: str) -> Any:
+def _encodable(event: Event, name: str) -> Any:
     value = getattr(event, name)
     if isinstance(value, datetime) and value.tzinfo is None:
         raise ValueError(f"{type(event).__name__}.{name} needs a time zone: use datetime.now(UTC)")
@@ -156,7 +160,7 @@ def _event(cls: type[Event], schema: Schema, datum: Mapping[str, Any]) -> Event:
 
 
 def _value(type_: Any, value: Any) -> Any:
-    """fastavro's value as the generated classes have it."""
+    """Convert a value of fastavro to the type of the generated class."""
     if isinstance(type_, Mapping) and type_["type"] == "enum":
         return getattr(events, type_["name"].rpartition(".")[2])(value)
     if (
@@ -164,5 +168,5 @@ def _value(type_: Any, value: Any) -> Any:
         and type_.get("logicalType") == "timestamp-millis"
         and not isinstance(value, datetime)
     ):
-        raise ValueError("a time out of range")
+        raise ValueError("a time is out of range")
     return tuple(value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Whether the current schema reads everything that was ever released: Avro's BACKWARD_TRANSITIVE."""
+"""The compatibility check: the current schema must read the records of every release (Avro's BACKWARD_TRANSITIVE)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEVEL = "BACKWARD_TRANSITIVE"
 
 
 def problems(topic: str, reader: Schema, released: Mapping[int, Schema]) -> list[str]:
-    """One line for each thing that would break a reader, naming the field; empty when compatible."""
+    """Return one line, with the field's name, for each change that would break a reader. A compatible schema has none."""
     return [
         f"{topic}: {problem}, so records of release {number} could not be read"
         for number, writer in released.items()
@@ -24,26 +24,26 @@ def problems(topic: str, reader: Schema, released: Mapping[int, Schema]) -> list
 
 
 def _unresolvable(reader: Schema, writer: Schema) -> list[str]:
-    """By the rules of Avro, as Apache's own implementation applies them; field by field, so that each is named."""
+    """Apply the rules of Avro with Apache's implementation, field by field, so that each line names its field."""
     checker: Any = ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call]
     new: Any = avro.schema.parse(json.dumps(reader))
     old: Any = avro.schema.parse(json.dumps(writer))
     if checker.get_compatibility(new, old).compatibility is SchemaCompatibilityType.compatible:
         return []
-    named = []
+    faults = []
     for field in new.fields:
         before = lookup_writer_field(old, field)
         if before is None:
-            named += [] if field.has_default else [f"field {field.name!r} is new and has no default"]
+            faults += [] if field.has_default else [f"field {field.name!r} is new and has no default"]
             continue
         result = checker.get_compatibility(field.type, before.type)
         if result.compatibility is not SchemaCompatibilityType.compatible:
-            named.append(f"field {field.name!r} changed ({', '.join(sorted(result.messages))})")
-    return named or [f"the record {old.name!r} became {new.name!r}"]
+            faults.append(f"field {field.name!r} changed ({', '.join(sorted(result.messages))})")
+    return faults or [f"the record {old.name!r} became {new.name!r}"]
 
 
 def _reinterpreted(reader: Schema, writer: Schema) -> list[str]:
-    """Avro lets a logical type change silently: milliseconds would be read as microseconds."""
+    """Find changed logical types. Avro accepts such a change silently and would read milliseconds as microseconds."""
     before = {field["name"]: _logical_type(field["type"]) for field in writer["fields"]}
     return [
         f"field {field['name']!r} changed its logical type from {before[field['name']]} to {_logical_type(field['type'])}"

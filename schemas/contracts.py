@@ -1,4 +1,4 @@
-"""The schema files: what a topic's values are now, and what has been released before."""
+"""The schema files: the current schema of each topic's values, and the released versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDER: Final = Path(__file__).parent / "avro"
 
 
 def topics(folder: Path = FOLDER) -> list[str]:
-    """Names of the topics that have a schema, sorted."""
+    """Return the names of the topics that have a schema, sorted."""
     return sorted(path.stem for path in folder.glob("*.avsc"))
 
 
@@ -22,13 +22,13 @@ def current(topic: str, folder: Path = FOLDER) -> Schema:
 
 
 def released(topic: str, folder: Path = FOLDER) -> dict[int, Schema]:
-    """Every released version of the topic's schema by number, oldest first. They are never edited or removed."""
+    """Return the released versions of the topic's schema by number, oldest first. They are never edited or removed."""
     numbered = {int(path.stem): path for path in (folder / "released" / topic).glob("*.avsc")}
     return {number: _read(numbered[number]) for number in sorted(numbered)}
 
 
 def release(topic: str, folder: Path = FOLDER) -> int | None:
-    """Record the current schema as the next released version; returns its number, or None when it is the newest already."""
+    """Record the current schema as the next released version. Return its number, or None if it is already the newest."""
     versions = released(topic, folder)
     schema = current(topic, folder)
     if versions and list(versions.values())[-1] == schema:

@@ -1,4 +1,4 @@
-"""Text of `docs/topics.md`, from the table and the schemas. Pure."""
+"""The text of `docs/topics.md`, from the table and the schemas. Pure."""
 
 from __future__ import annotations
 

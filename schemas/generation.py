@@ -1,4 +1,4 @@
-"""Python source of `schemas/events.py`, from the Avro schemas. Pure: text out of schemas, the same text every time."""
+"""The Python source of `schemas/events.py`, from the Avro schemas. Pure: the same schemas give the same text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TYPES: Final = {
 
 
 def generate(schemas: Iterable[Schema]) -> str:
-    """The whole module: an enum and a frozen dataclass for each named type, and the union `Event` of the records."""
+    """Generate the module: an enum or a frozen dataclass for each named type, and the union `Event` of the records."""
     schemas = list(schemas)
     blocks = [block for schema in schemas for block in (*_enums(schema), _record(schema))]
     union = "Event = " + " | ".join(schema["name"] for schema in schemas)
@@ -70,7 +70,7 @@ def _record(schema: Schema) -> str:
 
 
 def _annotation(type_: Any) -> str:
-    """Raises ValueError for an Avro type that no event has needed yet, so that nothing is generated wrongly."""
+    """Return the annotation of an Avro type. Raises ValueError for a type that no event uses yet, instead of guessing."""
     if isinstance(type_, list):
         return " | ".join(sorted((_annotation(branch) for branch in type_), key=lambda name: name == "None"))
     if isinstance(type_, str) and type_ in TYPES:
@@ -84,7 +84,7 @@ def _annotation(type_: Any) -> str:
             return f"tuple[{_annotation(type_['items'])}, ...]"
         if "logicalType" not in type_ and type_["type"] in TYPES:
             return TYPES[type_["type"]]
-    raise ValueError(f"the generator does not know the Avro type {type_!r}: teach it in schemas/generation.py")
+    raise ValueError(f"the generator does not support the Avro type {type_!r}: add it in schemas/generation.py")
 
 
 def _default(field: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Schema registries: any that speaks Confluent's HTTP API, and one in memory."""
+"""Schema registries: one for Confluent's HTTP API, and one in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import httpx2  # what Confluent's client speaks HTTP with
+import httpx2  # the HTTP client of Confluent's client
 from confluent_kafka.schema_registry import Schema as RegisteredSchema
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
@@ -16,16 +16,16 @@ from schemas.contracts import Schema
 
 NOT_FOUND = 404
 CONFLICT = 409
-TIMEOUT = 5.0  # seconds; an answer takes milliseconds
+TIMEOUT = 5.0  # seconds; a response takes milliseconds
 RETRIES = 2
 
 
 class IncompatibleSchema(ValueError):
-    """The registry refuses the schema: it would break readers of what is registered."""
+    """A schema that the registry refuses, because it cannot read records of the registered versions."""
 
 
 class ConfluentRegistry:
-    """Registry of `schemas.codec` over HTTP. `options` are those of Confluent's client, such as `basic.auth.user.info`."""
+    """The registry of `schemas.codec` over HTTP. `options` are for Confluent's client, such as `basic.auth.user.info`."""
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self._url = url
@@ -34,33 +34,36 @@ class ConfluentRegistry:
         )
 
     def id_of(self, subject: str, schema: Schema) -> int:
-        found = self._ask(f"{subject} (run `python -m schemas register`)", "lookup_schema", subject, _avro(schema))
-        return int(found.schema_id)
+        registered = self._call(
+            f"{subject} (run `python -m schemas register`)", "lookup_schema", subject, _avro(schema)
+        )
+        return int(registered.schema_id)
 
     def schema_of(self, schema_id: int) -> Schema:
-        found = self._ask(f"schema {schema_id}", "get_schema", schema_id)
-        if (found.schema_type or "AVRO") != "AVRO":
-            raise UnknownSchema(f"schema {schema_id} of {self._url} is {found.schema_type}, not Avro")
+        registered = self._call(f"schema {schema_id}", "get_schema", schema_id)
+        if (registered.schema_type or "AVRO") != "AVRO":
+            raise UnknownSchema(f"schema {schema_id} of {self._url} is {registered.schema_type}, not Avro")
         try:
-            schema = json.loads(found.schema_str or "")
+            schema = json.loads(registered.schema_str or "")
         except ValueError:
             schema = None
         if not isinstance(schema, dict):
-            raise UnknownSchema(f"schema {schema_id} of {self._url} is no Avro record")
+            raise UnknownSchema(f"schema {schema_id} of {self._url} is not an Avro record")
         return schema
 
     def register(self, subject: str, schema: Schema) -> int:
-        """Idempotent. Raises IncompatibleSchema, RegistryUnavailable."""
-        return int(self._ask(subject, "register_schema", subject, _avro(schema)))
+        """Register the schema and return its id. Idempotent. Raises IncompatibleSchema and RegistryUnavailable."""
+        return int(self._call(subject, "register_schema", subject, _avro(schema)))
 
     def require_compatibility(self, subject: str, level: str) -> None:
-        """Have the registry refuse what breaks `level`, such as BACKWARD_TRANSITIVE. Idempotent."""
-        self._ask(subject, "set_compatibility", subject, level)
+        """Configure the registry to refuse schemas that violate `level`, such as BACKWARD_TRANSITIVE. Idempotent."""
+        self._call(subject, "set_compatibility", subject, level)
 
     def close(self) -> None:
         self.client.close()
 
-    def _ask(self, thing: str, method: str, *arguments: Any) -> Any:
+    def _call(self, thing: str, method: str, *arguments: Any) -> Any:
+        """Call a method of Confluent's client and translate its errors. ``thing`` is the request's object in the messages."""
         try:
             return getattr(self.client, method)(*arguments)
         except SchemaRegistryError as error:
@@ -72,11 +75,11 @@ class ConfluentRegistry:
         except (httpx2.HTTPError, OSError) as error:
             raise RegistryUnavailable(f"the schema registry at {self._url} does not answer: {error}") from error
         except ValueError as error:
-            raise RegistryUnavailable(f"what answers at {self._url} is no schema registry: {error}") from error
+            raise RegistryUnavailable(f"the server at {self._url} is not a schema registry: {error}") from error
 
 
 class MemoryRegistry:
-    """Registry of `schemas.codec` that takes every schema it is asked for."""
+    """The registry of `schemas.codec` in memory. It registers every schema at the first request for its id."""
 
     def __init__(self) -> None:
         self._schemas: list[str] = []
@@ -89,7 +92,7 @@ class MemoryRegistry:
 
     def schema_of(self, schema_id: int) -> Schema:
         if not 1 <= schema_id <= len(self._schemas):
-            raise UnknownSchema(f"no schema {schema_id} is known")
+            raise UnknownSchema(f"schema {schema_id} is unknown")
         schema: Schema = json.loads(self._schemas[schema_id - 1])
         return schema
 

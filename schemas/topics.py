@@ -1,8 +1,8 @@
-"""The topics: what flows where, under which key, and for how long.
+"""The topics: the events of each, their key and their retention.
 
-Every topic deletes as well as compacts, except the one that must outlive every backup. Compaction alone bounds nothing: Kafka
-rolls a segment only when a record arrives, so in a quiet partition the active segment, and an erased document's events in
-it, would stay. `retention.ms` holds in quiet partitions too. That is the bound which an erasure certificate may state.
+Every topic deletes as well as compacts, except the one that must outlive every backup. Compaction alone does not bound the life
+of a record: Kafka rolls a segment only when a record arrives. In a quiet partition, the active segment would stay, and with it
+the events of an erased document. `retention.ms` applies to quiet partitions too, so an erasure certificate may state that bound.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
 
 DOCUMENT_PARTITIONS: Final = 8
-"""Partitions of the topics keyed by document, which are also Dagster's partitions: fixed for the life of a topic, because more
-would move keys and so break the order of a document's events. Eight keep eight cores of stream lane busy."""
+"""Partitions of the topics keyed by document, which are also Dagster's partitions. The number is fixed for the life of a topic,
+because another number would move keys and so break the order of a document's events. Eight keep eight cores of a stream lane busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic. `key` names the field of the event whose UTF-8 bytes are the key of the record."""
+    """One topic. `key` is the name of the event's field whose UTF-8 bytes are the key of the record."""
 
     name: str
     event: type[events.Event]
@@ -47,22 +47,24 @@ class Topic:
 
     @property
     def subject(self) -> str:
-        """The registry's subject of the values (TopicNameStrategy)."""
+        """Return the registry's subject of the values (TopicNameStrategy)."""
         return f"{self.name}-value"
 
     @property
     def retention_ms(self) -> int | None:
-        """The longest that a record stays, in milliseconds; None when it stays until its key is deleted."""
+        """Return the longest life of a record in milliseconds, or None if the record stays until its key is deleted."""
         return int(self.settings["retention.ms"].value) if "delete" in self.settings["cleanup.policy"].value else None
 
     @property
     def compaction_ms(self) -> int:
-        """In a partition that keeps receiving records: after this long a superseded record may no longer be there, but
-        for the time that the cleaner takes."""
+        """Return the longest life of a superseded record in milliseconds, in a partition that keeps receiving records.
+
+        The time that the cleaner takes comes on top.
+        """
         return int(self.settings["max.compaction.lag.ms"].value)
 
     def key_of(self, event: events.Event) -> bytes:
-        """The key under which `event` is published here."""
+        """Return the key under which `event` is published on this topic."""
         return str(getattr(event, self.key)).encode()
 
 
@@ -84,16 +86,16 @@ def _compacted(retention_days: int | None, retention_reason: str) -> dict[str, S
         ),
         "max.compaction.lag.ms": Setting(
             str(DAY),
-            "while records keep arriving, what a tombstone or a newer record supersedes is purged within about a day",
+            "while records keep arriving, a record that a tombstone or a newer record supersedes is purged within about a day",
         ),
         "delete.retention.ms": Setting(
-            str(DAY), "a tombstone outlives what it deletes, for readers up to a day behind"
+            str(DAY), "a tombstone outlives the records that it deletes, for readers up to a day behind"
         ),
     }
 
 
 def topics(document_partitions: int = DOCUMENT_PARTITIONS) -> dict[str, Topic]:
-    """The table by name, with the partitions that this installation set for the topics keyed by document."""
+    """Return the table of topics by name, with this installation's number of partitions for the topics keyed by document."""
     rows = (
         Topic(
             CHANGED,
@@ -101,7 +103,7 @@ def topics(document_partitions: int = DOCUMENT_PARTITIONS) -> dict[str, Topic]:
             "document_id",
             document_partitions,
             _compacted(
-                14, "a lane may stand still over two weeks of holidays; what is older a reconcile finds at the source"
+                14, "a lane may be stopped for two weeks of holidays; reconciliation finds older changes at the source"
             ),
         ),
         Topic(
@@ -109,21 +111,21 @@ def topics(document_partitions: int = DOCUMENT_PARTITIONS) -> dict[str, Topic]:
             events.DocumentIndexed,
             "document_id",
             document_partitions,
-            _compacted(7, "a notice to caches and watchers; the ledger keeps the facts"),
+            _compacted(7, "only notifies caches and watchers; the ledger keeps the state"),
         ),
         Topic(
             DEAD,
             events.DocumentDead,
             "document_id",
             1,
-            _compacted(30, "a month for somebody to look; the catalog keeps showing the failure"),
+            _compacted(30, "an operator has a month to look into it; the catalog keeps showing the failure"),
         ),
         Topic(
             ERASURES_REQUESTED,
             events.ErasureRequested,
             "erasure_id",
             1,
-            _compacted(90, "the law gives one month, extendable by two, so no request may expire unanswered"),
+            _compacted(90, "the law allows one month, extendable by two, and no request may expire before its answer"),
         ),
         Topic(
             ERASURES_COMPLETED,

@@ -237,7 +237,7 @@ def test_registering_again_changes_nothing(
     first = capsys.readouterr().out
     assert command.main(["register", "--env-file", str(env_file)]) == 0
     assert capsys.readouterr().out == first
-    assert all(f"{name}: as the table says" in first for name in TOPICS)
+    assert all(f"{name}: as in the table" in first for name in TOPICS)
 
 
 def test_the_settings_of_the_table_are_those_of_the_topics(admin: AdminClient) -> None:
@@ -257,12 +257,12 @@ def test_a_setting_that_drifted_is_put_right_and_told(admin: AdminClient) -> Non
     assert told == ["documents.dead.v1: retention.ms was 5000, now 2592000000"]
     told.clear()
     register_topics(admin, [TOPICS["documents.dead.v1"]], told.append)
-    assert told == ["documents.dead.v1: as the table says"]
+    assert told == ["documents.dead.v1: as in the table"]
 
 
 def test_another_number_of_partitions_is_refused_before_anything_is_done(admin: AdminClient) -> None:
     new = replace(TOPICS["documents.dead.v1"], name=f"new.{uuid.uuid4().hex}")
-    with pytest.raises(CannotRegister, match=r"documents\.changed\.v1 has 8 partitions and the table says 12"):
+    with pytest.raises(CannotRegister, match=r"documents\.changed\.v1 has 8 partitions, not 12 as in the table"):
         register_topics(admin, [new, *topics(12).values()], lambda _: None)
     assert new.name not in admin.list_topics(timeout=SECONDS).topics
 

@@ -27,7 +27,7 @@ def test_without_a_file_there_are_no_options() -> None:
     assert client_options(None) == ClientOptions()
 
 
-def test_what_cannot_be_read_is_named_without_its_content(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported_without_its_content(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         client_options(tmp_path / "absent.properties")
     path = tmp_path / "client.properties"

@@ -57,7 +57,7 @@ EVENT = EVENTS[0]
 
 
 class Fixed:
-    """A registry that knows what it was given, under the ids given."""
+    """A registry of the given schemas, under the given ids."""
 
     def __init__(self, known: Mapping[int, Any]) -> None:
         self.known = known
@@ -82,7 +82,7 @@ def schema(**changes: Any) -> dict[str, Any]:
 
 
 def written_by(writer: Any, datum: bytes = b"") -> tuple[Codec, bytes]:
-    """A codec whose registry has `writer` as schema 7, and a record that names it."""
+    """Return a codec whose registry has `writer` as schema 7, and a record of schema 7."""
     return Codec(Fixed({7: writer})), b"\x00\x00\x00\x00\x07" + datum
 
 
@@ -118,7 +118,7 @@ def test_times_are_read_in_utc_whatever_zone_they_were_written_in(codec: Codec) 
     assert decoded.occurred_at.tzinfo is UTC
 
 
-def test_no_value_is_a_delete(codec: Codec) -> None:
+def test_a_record_without_a_value_is_a_delete(codec: Codec) -> None:
     assert codec.decode(CHANGED, None) is None
 
 
@@ -134,7 +134,7 @@ def test_no_value_is_a_delete(codec: Codec) -> None:
         (replace(EVENT, version=7), "version"),
     ],
 )
-def test_a_value_that_the_schema_has_no_room_for_is_refused(codec: Codec, event: Any, message: str) -> None:
+def test_a_value_that_does_not_fit_the_schema_is_refused(codec: Codec, event: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         codec.encode(CHANGED, event)
 
@@ -244,7 +244,7 @@ def test_a_record_that_names_an_unknown_schema_is_malformed() -> None:
         codec.decode(CHANGED, b"\x00\x00\x00\x00\x09x")
 
 
-def test_a_registry_that_is_away_makes_no_record_malformed() -> None:
+def test_a_record_is_not_malformed_while_the_registry_is_unavailable() -> None:
     class Away:
         def id_of(self, subject: str, schema: contracts.Schema) -> int:
             raise RegistryUnavailable("away")
@@ -261,7 +261,7 @@ def test_a_registry_that_is_away_makes_no_record_malformed() -> None:
         Codec(AwayForIds()).encode(CHANGED, EVENT)
 
 
-def test_the_registry_is_asked_once_for_each_schema() -> None:
+def test_the_registry_is_called_once_for_each_schema() -> None:
     registry = Fixed({7: contracts.current(CHANGED)})
     codec = Codec(registry)
     for _ in range(3):
@@ -289,7 +289,7 @@ def plain(event: Event) -> dict[str, Any]:
 
 
 def encoded_with(writer: Mapping[str, Any], datum: Mapping[str, Any]) -> bytes:
-    """As Confluent's serializer, which knows nothing of our codec, writes it; without its prefix."""
+    """Encode the datum with Confluent's serializer, which is independent of our codec, and remove the prefix."""
     client = SchemaRegistryClient.new_client({"url": "mock://writer"})
     client.register_schema(f"{CHANGED}-value", RegisteredSchema(json.dumps(writer), "AVRO"))
     serializer = AvroSerializer(client, json.dumps(writer), conf={"auto.register.schemas": True})

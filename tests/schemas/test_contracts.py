@@ -1,4 +1,4 @@
-"""The commands of `python -m schemas` on copies of the schemas, broken in every way that matters."""
+"""The commands of `python -m schemas` on copies of the schemas, with every relevant fault."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def field(name: str, type_: Any = "string", **more: Any) -> dict[str, Any]:
     return {"name": name, "type": type_, "doc": "Something new.", **more}
 
 
-def test_what_is_committed_is_compatible_documented_and_up_to_date() -> None:
+def test_the_committed_schemas_are_compatible_documented_and_up_to_date() -> None:
     assert command.main(["check"]) == 0
 
 
@@ -58,7 +58,7 @@ def test_what_is_committed_is_compatible_documented_and_up_to_date() -> None:
         (lambda s: s["kind"]["type"].update(name="Kind"), "field 'kind' changed"),
     ],
 )
-def test_a_schema_that_cannot_read_what_was_released_fails_the_check_by_its_field(
+def test_a_schema_that_cannot_read_a_release_fails_the_check_with_the_name_of_the_field(
     folder: Path, capsys: pytest.CaptureFixture[str], change: Any, named: str
 ) -> None:
     edit(folder, CHANGED, change)
@@ -140,7 +140,7 @@ def test_generated_files_that_are_out_of_date_fail_the_check(
     assert command.main(["check"]) == 0
 
 
-def test_the_generator_refuses_a_type_that_it_does_not_know() -> None:
+def test_the_generator_refuses_a_type_that_it_does_not_support() -> None:
     schema = {"name": "A", "doc": "A.", "fields": [field("a", {"type": "map", "values": "string"})]}
     with pytest.raises(ValueError, match="map"):
         generation.generate([schema])
@@ -160,20 +160,20 @@ def test_topics_keyed_by_document_have_the_partitions_of_the_installation() -> N
     assert [topic.partitions for topic in topics(12).values()] == [12, 12, 1, 1, 1]
 
 
-def test_what_carries_document_ids_is_bounded_in_time_even_where_nothing_is_written() -> None:
+def test_topics_with_document_ids_are_bounded_in_time_even_in_quiet_partitions() -> None:
     bounded = {name for name, topic in TOPICS.items() if topic.retention_ms is not None}
     assert {name for name, topic in TOPICS.items() if topic.key == "document_id"} <= bounded
     assert TOPICS["erasures.completed.v1"].retention_ms is None
 
 
-def test_only_a_changed_document_tells_where_it_lies() -> None:
+def test_only_a_changed_document_contains_its_uri() -> None:
     with_uri = {name for name in TOPICS if any("uri" in f["name"] for f in contracts.current(name)["fields"])}
     assert with_uri == {CHANGED}
     names = {f["name"] for name in TOPICS for f in contracts.current(name)["fields"]}
     assert not names & {"content", "text", "title", "body", "email"}
 
 
-def test_the_document_of_topics_tells_every_field_and_setting() -> None:
+def test_the_document_of_topics_lists_every_field_and_setting() -> None:
     text = documentation.document(TOPICS.values(), {name: contracts.current(name) for name in TOPICS})
     for topic in TOPICS.values():
         section = re.search(rf"## {re.escape(topic.name)}\n(.*?)(?=\n## |\Z)", text, re.DOTALL)
@@ -182,14 +182,14 @@ def test_the_document_of_topics_tells_every_field_and_setting() -> None:
         assert all(f"| `{name}` | `{setting.value}`" in section[1] for name, setting in topic.settings.items())
 
 
-def test_an_event_cannot_be_changed_once_made() -> None:
+def test_an_event_is_immutable() -> None:
     event = events.ErasureCompleted.__dataclass_params__  # type: ignore[attr-defined]
     assert event.frozen
     assert "__slots__" in vars(events.ErasureCompleted)
 
 
 @pytest.mark.parametrize("arguments", [[], ["register"], ["register", "--bootstrap", "127.0.0.1:9092"], ["unheard-of"]])
-def test_a_command_that_lacks_something_says_how_it_is_used(
+def test_a_command_without_a_required_option_prints_its_usage(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):

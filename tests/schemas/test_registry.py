@@ -24,7 +24,7 @@ class _Answers(BaseHTTPRequestHandler):
     do_POST = do_GET
 
     def log_message(self, *_: object) -> None:
-        """Tests print nothing."""
+        """Suppress the log."""
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def problem(code: int, message: str = "no") -> str:
         (200, json.dumps({"nothing": "of the kind"}), UnknownSchema),
     ],
 )
-def test_only_a_clear_answer_says_that_there_is_no_such_schema(
+def test_only_a_clear_answer_means_that_a_schema_is_unknown(
     registry: ConfluentRegistry, monkeypatch: pytest.MonkeyPatch, status: int, body: str, error: type[Exception]
 ) -> None:
     monkeypatch.setattr(_Answers, "status", status)
