@@ -81,7 +81,7 @@ def _change(name: str, moment: str, bucket: str, described: Mapping[str, Any]) -
         occurred_at=_moment(moment),
         origin="notification",
         is_deletion=name.removeprefix("s3:").startswith("ObjectRemoved"),
-        version=described.get("versionId") or described.get("eTag"),
+        version=described.get("versionId") or described.get("eTag") or None,  # a removal may carry both, empty
     )
 
 

@@ -64,7 +64,7 @@ def _changed(change: ObjectChange, source: Source, ids: Ids) -> DocumentChanged:
         source=source.name,
         uri=change.uri,
         kind=ChangeKind.DELETED if change.is_deletion else ChangeKind.CHANGED,
-        version=change.version,
+        version=change.version or None,  # some sources write an empty text where there is no version
         origin=change.origin,
         occurred_at=change.occurred_at,
         announced_at=datetime.now(UTC),

@@ -34,6 +34,12 @@ def test_removals_are_hints_of_a_deletion(name: str) -> None:
     assert notice.is_deletion
 
 
+@pytest.mark.parametrize("described", [{}, {"versionId": "", "eTag": ""}, {"versionId": None}])
+def test_a_removal_without_a_version_has_none(described: dict[str, Any]) -> None:
+    (notice,) = decode(message("a.md", "ObjectRemoved:Delete", **described), SOURCE)
+    assert notice.version is None
+
+
 def test_an_sns_envelope_is_opened() -> None:
     envelope = json.dumps({"Type": "Notification", "Message": message("a.md")})
     assert decode(envelope, SOURCE)[0].uri == "s3://docs/a.md"
