@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,6 +127,8 @@ def upload(
     with _told(), Progress(*columns, console=complaints) as progress:
         if title and len(files) > 1:
             raise Failed("--title is for one file", 2)
+        if twice := sorted(name for name, count in Counter(path.name for path in files).items() if count > 1):
+            raise Failed(f"several files are named {twice[0]!r}, and each would replace the one before: rename them", 2)
         for path in files:
             bar = progress.add_task(_plain(path.name).plain, total=path.stat().st_size, status="uploading")
             said = gateway.upload(
@@ -143,7 +146,10 @@ def upload(
         _print_json(done)
     else:
         for said in done:
-            console.print(f"{said['document_id']}  {said.get('status', 'accepted')}  {said['uri']}", soft_wrap=True)
+            note = "  (replaces your earlier upload of this name)" if said.get("replaces") else ""
+            console.print(
+                f"{said['document_id']}  {said.get('status', 'accepted')}  {said['uri']}{note}", soft_wrap=True
+            )
     if wait and any(said["status"] != "live" for said in done):
         raise typer.Exit(1)
 

@@ -1,9 +1,10 @@
-"""``/v1/documents``: upload, list, look at, trace and withdraw."""
+"""``/v1/documents``: upload, list, show, trace and withdraw."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rag.wiring import Services
 
 PATH = "/v1/documents"
-PENDING_SECONDS = 24 * 3600.0  # how long an accepted upload is remembered before the ledger knows it
+PENDING_SECONDS = 24 * 3600.0  # an accepted upload is remembered for so long before the ledger has it
 _AT_ONCE = asyncio.Semaphore(4)  # uploads held in memory at a time: each may be as large as UPLOAD_BYTES
 _FORM = {
     "requestBody": {
@@ -53,31 +54,46 @@ router = APIRouter(prefix=PATH, tags=["documents"])
 
 @router.post("", status_code=202, response_model=UploadResponse, openapi_extra=_FORM)
 async def upload(request: Request, response: Response, caller: Ingesting, services: Backend) -> UploadResponse:
-    """Accept a file. It is searchable when ``status_url`` says live."""
-    # The form is read here and not declared as parameters, so that nobody's file is read before they are known.
-    uploads.source_of(caller, services)
+    """Accept a file. It is searchable when ``status_url`` reports live.
+
+    An upload is known by its uploader and its file name: the same file again is the same document, and a changed file of that
+    name replaces it.
+    """
+    # The form is read here and not declared as parameters, so that no file is read before its sender is known.
+    source = uploads.source_of(caller, services)
     async with request.form(max_files=1, max_fields=100, max_part_size=16 * 1024) as form:  # received to disk
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise Rejected("the form has no file in its field 'file'", reason="no_file")
-        async with _AT_ONCE:  # taken when the slow part, the caller's line, is over
+        async with _AT_ONCE:  # entered after the slow part, which is the caller's line
             content = await file.read()
-            if not 0 < len(content) <= services.settings.upload_bytes:
-                raise HTTPException(
-                    413 if content else 422, f"a file of 1 to {services.settings.upload_bytes} bytes is taken"
-                )
-            document_id, uri = await uploads.store(
+            _check_size(len(content), services.settings.upload_bytes)
+            uri = uploads.uri_of(file.filename or "", caller, services)
+            document_id = services.ids.document_id(caller.tenant, source.name, uri)
+            earlier = await _known(document_id, caller, services)
+            await uploads.store(
+                uri,
                 content,
-                name=file.filename or "",
                 media_type=file.content_type or "",
                 title=str(form.get("title", "")),
                 principals=[each for each in form.getlist("principals") if isinstance(each, str)],
                 caller=caller,
                 services=services,
             )
-    await _note_pending(document_id, uri, caller, services)
+    noted = _Noted(
+        uri, source.name, services.ids.content_hash(caller.tenant, content), (earlier or {}).get("revision", 0)
+    )
+    await _note(document_id, noted, caller, services)
     response.headers["Location"] = status_url = f"{PATH}/{document_id}"
-    return UploadResponse(document_id=document_id, uri=uri, status_url=status_url)
+    replaces = earlier is not None and earlier["status"] != DocumentStatus.DELETED
+    return UploadResponse(document_id=document_id, uri=uri, status_url=status_url, replaces=replaces)
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size == 0:
+        raise Rejected("the file is empty: upload one with content", reason="empty")
+    if size > limit:
+        raise Rejected(f"the file has more than {limit} bytes: upload a smaller one", reason="too_large", status=413)
 
 
 @router.get("")
@@ -88,7 +104,7 @@ async def listed(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     status: DocumentStatus | None = None,
 ) -> DocumentList:
-    """Documents that the caller may see, dead ones with their reason, in order of id."""
+    """List the documents that the caller may see, dead ones with their reason, in order of id."""
     rows = await services.ledger.documents(
         services.spec.index_id, access_of(caller), after=str(after or ""), limit=limit + 1, status=status
     )
@@ -98,51 +114,75 @@ async def listed(
 
 @router.get("/{document_id}")
 async def document(document_id: UUID, caller: Asking, services: Backend) -> DocumentMessage:
-    row = await _row(document_id, caller, services)
-    return DocumentMessage.model_validate(row or await _pending(str(document_id), caller, services))
+    """Return a document's place, status and version."""
+    known = await _known(str(document_id), caller, services)
+    return DocumentMessage.model_validate(known or _absent(str(document_id)))
 
 
 @router.get("/{document_id}/lineage")
 async def lineage(document_id: UUID, caller: Asking, services: Backend) -> LineageMessage:
-    """Where each chunk comes from: source version, event and run."""
-    return LineageMessage.model_validate(await _row(document_id, caller, services) or _absent(str(document_id)))
+    """Return the origin of each chunk: source version, event and run."""
+    return LineageMessage.model_validate(await _row(str(document_id), caller, services) or _absent(str(document_id)))
 
 
 @router.delete("/{document_id}", status_code=202)
 async def withdraw(document_id: UUID, caller: Ingesting, services: Backend) -> DocumentMessage:
-    """Delete an upload. What comes from another source is deleted there."""
-    row = await _row(document_id, caller, services) or await _pending(str(document_id), caller, services)
+    """Delete an upload. A document of another source is deleted there."""
+    row = await _known(str(document_id), caller, services) or _absent(str(document_id))
     if row["source"] != uploads.source_of(caller, services).name:
-        raise Conflict(f"document {document_id} comes from source {row['source']!r}: delete it there, and it goes here")
+        raise Conflict(
+            f"document {document_id} comes from source {row['source']!r}: delete it there, and it will disappear here"
+        )
     await uploads.withdraw(str(document_id), row["uri"], caller, services)
     return DocumentMessage.model_validate(row)
 
 
-async def _row(document_id: UUID, caller: Caller, services: Services) -> dict[str, Any] | None:
-    return await services.ledger.document(services.spec.index_id, str(document_id), access_of(caller))
+async def _row(document_id: str, caller: Caller, services: Services) -> dict[str, Any] | None:
+    return await services.ledger.document(services.spec.index_id, document_id, access_of(caller))
 
 
 def _absent(document_id: str) -> dict[str, Any]:
-    """Not there and not allowed look alike."""
+    """Raise the same error for a document that does not exist and for one that the caller may not see."""
     raise HTTPException(404, f"there is no document {document_id} that you may see")
 
 
-async def _note_pending(document_id: str, uri: str, caller: Caller, services: Services) -> None:
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """An accepted upload, remembered until the ledger has it. ``revision`` is the ledger's before the upload, or 0."""
+
+    uri: str
+    source: str
+    content_hash: str
+    revision: int
+
+
+async def _known(document_id: str, caller: Caller, services: Services) -> dict[str, Any] | None:
+    """Return a document as the ledger has it, with the status ``pending`` while an upload of the caller awaits indexing."""
+    row = await _row(document_id, caller, services)
+    noted = await _noted(document_id, caller, services)
+    if noted is None:
+        return row
+    if row is None:
+        return {"document_id": document_id, "status": "pending", "uri": noted.uri, "source": noted.source}
+    is_older = row["revision"] == noted.revision and row["content_hash"] != noted.content_hash
+    return row | {"status": "pending"} if is_older else row
+
+
+async def _note(document_id: str, noted: _Noted, caller: Caller, services: Services) -> None:
     try:
-        value = json.dumps({"uri": uri, "source": uploads.source_of(caller, services).name}).encode()
-        await services.cache.put(_pending_key(document_id, caller, services), value, ttl=PENDING_SECONDS)
-    except Unavailable as error:  # its status is unknown until it is indexed; nothing else is lost
+        value = json.dumps(asdict(noted)).encode()
+        await services.cache.put(_note_key(document_id, caller, services), value, ttl=PENDING_SECONDS)
+    except Unavailable as error:  # its status is unknown until it is indexed, and nothing else is lost
         logger(__name__).warning("pending_not_noted", why=str(error))
 
 
-async def _pending(document_id: str, caller: Caller, services: Services) -> dict[str, Any]:
-    """An upload of this caller that the ledger does not know yet. Raises 404."""
+async def _noted(document_id: str, caller: Caller, services: Services) -> _Noted | None:
     try:
-        value = await services.cache.get(_pending_key(document_id, caller, services))
+        value = await services.cache.get(_note_key(document_id, caller, services))
     except Unavailable:
-        value = None
-    return {"document_id": document_id, "status": "pending", **json.loads(value)} if value else _absent(document_id)
+        return None
+    return _Noted(**json.loads(value)) if value else None
 
 
-def _pending_key(document_id: str, caller: Caller, services: Services) -> str:
-    return services.ids.query_id(caller.tenant, "pending", uploads.owner_of(caller, services), document_id)
+def _note_key(document_id: str, caller: Caller, services: Services) -> str:
+    return services.ids.query_id(caller.tenant, "upload", uploads.owner_of(caller, services), document_id)

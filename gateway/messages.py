@@ -138,6 +138,7 @@ class UploadResponse(BaseModel):
     document_id: str
     uri: str
     status_url: str
+    replaces: bool = Field(description="you had uploaded a file of this name before; it is replaced")
 
 
 class DocumentMessage(BaseModel):

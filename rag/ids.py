@@ -98,6 +98,10 @@ class Ids:
         """Return the pseudonym of a caller, for the paths of the caller's uploads and the keys of the rate limit."""
         return self._mac(tenant, "caller", subject).hex()[:24]
 
+    def upload_id(self, tenant: str, subject: str, file_name: str) -> str:
+        """Return the pseudonym of one uploader's file name, which tells uploads apart."""
+        return self._mac(tenant, "upload", subject, file_name).hex()[:16]
+
     def query_id(self, tenant: str, *parts: str) -> str:
         """Return the key of a cached answer. The key reveals nothing about the question to a reader of the cache."""
         return self._mac(tenant, "query", *parts).hex()

@@ -170,6 +170,28 @@ async def test_uploads_are_awaited_until_searchable(tidemark: Any, world: Any, t
     assert {each["document_id"] for each in json.loads(listed.stdout)} == {each["document_id"] for each in said}
 
 
+def test_a_replaced_upload_is_reported(tidemark: Any, tmp_path: Path) -> None:
+    (tmp_path / "tides.md").write_text(SENTENCE)
+    tidemark("login", "--user", "alice")
+    assert "replaces" not in tidemark("upload", str(tmp_path / "tides.md")).output
+    assert "replaces your earlier upload" in " ".join(tidemark("upload", str(tmp_path / "tides.md")).output.split())
+
+
+def test_two_files_of_one_name_are_a_usage_error(tidemark: Any, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "tides.md").write_text(SENTENCE)
+    tidemark("login", "--user", "alice")
+    files = [str(tmp_path / folder / "tides.md") for folder in ("a", "b")]
+    assert "'tides.md'" in tidemark("upload", *files, code=2).output
+
+
+def test_an_empty_file_is_reported_as_empty(tidemark: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty.md").touch()
+    tidemark("login", "--user", "alice")
+    assert "the file is empty" in tidemark("upload", str(tmp_path / "empty.md"), code=1).output
+
+
 def test_a_problem_is_shown_as_a_sentence(tidemark: Any, tmp_path: Path) -> None:
     (tmp_path / "large.txt").write_text("x" * 5000)
     tidemark("login", "--user", "alice")

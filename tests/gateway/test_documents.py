@@ -92,9 +92,66 @@ def test_a_safe_name_stays_as_it_is() -> None:
     assert safe_name("Tide tables 2026 (final).pdf") == "Tide tables 2026 (final).pdf"
 
 
-async def test_two_uploads_of_one_name_are_two_documents(world: Any) -> None:
+async def test_the_same_file_twice_is_one_document(world: Any) -> None:
     first, second = (await upload(world)).json(), (await upload(world)).json()
-    assert first["document_id"] != second["document_id"]
+    assert {**first, "replaces": True} == second
+    assert first["replaces"] is False
+    stored = [state.uri async for state in world.objects.list("s3://tidemark-internal/uploads")]
+    assert stored == [first["uri"]]
+    assert {event.document_id for event in await world.published()} == {first["document_id"]}
+
+
+async def test_a_changed_file_of_a_name_replaces_the_earlier_one(world: Any) -> None:
+    first = (await upload(world, principals=["group:staff"])).json()
+    second = (await upload(world, content=b"# Tides\n\nLow water at six.")).json()
+    assert second["document_id"] == first["document_id"]
+    stored = await world.objects.get(first["uri"])
+    assert stored.content == b"# Tides\n\nLow water at six."
+    assert stored.state.labels["principals"] == "user:alice"  # nobody keeps the access that the earlier one gave
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("a.md", "b.md"), ("a?b.md", "a*b.md"), ("A.md", "a.md"), ("x" * 300 + "1.md", "x" * 300 + "2.md")],
+)
+async def test_files_of_other_names_are_other_documents(world: Any, one: str, other: str) -> None:
+    ids = {(await upload(world, name=name)).json()["document_id"] for name in (one, other)}
+    assert len(ids) == 2
+
+
+async def test_one_name_of_two_uploaders_is_two_documents(world: Any) -> None:
+    ids = {(await upload(world, user)).json()["document_id"] for user in ("alice", "bob")}
+    assert len(ids) == 2
+
+
+async def test_the_folder_and_the_unicode_form_of_a_name_do_not_matter(world: Any) -> None:
+    names = ["n\u00e4me.md", "na\u0308me.md", "folder/n\u00e4me.md", "C:\\folder\\n\u00e4me.md"]
+    assert len({(await upload(world, name=name)).json()["document_id"] for name in names}) == 1
+
+
+async def test_a_changed_upload_is_pending_until_its_new_content_is_indexed(world: Any) -> None:
+    said = (await upload(world)).json()
+    await world.index("High water at noon.", source="uploads", uri=said["uri"], principals=["user:alice"])
+
+    async def status() -> str:
+        return str((await world.client.get(said["status_url"], headers=world.bearer("alice"))).json()["status"])
+
+    assert await status() == "live"
+    await upload(world, content=b"# Tides\n\nLow water at six.")
+    assert await status() == "pending"
+    await world.index("Low water at six.", source="uploads", uri=said["uri"], principals=["user:alice"])
+    assert await status() == "live"
+
+
+async def test_an_unchanged_upload_stays_live(world: Any) -> None:
+    content = b"# Tides\n\nHigh water at noon."
+    said = (await upload(world, content=content)).json()
+    hashed = world.ids.content_hash("acme", content)
+    await world.index(
+        "High water at noon.", source="uploads", uri=said["uri"], principals=["user:alice"], content_hash=hashed
+    )
+    assert (await upload(world, content=content)).json()["document_id"] == said["document_id"]
+    assert (await world.client.get(said["status_url"], headers=world.bearer("alice"))).json()["status"] == "live"
 
 
 @pytest.mark.parametrize("size", [4097, 300_000])
@@ -141,8 +198,11 @@ async def test_a_broken_form_is_a_problem(world: Any, content: bytes, kind: str)
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_an_empty_file_is_refused(world: Any) -> None:
-    assert (await upload(world, content=b"")).status_code == 422
+async def test_an_empty_file_is_reported_as_empty(world: Any) -> None:
+    answer = await upload(world, content=b"")
+    assert (answer.status_code, answer.json()["reason"]) == (422, "empty")
+    assert "the file is empty" in answer.json()["detail"]
+    assert not await world.published()
 
 
 @pytest.mark.parametrize("title", ["x" * 301, "a\x07b", "漢" * 280])
