@@ -1,1 +1,1 @@
-"""From a change event to a document in the index."""
+"""Ingestion: from a change event to a document in the index."""

@@ -1,7 +1,7 @@
-"""What a step leaves for the next one: parsed text, chunks and embeddings of a document version, in the object store.
+"""Artifacts: parsed text, chunks and embeddings of a document version, which a step leaves in the object store for the next step.
 
-Keys are ``<index>/<document>/<content hash>/<step>``, so that an artifact belongs to one version and pipeline, is written once,
-and all of a document's can be found by their prefix and deleted. No pickles.
+A key is ``<index>/<document>/<content hash>/<step>``. So an artifact belongs to one version and one pipeline and is written once, and
+all artifacts of a document can be found by their prefix and deleted. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONTAINER = "artifacts://store"
 
 @dataclass(frozen=True, slots=True)
 class Artifacts:
-    """Typed reads and writes; a missing artifact is a Conflict: its version was overtaken, or an asset before was never materialized."""
+    """Typed reads and writes. A missing artifact is a Conflict: its version was overtaken, or an earlier asset was never materialized."""
 
     objects: ObjectStore
 
@@ -58,10 +58,10 @@ class Artifacts:
         await self.objects.put(f"{CONTAINER}/{key}", content)
 
     async def _get(self, key: str) -> bytes:
-        found = await self.objects.get(f"{CONTAINER}/{key}")
-        if found is None:
+        stored = await self.objects.get(f"{CONTAINER}/{key}")
+        if stored is None:
             step = key.rsplit("/", 1)[-1]
             raise Conflict(
                 f"artifact {key} is gone: materialize parsed_documents to vector_index again ({step} is missing)"
             )
-        return found.content
+        return stored.content

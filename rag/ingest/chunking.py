@@ -1,8 +1,8 @@
-"""A parsed document in chunks that fit the embedder, cut where the content says so.
+"""Chunks of a parsed document that fit the embedder, cut at the boundaries of its content.
 
-Where a chunk ends depends on the sections, paragraphs and sentences near it, never on how far from the start of the document it
-is: so an edit changes the chunks around it and no others. There is no overlap; neighbours can be added at retrieval.
-How the rule was chosen is in docs/chunking.md.
+The end of a chunk depends on the sections, paragraphs and sentences near it, never on its distance from the start of the document.
+So an edit changes the chunks around it and no others. Chunks do not overlap; retrieval can add neighbours.
+docs/chunking.md describes how the rule was chosen.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from rag.ports import Tokenizer
 VERSION = 1  # raise it when the same document and settings give other chunks
 
 Rule = Literal["greedy", "window", "minima"]
-_LONGEST_TOKEN = 16  # characters a token may stand for before the text is taken for a monster (a hash, base64)
+_LONGEST_TOKEN = 16  # characters; a text with more per token is oversized (a hash, base64)
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkSettings:
-    """All counts in the embedder's tokens."""
+    """Limits of the chunks, in the embedder's tokens."""
 
     max_tokens: int = 256  # of ``input``, special tokens included
-    min_tokens: int = 64  # of text, before which the rule "window" looks for no boundary
-    special_tokens: int = 2  # that the embedder adds
+    min_tokens: int = 64  # of text; the rule "window" looks for no boundary before it
+    special_tokens: int = 2  # added by the embedder
     path_tokens: int = 48  # at most, of the heading path
     header_tokens: int = 64  # at most, of a table's header
     reach: int = 64  # to either side, of the rule "minima"
@@ -48,7 +48,7 @@ class ChunkSettings:
 
     @property
     def room(self) -> int:
-        """Tokens of text that fit under the longest path and header."""
+        """Return the tokens of text that fit under the longest path and header."""
         return self.max_tokens - self.special_tokens - self.path_tokens * (1 + self.title) - self.header_tokens
 
     def fingerprint(self) -> dict[str, object]:
@@ -57,7 +57,7 @@ class ChunkSettings:
 
 @dataclass(slots=True)
 class Run:
-    """Blocks under one path and one table header. The last ``opening`` headings of ``path`` stand in ``blocks`` themselves."""
+    """Blocks under one path and one table header. The last ``opening`` headings of ``path`` are in ``blocks`` themselves."""
 
     path: tuple[str, ...]
     header: str | None
@@ -68,10 +68,10 @@ class Run:
 def chunk(
     parsed: ParsedDocument, *, document_id: str, tenant: str, ids: Ids, tokenizer: Tokenizer, settings: ChunkSettings
 ) -> tuple[Chunk, ...]:
-    """In order, without overlap, every block covered. ``input`` has at most ``settings.max_tokens`` tokens."""
-    aboves: dict[tuple[str, ...], str] = {}
-    made = [draft for run in runs(parsed) for draft in _Cutter(parsed, run, tokenizer, settings, aboves).drafts()]
-    chunk_ids = ids.chunk_ids(tenant, document_id, [draft.input for draft in made])
+    """Cut the document into ordered chunks without overlap that cover every block. ``input`` has at most ``settings.max_tokens`` tokens."""
+    prefixes: dict[tuple[str, ...], str] = {}
+    drafts = [draft for run in runs(parsed) for draft in _Cutter(parsed, run, tokenizer, settings, prefixes).drafts()]
+    chunk_ids = ids.chunk_ids(tenant, document_id, [draft.input for draft in drafts])
     return tuple(
         Chunk(
             chunk_id=chunk_id,
@@ -84,15 +84,15 @@ def chunk(
             tokens=draft.tokens,
             page=draft.page,
         )
-        for ordinal, (chunk_id, draft) in enumerate(zip(chunk_ids, made, strict=True))
+        for ordinal, (chunk_id, draft) in enumerate(zip(chunk_ids, drafts, strict=True))
     )
 
 
-# -- runs: what may share a chunk ---------------------------------------------------------------------------------------
+# -- runs: blocks that may share a chunk --------------------------------------------------------------------------------
 
 
 def runs(parsed: ParsedDocument) -> Iterator[Run]:
-    """A heading belongs to what it heads; one that heads nothing but other headings goes with the first of them."""
+    """Yield the runs of a document. A heading is in the run of the text below it, or else in the run of the first heading below it."""
     current: Run | None = None
     for block in parsed.blocks:
         if block.kind is BlockKind.HEADING:
@@ -131,21 +131,21 @@ class _Cutter:
     run: Run
     tokenizer: Tokenizer
     settings: ChunkSettings
-    aboves: dict[tuple[str, ...], str]  # what stands above the text, by path and header: neighbours share it
+    prefixes: dict[tuple[str, ...], str]  # of ``input``, by path and header, because neighbours share them
 
     def drafts(self) -> Iterator[ChunkDraft]:
-        if (whole := self._whole()) is not None:
-            yield whole
+        if (single := self._single_draft()) is not None:
+            yield single
             return
-        highest = self._count(self._above(self.run.path))
-        budget = self.settings.max_tokens - self.settings.special_tokens - highest
+        prefix_tokens = self._count_tokens(self._prefix(self.run.path))
+        budget = self.settings.max_tokens - self.settings.special_tokens - prefix_tokens
         units = list(units_of(self.parsed.text, self.run.blocks, self.tokenizer, budget))
         cut = RULES[self.settings.rule]
         for first, last in _stretches(cut(units, self.parsed.text, budget, self.settings)):
             yield from self._fit(units[first:last])
 
-    def _whole(self) -> ChunkDraft | None:
-        """The run as one draft when it fits, as most sections do: then nothing in it need be looked at."""
+    def _single_draft(self) -> ChunkDraft | None:
+        """Return the run as one draft when it fits, as most sections do. Such a run needs no segmentation."""
         first, last = self.run.blocks[0], self.run.blocks[-1]
         if last.end - first.start > self.settings.max_tokens * _LONGEST_TOKEN:
             return None
@@ -153,7 +153,7 @@ class _Cutter:
         return draft if draft.tokens <= self.settings.max_tokens else None
 
     def _fit(self, units: Sequence[Unit]) -> Iterator[ChunkDraft]:
-        """One draft; two when the tokenizer counts more in the whole than in its parts (or one part is that long)."""
+        """Yield one draft, or several when the joined text has more tokens than its units together, or when one unit is too long."""
         first, last = units[0], units[-1]
         draft = self._draft(first.block, first.start, last.end, [unit.block for unit in units])
         if draft.tokens <= self.settings.max_tokens or last.end - first.start < 2:
@@ -167,34 +167,36 @@ class _Cutter:
 
     def _draft(self, first: Block, start: int, end: int, blocks: Iterable[Block]) -> ChunkDraft:
         text = self.parsed.text[start:end]
-        input_ = self._above(first.section) + text
+        input_ = self._prefix(first.section) + text
         body = next((block for block in blocks if block.kind is not BlockKind.HEADING), None)
         section = body.section if body else (*first.section, text)
-        return ChunkDraft(start, end, input_, self._count(input_) + self.settings.special_tokens, section, first.page)
+        return ChunkDraft(
+            start, end, input_, self._count_tokens(input_) + self.settings.special_tokens, section, first.page
+        )
 
-    # -- what stands above the text in ``input``
+    # -- the prefix of ``input``: title, path and table header
 
-    def _above(self, path: tuple[str, ...]) -> str:
+    def _prefix(self, path: tuple[str, ...]) -> str:
         key = (*path, "", self.run.header or "")
-        if key not in self.aboves:
+        if key not in self.prefixes:
             names = [re.sub(r"\[\d+\]", "", name) for name in path] if self._is_record else list(path)
             lines = [
                 self._shortened(self.parsed.title, self.settings.path_tokens) if self.settings.title else "",
-                self._path([name for name in names if name]),
+                self._joined_path([name for name in names if name]),
                 self._shortened(self.run.header or "", self.settings.header_tokens),
             ]
-            self.aboves[key] = "".join(f"{line}\n" for line in lines if line)
-        return self.aboves[key]
+            self.prefixes[key] = "".join(f"{line}\n" for line in lines if line)
+        return self.prefixes[key]
 
     @property
     def _is_record(self) -> bool:
-        """Positions in a list are no content: a record inserted before must not change what this one says."""
+        """Return whether the run is a record. Its path omits list positions: a record inserted before it must not change its input."""
         return self.run.blocks[0].kind is BlockKind.RECORD
 
-    def _path(self, names: list[str]) -> str:
-        """As many headings as fit: the outermost says what it is about, the innermost say where."""
+    def _joined_path(self, names: list[str]) -> str:
+        """Join as many headings as fit. The outermost gives the topic and the innermost the place, so those in the middle go first."""
         names = [name[: self.settings.path_tokens * _LONGEST_TOKEN] for name in names]
-        while len(names) > 1 and self._count(SECTION_SEPARATOR.join(names)) > self.settings.path_tokens:
+        while len(names) > 1 and self._count_tokens(SECTION_SEPARATOR.join(names)) > self.settings.path_tokens:
             names.pop(1 if len(names) > 2 else 0)
         return self._shortened(SECTION_SEPARATOR.join(names), self.settings.path_tokens)
 
@@ -205,7 +207,7 @@ class _Cutter:
         spans = self.tokenizer.spans(text)
         return text if len(spans) <= most else text[: spans[most][0]].rstrip()
 
-    def _count(self, text: str) -> int:
+    def _count_tokens(self, text: str) -> int:
         return len(self.tokenizer.spans(text)) if text else 0
 
 
@@ -215,7 +217,7 @@ Cut = Callable[[Sequence[Unit], str, int, ChunkSettings], list[int]]  # → inde
 
 
 def cut_greedy(units: Sequence[Unit], text: str, budget: int, settings: ChunkSettings) -> list[int]:
-    """As full as they get. Here to be compared with: one word more at the top moves every boundary below."""
+    """Fill each chunk as far as possible. Only for comparison: one more word at the top moves every boundary below it."""
     ends, filled = [], 0
     for index, unit in enumerate(units):
         if filled + unit.tokens > budget and index:
@@ -226,7 +228,7 @@ def cut_greedy(units: Sequence[Unit], text: str, budget: int, settings: ChunkSet
 
 
 def cut_window(units: Sequence[Unit], text: str, budget: int, settings: ChunkSettings) -> list[int]:
-    """The best boundary between ``min_tokens`` and the budget; what is left is one chunk when it fits."""
+    """Cut at the best boundary between ``min_tokens`` and the budget. The remaining text is one chunk when it fits."""
     least = min(settings.min_tokens, budget // 2)
     left = sum(unit.tokens for unit in units)
     ends: list[int] = []
@@ -249,7 +251,7 @@ def cut_window(units: Sequence[Unit], text: str, budget: int, settings: ChunkSet
 
 
 def cut_minima(units: Sequence[Unit], text: str, budget: int, settings: ChunkSettings) -> list[int]:
-    """Boundaries that are the best within ``reach`` tokens to either side; stretches still too long are cut as by ``cut_window``."""
+    """Cut at boundaries that are the best within ``reach`` tokens on either side. ``cut_window`` cuts stretches that are still too long."""
     if sum(unit.tokens for unit in units) <= budget:
         return [len(units)]
     positions = list(accumulate((unit.tokens for unit in units), initial=0))
@@ -270,7 +272,7 @@ RULES: dict[Rule, Cut] = {"greedy": cut_greedy, "window": cut_window, "minima": 
 
 
 def _rank(unit: Unit, text: str) -> tuple[int, int]:
-    """The boundary before ``unit``: paragraphs before sentences, then whatever the first words hash to: arbitrary, but theirs."""
+    """Rank the boundary before ``unit`` by strength, then by a hash of the unit's first words: arbitrary, but not a matter of position."""
     return unit.strength, zlib.crc32(text[unit.start : min(unit.end, unit.start + 32)].encode())
 
 

@@ -1,4 +1,4 @@
-"""Chunks to vectors. Only inputs that were never embedded cost anything; the same vectors come out either way."""
+"""Chunks to vectors. Only inputs that were never embedded cost an embedding; cached and new vectors are the same."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rag.models import Chunk, Embedding, SparseVector, Vector
 from rag.ports import Embedder, EmbeddingCache, Embeddings, SparseEncoder
 
 _FORMAT = np.array([1], np.uint32)  # first array of an artifact: its version
-_UNIT = 1e-3  # how far the length of a vector may be from one
+_LENGTH_TOLERANCE = 1e-3  # how far the length of a vector may be from one
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """``embeddings`` has every chunk; ``fresh`` (embedding key → vector) is what the cache does not have yet.
+    """Embeddings of a batch: ``embeddings`` has every chunk, ``fresh`` (embedding key → vector) those that the cache does not have yet.
 
-    ``reused`` counts chunks that cost no embedding, ``tokens`` what the model was given.
+    ``reused`` counts the chunks that cost no embedding, ``tokens`` the tokens that the model was given.
     """
 
     embeddings: Embeddings
@@ -33,9 +33,9 @@ class Embedded:
 async def embed(
     chunks: Sequence[Chunk], embedder: Embedder, sparse: SparseEncoder, cache: EmbeddingCache, ids: Ids, tenant: str
 ) -> Embedded:
-    """Dense and sparse vectors of the chunks of any number of documents of one tenant: one look into the cache, one call of the embedder.
+    """Embed the chunks of any number of documents of one tenant, dense and sparse, with one cache lookup and one call of the embedder.
 
-    Raises Unavailable when the embedder is, or when it gives something else than unit vectors.
+    Raises Unavailable when the embedder does, or when it returns anything but unit vectors of its dimensions.
     """
     firsts = {chunk.input: chunk for chunk in reversed(chunks)}
     keys = {text: ids.embedding_key(tenant, text) for text in firsts}
@@ -58,7 +58,7 @@ async def embed(
 
 
 def dump(embeddings: Embeddings) -> bytes:
-    """Bytes of an artifact, exact to the bit, equal for equal embeddings in equal order."""
+    """Return the bytes of an artifact: exact to the bit, and equal for equal embeddings in equal order."""
     vectors = list(embeddings.values())
     lengths = [len(vector.sparse.indices) for vector in vectors]
     arrays = (
@@ -76,7 +76,7 @@ def dump(embeddings: Embeddings) -> bytes:
 
 
 def load(artifact: bytes) -> dict[str, Embedding]:
-    """The embeddings of ``dump``. Raises Unavailable for bytes that are none: the artifact is to be made again."""
+    """Return the embeddings that ``dump`` was given. Raises Unavailable for damaged bytes: the chunks must be embedded again."""
     buffer = io.BytesIO(artifact)
     try:
         version, names, dense, lengths, indices, values = (np.load(buffer, allow_pickle=False) for _ in range(6))
@@ -84,7 +84,7 @@ def load(artifact: bytes) -> dict[str, Embedding]:
             raise ValueError(f"format {version.tolist()}")
         chunk_ids = names.tobytes().decode().split("\n") if len(names) else []
         if not len(chunk_ids) == len(dense) == len(lengths) or not lengths.sum() == len(indices) == len(values):
-            raise ValueError("counts that differ")
+            raise ValueError("the counts differ")
     except (ValueError, EOFError, OSError) as error:
         raise Unavailable(f"an embeddings artifact of {len(artifact)} bytes is damaged: embed again") from error
     ends = np.cumsum(lengths)
@@ -95,14 +95,16 @@ def load(artifact: bytes) -> dict[str, Embedding]:
 
 
 def _check(vectors: Sequence[Vector], count: int, embedder: Embedder) -> None:
-    """A bad vector in the index is found by nobody and missed by everybody: refuse it at the door."""
+    """Raise Unavailable for bad vectors. A search would never return such a vector, and nobody would notice that it is missing."""
     if len(vectors) != count:
-        raise Unavailable(f"embedder {embedder.name} gave {len(vectors)} vectors for {count} texts: check the model")
+        raise Unavailable(
+            f"embedder {embedder.name} returned {len(vectors)} vectors for {count} texts: check the model"
+        )
     shapes = {vector.shape for vector in vectors}
     if shapes != {(embedder.dimensions,)}:
         raise Unavailable(
-            f"embedder {embedder.name} gave vectors of {shapes}, {embedder.dimensions} dimensions are set"
+            f"embedder {embedder.name} returned vectors of shape {shapes}, but {embedder.dimensions} dimensions are set"
         )
     lengths = np.linalg.norm(np.stack(vectors), axis=1)
-    if not (np.abs(lengths - 1) < _UNIT).all():  # also false for NaN
-        raise Unavailable(f"embedder {embedder.name} gave vectors that are not of unit length: normalise them")
+    if not (np.abs(lengths - 1) < _LENGTH_TOLERANCE).all():  # also false for NaN
+        raise Unavailable(f"embedder {embedder.name} returned vectors that are not of unit length: normalise them")

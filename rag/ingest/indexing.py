@@ -1,8 +1,8 @@
-"""Index, update, delete, re-embed and erase are one operation: ``plan`` decides, ``apply`` does.
+"""Index, update, delete, re-embed and erase are one operation: ``plan`` decides and ``apply`` acts.
 
-Readers see a document change at once: new points are written first (nobody sees them yet), the ledger's transaction makes them
-current and the old ones not, and only then are the old ones deleted. Whatever crashes in between leaves points that the ledger
-does not vouch for, and a note of them for ``sweep``.
+Readers see the change of a document at once. New points are written first, and no reader sees them yet. The ledger's transaction then
+makes the new points current and the old points garbage. The old points are deleted last. A crash at any step leaves only points that
+are not current in the ledger, and a record of them for ``sweep``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VERSION = "1"  # of the payload's fields; part of the pipeline fingerprint
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What one document is to be in the index. ``chunks`` is empty for all but live documents."""
+    """Desired state of one document in the index. ``chunks`` is empty unless the document is live."""
 
     task: IndexingTask
     access: Access
@@ -43,7 +43,7 @@ class Desired:
 def desired(
     task: IndexingTask, partition: int, parsed: ParsedDocument | None = None, chunks: Sequence[Chunk] = ()
 ) -> Desired:
-    """A label's title stands before the parsed one."""
+    """Return the desired state of a task's document. A title from a label takes precedence over the parsed one."""
     access = Access(task.tenant, task.principals)
     if parsed is None or task.status is not DocumentStatus.LIVE:
         return Desired(task, access, title=task.title, partition=partition)
@@ -51,7 +51,7 @@ def desired(
 
 
 def payload(chunk: Chunk, wanted: Desired) -> Payload:
-    """A pure function of document version, pipeline and access; provenance is the ledger's."""
+    """Return a chunk's payload: a pure function of document version, pipeline and access. Provenance stays in the ledger."""
     task = wanted.task
     fields: Payload = {
         "document_id": task.document_id,
@@ -75,7 +75,7 @@ def payload(chunk: Chunk, wanted: Desired) -> Payload:
 
 
 def plan(wanted: Desired, recorded: DocumentRecord) -> Delta:
-    """Decide how the index comes to hold ``wanted`` and nothing else of the document. A backfill writes every point again."""
+    """Return the changes that make the index hold ``wanted`` and nothing else of the document. A backfill writes every point again."""
     task = wanted.task
     payloads = {chunk.chunk_id: payload(chunk, wanted) for chunk in wanted.chunks}
     hashes = {chunk_id: fields["payload_hash"] for chunk_id, fields in payloads.items()}
@@ -107,7 +107,7 @@ def plan(wanted: Desired, recorded: DocumentRecord) -> Delta:
 
 
 def withdrawal(delta: Delta, current: DocumentRecord) -> Delta:
-    """The delta of a document that may not be indexed after all: nothing of it stays."""
+    """Return the delta that removes every chunk of a document that may no longer be indexed."""
     record = replace(
         delta.record,
         status=DocumentStatus.SUPPRESSED,
@@ -121,7 +121,7 @@ def withdrawal(delta: Delta, current: DocumentRecord) -> Delta:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """``lost`` deltas met a newer revision: read their documents again and plan again."""
+    """Applied deltas, and those ``lost`` to a newer revision: read the documents of the lost deltas again and plan again."""
 
     applied: tuple[Delta, ...]
     lost: tuple[Delta, ...]
@@ -136,9 +136,9 @@ async def apply(
     vectors: VectorIndex,
     fresh: FreshVectors | None = None,
 ) -> Applied:
-    """Make the deltas true, all but those that lost. One call to the vector index for all points of the batch.
+    """Apply the deltas, except those that lose the swap. All points of the batch are written in one call to the vector index.
 
-    Raises KeyError when a chunk to be written has no embedding; nothing is written then.
+    Raises KeyError, before anything is written, when a chunk to write has no embedding.
     """
     points = {
         delta.record.document_id: [Point(c, embeddings[c], fields) for c, fields in delta.upserts.items()]
@@ -157,12 +157,12 @@ async def apply(
         if swap.suppressed:
             current = await ledger.recorded(index_id, [delta.record.document_id for delta in swap.suppressed])
             withdrawn = [withdrawal(delta, current[delta.record.document_id]) for delta in swap.suppressed]
-            again = await apply(index_id, withdrawn, {}, ledger=ledger, vectors=vectors)
-            swap = replace(swap, lost=(*swap.lost, *again.lost))
-            applied = (*applied, *again.applied)
-        shrunk = [delta.record.document_id for delta in swap.accepted if delta.deletes]
-        if shrunk:
-            await sweep(index_id, ledger=ledger, vectors=vectors, document_ids=shrunk)
+            result = await apply(index_id, withdrawn, {}, ledger=ledger, vectors=vectors)
+            swap = replace(swap, lost=(*swap.lost, *result.lost))
+            applied = (*applied, *result.applied)
+        with_deletes = [delta.record.document_id for delta in swap.accepted if delta.deletes]
+        if with_deletes:
+            await sweep(index_id, ledger=ledger, vectors=vectors, document_ids=with_deletes)
     APPLY_CONFLICTS.inc(len(swap.lost))
     return Applied(applied, swap.lost)
 
@@ -175,9 +175,10 @@ async def sweep(
     document_ids: Sequence[str] | None = None,
     older_than: float = 0.0,
 ) -> int:
-    """Delete from the vector index what the ledger knows to be garbage; returns the number of points. Idempotent.
+    """Delete the points that the ledger lists as garbage, and return their number. Idempotent.
 
-    Without ``document_ids``, give ``older_than`` a value above the time an apply may take, or its writers plan again.
+    Without ``document_ids``, set ``older_than`` (seconds) above the time that an apply may take. Otherwise, the sweep removes the intents
+    of writers that are under way, and they must plan again.
     """
     swept = 0
     while True:

@@ -169,11 +169,11 @@ class Pipeline:
                     reading = await self.reader.read(task, record, reread=may_be_unpublished)
                 if reading is None:
                     return None
-                if reading.found is None:
+                if reading.source_object is None:
                     return reading.task
                 if reading.task.subjects and await find_suppressed(task.tenant, reading.task.subjects):
                     return suppressed(reading.task)
-                return await self._parse_one(reading.task, reading.found, batch, bugs)
+                return await self._parse_one(reading.task, reading.source_object, batch, bugs)
 
         return [task for task in await asyncio.gather(*map(one, tasks)) if task is not None]
 

@@ -1,4 +1,4 @@
-"""Where a text may be cut: between blocks, sentences, clauses, words, and how much it weighs in between."""
+"""Units of a text: it may be cut between blocks, sentences, clauses and words, and each unit knows its tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORD, CLAUSE, SENTENCE, BLOCK = range(4)  # strengths of boundaries
 
 
 class Unit(NamedTuple):
-    """What is not cut: a sentence, a row, a line; of an oversized one a part. ``strength`` is of the boundary before it."""
+    """Stretch of text that is not cut: a sentence, row or line, or part of an oversized one. ``strength`` is of the boundary before it."""
 
     start: int
     end: int
@@ -26,18 +26,18 @@ class Unit(NamedTuple):
 
 
 def units_of(text: str, blocks: Sequence[Block], tokenizer: Tokenizer, budget: int) -> Iterator[Unit]:
-    """Every block in units of at most ``budget`` tokens; each block is tokenized once."""
+    """Yield the units of every block, of at most ``budget`` tokens each. Each block is tokenized once."""
     for block in blocks:
-        weigh = _Weights(tokenizer, text[block.start : block.end], block.start)
+        count_tokens = _TokenCounter(tokenizer, text[block.start : block.end], block.start)
         strength = BLOCK
         for start, end, level in _sentences(text, block):
-            for part in _parts(text, start, end, weigh, budget, strength):
+            for part in _parts(text, start, end, count_tokens, budget, strength):
                 yield Unit(*part, block)
             strength = level
 
 
-class _Weights:
-    """Tokens of parts of a text that is tokenized once. A token that stands for a monster weighs by its length."""
+class _TokenCounter:
+    """Token counts of parts of a text that is tokenized once. An oversized token (a hash, base64) counts by its length."""
 
     def __init__(self, tokenizer: Tokenizer, text: str, offset: int) -> None:
         spans = tokenizer.spans(text)
@@ -53,25 +53,25 @@ class _Weights:
 _LINE = re.compile(r"\n\s*")
 _CLAUSE = re.compile(r"(?:[;:,–—]\s+|\s\|\s|\n\s*)")
 _SPACE = re.compile(r"\s+")
-_LONGEST_WORD = 64  # characters; what is longer is cut where it must be
+_LONGEST_WORD = 64  # characters; a longer word is cut at this length
 
 
 def _sentences(text: str, block: Block) -> Iterator[tuple[int, int, int]]:
-    """(start, end, strength of the boundary after it), without the white space between them."""
+    """Yield (start, end, strength of the boundary after it) of each sentence, line or row, without the white space in between."""
     if block.kind in {BlockKind.ROW, BlockKind.HEADING}:
         yield block.start, block.end, BLOCK
         return
     pattern = _LINE if block.kind in {BlockKind.CODE, BlockKind.RECORD} else sentences.END
     start = block.start
-    for found in pattern.finditer(text, block.start, block.end):
-        is_abbreviation = pattern is sentences.END and sentences.is_abbreviation(text, start, found.end())
-        if found.end() < block.end and not is_abbreviation:
-            yield start, start + len(text[start : found.end()].rstrip()), SENTENCE
-            start = found.end()
+    for match in pattern.finditer(text, block.start, block.end):
+        is_abbreviation = pattern is sentences.END and sentences.is_abbreviation(text, start, match.end())
+        if match.end() < block.end and not is_abbreviation:
+            yield start, start + len(text[start : match.end()].rstrip()), SENTENCE
+            start = match.end()
     yield start, block.end, BLOCK
 
 
-Weigh = Callable[[int, int], int]
+CountTokens = Callable[[int, int], int]  # (start, end) → tokens
 _FINER = ((_CLAUSE, CLAUSE), (_SPACE, WORD))
 
 
@@ -79,13 +79,13 @@ def _parts(
     text: str,
     start: int,
     end: int,
-    weigh: Weigh,
+    count_tokens: CountTokens,
     budget: int,
     strength: int,
     finer: Sequence[tuple[re.Pattern[str], int]] = _FINER,
 ) -> Iterator[tuple[int, int, int, int]]:
-    """(start, end, tokens, strength): the whole when it fits, else its clauses, of these the words, of these pieces."""
-    tokens = weigh(start, end)
+    """Yield (start, end, tokens, strength): the whole text when it fits, else its clauses, else their words, else stretches of a word."""
+    tokens = count_tokens(start, end)
     if tokens <= budget:
         yield start, end, max(tokens, 1), strength
     elif not finer:
@@ -93,16 +93,16 @@ def _parts(
             yield (
                 at,
                 min(at + _LONGEST_WORD, end),
-                min(max(weigh(at, at + _LONGEST_WORD), _LONGEST_WORD // 4), budget),
+                min(max(count_tokens(at, at + _LONGEST_WORD), _LONGEST_WORD // 4), budget),
                 strength,
             )
             strength = WORD
     else:
         pattern, level = finer[0]
         at = start
-        for found in (*pattern.finditer(text, start, end), None):
-            until = end if found is None else at + len(text[at : found.end()].rstrip())
+        for match in (*pattern.finditer(text, start, end), None):
+            until = end if match is None else at + len(text[at : match.end()].rstrip())
             if until > at:
-                yield from _parts(text, at, until, weigh, budget, strength, finer[1:])
+                yield from _parts(text, at, until, count_tokens, budget, strength, finer[1:])
                 strength = level
-            at = end if found is None else found.end()
+            at = end if match is None else match.end()

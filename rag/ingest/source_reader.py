@@ -1,4 +1,4 @@
-"""Source objects as they are now, whatever an event said of them, with what their labels say."""
+"""Current state of source objects, whatever their events said, with the title, principals and subjects from their labels."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rag.sources import PRINCIPALS_LABEL, SUBJECTS_LABEL, TITLE_LABEL, Source, S
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The task as its source has it now. ``found`` is what remains to be parsed: nothing of a deleted or unreadable object."""
+    """Task with the current state of its object. ``source_object`` is the content to parse: None for a deleted or unreadable object."""
 
     task: IndexingTask
-    found: SourceObject | None = None
+    source_object: SourceObject | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Objects of the configured sources, up to ``max_bytes`` each."""
+    """Reader of the configured sources' objects, of up to ``max_bytes`` each."""
 
     ids: Ids
     sources: Sources
@@ -31,10 +31,10 @@ class Reader:
     max_bytes: int = 100 * 2**20
 
     async def read(self, task: IndexingTask, recorded: DocumentRecord, *, reread: bool = False) -> Reading | None:
-        """Read the object. Return None when the ledger has it as it is, unless ``reread`` or a backfill asks for its content anyway.
+        """Read the object. Return None when the ledger holds its current state, unless ``reread`` or a backfill needs the content anyway.
 
         An absent object becomes DELETED, an unreadable one DEAD. Raises Unavailable when the source does not answer or denies
-        access, which is never a deletion.
+        access: that never counts as a deletion.
         """
         seen = replace(task, principals=recorded.principals)
         try:
@@ -42,16 +42,19 @@ class Reader:
             may_be_settled = recorded.revision and not (reread or task.cause.is_backfill)
             if may_be_settled and _is_settled(recorded, await self.objects.head(task.uri), source):
                 return None
-            found = await self.objects.get(task.uri, limit=self.max_bytes)
+            current = await self.objects.get(task.uri, limit=self.max_bytes)
         except Rejected as error:
-            return Reading(dead(await self._refused(seen), error.reason))
-        if found is None:
+            return Reading(dead(await self._with_refused_version(seen), error.reason))
+        if current is None:
             return Reading(deleted(seen))
-        labelled = self._labelled(seen, found, source)
-        return Reading(labelled, found if labelled.status is DocumentStatus.LIVE else None)
+        labelled = self._with_labels(seen, current, source)
+        return Reading(labelled, current if labelled.status is DocumentStatus.LIVE else None)
 
-    async def _refused(self, task: IndexingTask) -> IndexingTask:
-        """With the version that is too large: it is not tried again before it changes. What has changed since is left to its event."""
+    async def _with_refused_version(self, task: IndexingTask) -> IndexingTask:
+        """Return the task with the version of an object that is too large, so that the object is not tried again before it changes.
+
+        An object that has changed since is left to its own event.
+        """
         try:
             source = self.sources.owner(task.source, task.tenant, task.uri)
             state = await self.objects.head(task.uri)
@@ -62,14 +65,14 @@ class Reader:
         principals = _principals(source, task.uri, state.labels)
         return replace(task, version=state.version, change_token=state.change_token, principals=principals)
 
-    def _labelled(self, task: IndexingTask, found: SourceObject, source: Source) -> IndexingTask:
-        """What the object says of itself. A label that is no plain text makes the document dead, not the batch."""
-        state = found.state
+    def _with_labels(self, task: IndexingTask, current: SourceObject, source: Source) -> IndexingTask:
+        """Return the task with the object's state and labels. An unprintable label makes the document dead and leaves the batch alone."""
+        state = current.state
         seen = replace(
             afresh(task),
             version=state.version,
             change_token=state.change_token,
-            content_hash=self.ids.content_hash(task.tenant, found.content),
+            content_hash=self.ids.content_hash(task.tenant, current.content),
             media_type=state.media_type or "",
             principals=_principals(source, task.uri, state.labels),
         )
@@ -86,7 +89,7 @@ class Reader:
 
 
 def _is_settled(recorded: DocumentRecord, state: ObjectState | None, source: Source) -> bool:
-    """Whether the ledger has the object as it is now, and as its source's settings and labels would have it seen."""
+    """Return whether the ledger holds the object's current state, and the principals that its source's settings and its labels now give."""
     if state is None:
         return recorded.status is DocumentStatus.DELETED
     known = recorded.status in {DocumentStatus.LIVE, DocumentStatus.DEAD} and state.version == recorded.version
@@ -94,7 +97,10 @@ def _is_settled(recorded: DocumentRecord, state: ObjectState | None, source: Sou
 
 
 def _principals(source: Source, uri: str, labels: Mapping[str, str]) -> tuple[str, ...]:
-    """Who may see the document. A label that is no plain text lets nobody: what it meant to say may be stricter than the rules."""
+    """Return the principals that may see the document.
+
+    An unprintable principals label grants access to no one, because the intended label may have been stricter than the source's rules.
+    """
     if not labels.get(PRINCIPALS_LABEL, "").isprintable():
         return ()
     return source.access(uri, labels).principals

@@ -1,4 +1,4 @@
-"""Warehouse rows as objects: one object per row, so that a row is read, indexed, cited and erased like any file."""
+"""Warehouse rows as objects: one object per row, so that a row is read, indexed, cited and erased like a file."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from rag.telemetry import SOURCE_ERRORS, logger
 _log = logger(__name__)
 
 MEDIA_TYPE = "application/vnd.tidemark.row+json"
-TITLE_BYTES, SUBJECTS_BYTES = 500, 1000  # encoded: S3 takes 2 KB of labels in all
-TOGETHER = 16  # row objects written at once
+TITLE_BYTES, SUBJECTS_BYTES = 500, 1000  # percent-encoded; S3 allows 2 KB of labels in all
+CONCURRENT_WRITES = 16  # row objects
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A mapped table; names are identifiers from the settings."""
+    """A mapped table. Its names are identifiers from the settings."""
 
     name: str
     key: str
@@ -37,7 +37,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class RowChange:
-    """A row to write and announce, or (``row`` None) one that is gone."""
+    """A row to write and announce, or (``row`` None) a deleted row."""
 
     table: Table
     key: str
@@ -46,9 +46,9 @@ class RowChange:
 
 
 async def write_rows(source: Source, changes: Sequence[RowChange], objects: ObjectStore) -> list[RowChange]:
-    """One object per row, deleted with the row. Returns what was written: a row that cannot be is counted and left out."""
+    """Write one object per row, and delete the objects of deleted rows. Return the changes made: a refused row is counted and left out."""
 
-    async def one(change: RowChange) -> RowChange | None:
+    async def write(change: RowChange) -> RowChange | None:
         if change.row:
             try:
                 content, labels = row_object(change.table, change.row)
@@ -60,8 +60,9 @@ async def write_rows(source: Source, changes: Sequence[RowChange], objects: Obje
         return change
 
     written: list[RowChange | None] = []
-    for start in range(0, len(changes), TOGETHER):
-        written += await asyncio.gather(*(one(change) for change in changes[start : start + TOGETHER]))
+    for start in range(0, len(changes), CONCURRENT_WRITES):
+        batch = changes[start : start + CONCURRENT_WRITES]
+        written += await asyncio.gather(*(write(change) for change in batch))
     await objects.delete([row_uri(source, change.table, change.key) for change in changes if change.row is None])
     return [change for change in written if change is not None]
 
@@ -69,23 +70,24 @@ async def write_rows(source: Source, changes: Sequence[RowChange], objects: Obje
 async def record_hashes(source: Source, changes: Sequence[RowChange], cursors: Cursors) -> None:
     """Record the hashes of the announced rows, so that the next diff finds only later changes."""
     for table in {change.table for change in changes}:
-        mine = [change for change in changes if change.table == table]
-        hashes = {change.key: row_hash(change.row.body) for change in mine if change.row}
-        await cursors.set_row_hashes(source.name, table.name, hashes, [change.key for change in mine if not change.row])
+        of_table = [change for change in changes if change.table == table]
+        hashes = {change.key: row_hash(change.row.body) for change in of_table if change.row}
+        deleted = [change.key for change in of_table if not change.row]
+        await cursors.set_row_hashes(source.name, table.name, hashes, deleted)
 
 
 def row_uri(source: Source, table: Table, key: str) -> str:
-    """Any key has a uri: what a path would take amiss is escaped, what is too long for an object's name is hashed."""
+    """Return the uri of a row's object. Characters that a path cannot hold are escaped; a key too long for a name is hashed."""
     return object_uri(source.base_uri, f"{table.name.lower()}/{object_name(key)}.json")
 
 
 def table_uri(source: Source, table: Table) -> str:
-    """What the uris of all rows of a table begin with."""
+    """Return the prefix of the uris of all rows of a table."""
     return object_uri(source.base_uri, f"{table.name.lower()}/x").removesuffix("x")
 
 
 def row_object(table: Table, row: Row) -> tuple[bytes, dict[str, str]]:
-    """The row as an object: its JSON, and the labels that its columns give; names of columns are matched as SQL does.
+    """Return the row as JSON, and the labels that its columns give. Column names are matched without case, as in SQL.
 
     Raises Rejected for a row that names more people than an object's labels can hold.
     """
@@ -107,7 +109,7 @@ def row_object(table: Table, row: Row) -> tuple[bytes, dict[str, str]]:
 
 
 def _clipped(title: str) -> str:
-    """As much of it as a label takes."""
+    """Return as much of the title as a label holds."""
     plain = "".join(each if each.isprintable() else " " for each in title)
     while len(quote(plain)) > TITLE_BYTES:
         plain = plain[: len(plain) * 9 // 10]
