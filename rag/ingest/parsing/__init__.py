@@ -1,6 +1,6 @@
-"""Bytes to text with structure. ``formats.PARSERS`` is where a new format is added.
+"""Bytes to text with structure. Add a new format to ``formats.PARSERS``.
 
-``parse`` is pure and knows no bounds of its own: the pipeline parses through ``SandboxedParser``.
+``parse`` is pure and has no limits of its own, so the pipeline parses through ``SandboxedParser``.
 """
 
 from rag.ingest.parsing.formats import PARSERS, VERSION, parse

@@ -1,4 +1,4 @@
-"""Comma-separated values and their kin: every row stays a row and knows the header line."""
+"""Comma-separated values and similar formats: each row becomes a block that carries the header line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parse(content: bytes, name: str) -> ParsedDocument:
     try:
         return assemble(_elements(text), name=name, media_type=CSV)
     except csv.Error as error:
-        raise Rejected(f"{name!r} is no well-formed CSV ({error}): export it again", reason="corrupt") from error
+        raise Rejected(f"{name!r} is not well-formed CSV ({error}): export it again", reason="corrupt") from error
 
 
 def _elements(text: str) -> Iterator[Element]:
@@ -44,7 +44,7 @@ def _elements(text: str) -> Iterator[Element]:
 
 
 def _delimiter(text: str) -> str:
-    """The one that parts the most lines into the same number of cells."""
+    """Return the delimiter that splits the most lines into the same number of cells."""
     lines = [line for line in text[:100_000].split("\n")[:_SAMPLE_LINES] if line.strip()]
 
     def agreement(delimiter: str) -> tuple[float, int]:
@@ -56,7 +56,7 @@ def _delimiter(text: str) -> str:
 
 
 def _is_header(cells: list[str]) -> bool:
-    """Names are there, differ, and are no numbers."""
+    """Return whether the cells are names: present, distinct and not numbers."""
     names = [cell.strip() for cell in cells]
     while names and not names[-1]:
         names.pop()

@@ -12,7 +12,7 @@ from rag.ingest.parsing.sniffing import DOCX
 from rag.models import ParsedDocument
 
 _TITLE = "{http://purl.org/dc/elements/1.1/}title"
-_LARGEST_PROPERTIES = 1_000_000
+_LARGEST_PROPERTIES = 1_000_000  # bytes
 
 
 def parse(content: bytes, name: str) -> ParsedDocument:
@@ -21,7 +21,7 @@ def parse(content: bytes, name: str) -> ParsedDocument:
         title = _title(content)
     except (MemoryError, Rejected):
         raise
-    except Exception as error:  # whatever python-docx, lxml or zipfile stumble over: the file is not as Word writes it
+    except Exception as error:  # python-docx, lxml and zipfile raise many types for a damaged file
         raise Rejected(
             f"{name!r} is damaged and cannot be read as docx ({type(error).__name__}): save it again from Word",
             reason="corrupt",

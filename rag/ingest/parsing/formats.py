@@ -1,4 +1,4 @@
-"""Which parser reads what: a new format is a module with ``parse`` and a line here."""
+"""Parsers by media type. A new format is a module with ``parse`` and a line here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rag.errors import Rejected
 from rag.ingest.parsing import sniffing
 from rag.models import ParsedDocument
 
-# Media type → module with ``parse(content: bytes, name: str) -> ParsedDocument``; loaded when first needed, for some are heavy.
+# Media type → module with ``parse(content: bytes, name: str) -> ParsedDocument``. Modules are loaded on first use, because some are heavy.
 PARSERS = {
     sniffing.PDF: "rag.ingest.parsing.pdf",
     sniffing.DOCX: "rag.ingest.parsing.docx",
@@ -27,7 +27,7 @@ VERSION = 2  # raise it when the text or the blocks made from the same bytes cha
 
 
 def parse(content: bytes, name: str, media_type: str | None = None) -> ParsedDocument:
-    """Raises Rejected: unsupported, encrypted, corrupt, empty, no_text, too_large."""
+    """Parse a document. Raises Rejected: unsupported, encrypted, corrupt, empty, no_text, too_large."""
     return parser_of(sniffing.media_type_of(content, name, media_type))(content, name)
 
 

@@ -15,11 +15,11 @@ _TITLE_TAG = re.compile(r"<title[^>]{0,200}>([^<]{1,1000})</title", re.IGNORECAS
 
 def parse(content: bytes, name: str) -> ParsedDocument:
     text = decode(content, markup=True)
-    found = _TITLE_TAG.search(text[:20_000])
-    return assemble(elements_of(partition_html(text)), name=name, media_type=HTML, title=_unescape(found))
+    match = _TITLE_TAG.search(text[:20_000])
+    return assemble(elements_of(partition_html(text)), name=name, media_type=HTML, title=_unescape(match))
 
 
-def _unescape(found: re.Match[str] | None) -> str:
+def _unescape(match: re.Match[str] | None) -> str:
     import html
 
-    return html.unescape(found[1]) if found else ""
+    return html.unescape(match[1]) if match else ""

@@ -1,8 +1,8 @@
-"""What a process may still do once it is about to read hostile bytes: compute, and answer on the socket it was given.
+"""Isolation of a process that is about to read hostile bytes: it may only compute, and answer on the socket that it was given.
 
-On Linux the kernel enforces it: a network namespace of its own and no capabilities, a seccomp filter, and Landlock for files, each where
-the kernel and the container permit it. Elsewhere, and beside that, an audit hook stops what goes through Python: enough for a
-parser that is led astray, not for one that runs an attacker's machine code.
+On Linux, the kernel enforces it with a network namespace, dropped capabilities, a seccomp filter, and Landlock for files, each where
+the kernel and the container permit it. On every system, an audit hook also refuses calls that go through Python. The hook stops a
+parser that is misled, but not one that runs an attacker's machine code.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SECCOMP_MODE_FILTER = 2
 _READ_FILES = 1 << 2 | 1 << 3  # files and directories
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | 1  # EPERM
 
-# machine → (audit architecture, numbers of: socket connect execve execveat ptrace process_vm_readv process_vm_writev unshare setns mount
+# machine → (architecture, call numbers of: socket connect execve execveat ptrace process_vm_readv process_vm_writev unshare setns mount
 # bpf perf_event_open io_uring_setup pidfd_getfd keyctl, numbers of: fork vfork clone clone3 kill tkill tgkill pidfd_send_signal)
 _CALLS = {
     "x86_64": (
@@ -40,7 +40,7 @@ _AUDITED = ("socket.", "subprocess.", "os.exec", "os.posix_spawn", "os.system", 
 
 
 def leave_network() -> bool:
-    """Move into a network namespace that holds nothing, not even a loopback that is up. Call while there is one thread."""
+    """Move into an empty network namespace, where even the loopback is down. Call this with one thread only. Return whether it worked."""
     if sys.platform != "linux":
         return False
     libc = ctypes.CDLL(None, use_errno=True)
@@ -48,20 +48,23 @@ def leave_network() -> bool:
 
 
 def drop_capabilities() -> None:
-    """Root without them is bound by its own limits, and still reads the files that root owns."""
+    """Drop all capabilities. Without them, root is bound by its own limits, but can still read the files that it owns."""
     if sys.platform == "linux":
         ctypes.CDLL(None).capset(struct.pack("Ii", 0x20080522, 0), bytes(24))
 
 
 def landlock_version() -> int:
-    """0 where the kernel has none."""
+    """Return the version of Landlock in the kernel, 0 when it has none."""
     if sys.platform != "linux":
         return 0
     return max(0, int(ctypes.CDLL(None, use_errno=True).syscall(444, None, ctypes.c_size_t(0), 1)))
 
 
 def refuse_files(readable: Iterable[str]) -> bool:
-    """Landlock: no file is written, none is read but those beneath ``readable``; no signal leaves."""
+    """Refuse, by Landlock, to write files, to read files outside of ``readable``, to use TCP and to send signals to other processes.
+
+    Older versions of Landlock cannot refuse TCP or signals. Return whether the restriction is in force.
+    """
     version = landlock_version()
     if not version:
         return False
@@ -77,13 +80,14 @@ def refuse_files(readable: Iterable[str]) -> bool:
         libc.syscall(445, ruleset, 1, struct.pack("=Qi", _READ_FILES, directory), 0)
         os.close(directory)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, *[ctypes.c_ulong(n) for n in (1, 0, 0, 0)])
-    held = libc.syscall(446, ruleset, 0)
+    error = libc.syscall(446, ruleset, 0)
     os.close(ruleset)
-    return bool(held == 0)
+    return bool(error == 0)
 
 
 def refuse_system_calls(*, alone: bool = False) -> bool:
-    """A seccomp filter, kept by all children: no sockets, programs, tracing; with ``alone``, no processes, threads, signals."""
+    """Install a seccomp filter, which all children inherit. It refuses sockets, programs and tracing, and with ``alone`` also processes,
+    threads and signals. Return whether it is in force."""
     if sys.platform != "linux" or platform.machine() not in _CALLS:
         return False
     architecture, calls, forking = _CALLS[platform.machine()]
@@ -98,7 +102,7 @@ def refuse_system_calls(*, alone: bool = False) -> bool:
 
 
 def _program(architecture: int, refused: tuple[int, ...]) -> bytes:
-    """Classic BPF over ``struct seccomp_data`` (number at 0, architecture at 4)."""
+    """Return a filter in classic BPF over ``struct seccomp_data`` (number at 0, architecture at 4)."""
     load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
     steps = [(load, 0, 0, 4), (equal, 1, 0, architecture), (answer, 0, 0, _REFUSE), (load, 0, 0, 0)]
     steps += [(at_least, 0, 1, 0x40000000), (answer, 0, 0, _REFUSE)]  # the x32 numbers of x86_64
@@ -117,7 +121,7 @@ def refuse_in_python() -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """The kernel kills this process when its parent ends. ``parent`` is who it should be, in case it has ended already."""
+    """Let the kernel kill this process when its parent ends. ``parent`` is the expected pid: exit now if that process has already ended."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), *[ctypes.c_ulong(0)] * 3)
     if os.getppid() != parent:
@@ -125,10 +129,10 @@ def die_with_parent(parent: int) -> None:
 
 
 def limit_resources(*, seconds: float, memory_bytes: int) -> None:
-    """CPU seconds from now, and memory beyond what the process has already."""
+    """Limit the CPU seconds from now on, and the memory beyond the present use."""
     signal.setitimer(signal.ITIMER_PROF, seconds)  # counts CPU time in fractions; its default is to kill
-    whole = int(seconds) + 2  # the kernel's own limit, which no code in the process can lift
-    resource.setrlimit(resource.RLIMIT_CPU, (whole, whole))
+    hard_seconds = int(seconds) + 2  # the kernel's own limit, which no code in the process can lift
+    resource.setrlimit(resource.RLIMIT_CPU, (hard_seconds, hard_seconds))
     if sys.platform == "linux":
         size, data = _memory()
         resource.setrlimit(resource.RLIMIT_AS, (size + memory_bytes,) * 2)
@@ -139,7 +143,7 @@ def limit_resources(*, seconds: float, memory_bytes: int) -> None:
 
 
 def _memory() -> tuple[int, int]:
-    """Bytes of address space and of data that this process has."""
+    """Return the bytes of address space and of data that this process uses."""
     with open("/proc/self/statm") as file:
         fields = file.read().split()
     page = resource.getpagesize()

@@ -1,4 +1,4 @@
-"""JSON and JSON Lines: every record keeps its key path."""
+"""JSON and JSON Lines: each record keeps its key path."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rag.models import BlockKind, ParsedDocument
 
 Path = tuple[str, ...]
 
-WHOLE = 1_000  # characters: an object that reads no longer than this stays one record
-LONG = 300  # characters: a string longer than this, or with line breaks, is a record of its own
+SHORT_OBJECT = 1_000  # characters: an object up to this length is one record
+LONG_STRING = 300  # characters: a longer string, or one with line breaks, is a record of its own
 _TITLES = ("title", "name", "headline", "subject")
-_DEEPEST = 100
+_MAX_DEPTH = 100
 _LONGEST_KEY = 100
 
 
@@ -38,7 +38,7 @@ def parse(content: bytes, name: str) -> ParsedDocument:
 
 
 def load(text: str) -> Any:
-    """Numbers stay as they are written: 1.50 is not 1.5, and a number of a million digits costs nothing."""
+    """Parse JSON, but keep numbers as written: 1.50 is not 1.5, and a number of a million digits costs nothing."""
     return json.loads(text.strip("\x00\ufeff \t\r\n"), parse_int=str, parse_float=str, parse_constant=str)
 
 
@@ -49,23 +49,28 @@ def _lines(text: str, name: str, error: ValueError) -> list[Any]:
         try:
             values.append(load(line))
         except (ValueError, RecursionError) as failure:
-            where = f"line {number} is no JSON" if values else str(error)
-            raise Rejected(f"{name!r} is no well-formed JSON ({where}): export it again", reason="corrupt") from failure
+            where = f"line {number} is not JSON" if values else str(error)
+            raise Rejected(
+                f"{name!r} is not well-formed JSON ({where}): export it again", reason="corrupt"
+            ) from failure
     return values
 
 
 def records(value: Any, path: Path) -> Iterator[Element]:
-    """Objects that read short are one record; of longer ones the plain members are one, and each nested or long one is its own."""
-    if len(path) > _DEEPEST:
+    """Yield the records of a value. A short object is one record. In a longer one, the plain members together are one record, and each
+    nested or long member has its own."""
+    if len(path) > _MAX_DEPTH:
         raise Rejected(
-            f"JSON nests deeper than {_DEEPEST} levels at {_dotted(path[:5])}...: flatten it", reason="corrupt"
+            f"JSON nests deeper than {_MAX_DEPTH} levels at {_dotted(path[:5])}...: flatten it", reason="corrupt"
         )
     if isinstance(value, dict):
-        lines = list(_flat(value, "", WHOLE))
-        if sum(map(len, lines)) <= WHOLE:
+        lines = list(_flat(value, "", SHORT_OBJECT))
+        if sum(map(len, lines)) <= SHORT_OBJECT:
             yield _record(lines, path)
             return
-        plain = [line for key, item in value.items() if _is_plain(item) for line in _flat({key: item}, "", WHOLE)]
+        plain = [
+            line for key, item in value.items() if _is_plain(item) for line in _flat({key: item}, "", SHORT_OBJECT)
+        ]
         yield _record(plain, path)
         for key, item in value.items():
             if not _is_plain(item):
@@ -81,7 +86,7 @@ def records(value: Any, path: Path) -> Iterator[Element]:
 
 
 def _flat(value: Any, path: str, budget: int) -> Iterator[str]:
-    """``a.b: value`` lines, until ``budget`` characters are spent."""
+    """Yield lines of the form ``a.b: value``, until ``budget`` characters are spent."""
     stack = [(path, value)]
     while stack and budget >= 0:
         here, item = stack.pop()
@@ -98,7 +103,7 @@ def _flat(value: Any, path: str, budget: int) -> Iterator[str]:
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
-        return len(value) <= LONG and "\n" not in value
+        return len(value) <= LONG_STRING and "\n" not in value
     return not isinstance(value, (dict, list))
 
 

@@ -1,4 +1,4 @@
-"""Which language a text is in."""
+"""Detection of a text's language."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _LANGUAGES = [
     "HUNGARIAN", "ITALIAN", "JAPANESE", "KOREAN", "POLISH", "PORTUGUESE", "ROMANIAN", "RUSSIAN", "SPANISH", "SWEDISH", "TURKISH",
     "UKRAINIAN", "VIETNAMESE",
 ]  # fmt: skip
-_SHORTEST = 40  # characters; below, the detector guesses
-_SAMPLE = 1_000  # characters, from the middle: boilerplate stands at the ends
+_SHORTEST = 40  # characters; the detector only guesses on a shorter text
+_SAMPLE = 1_000  # characters, from the middle, because boilerplate is at the ends
 
 
 @lru_cache(maxsize=1)
 def detector() -> LanguageDetector:
-    """Low accuracy mode: trigrams only, 45 MB and half a millisecond instead of a gigabyte."""
-    from lingua import Language, LanguageDetectorBuilder  # loaded by who parses, not by who imports
+    """Return the detector in low accuracy mode: trigrams only, which take 45 MB and half a millisecond instead of a gigabyte."""
+    from lingua import Language, LanguageDetectorBuilder  # slow to load, so only a process that parses loads it
 
     chosen = [getattr(Language, name) for name in _LANGUAGES]
     return (
@@ -32,10 +32,10 @@ def detector() -> LanguageDetector:
 
 
 def language_of(text: str) -> str | None:
-    """ISO 639-1 code, None when the text is too short to tell."""
+    """Return the ISO 639-1 code, or None when the text is too short to detect its language."""
     middle = max(0, (len(text) - _SAMPLE) // 2)
     sample = text[middle : middle + _SAMPLE]
     if sum(character.isalpha() for character in sample) < _SHORTEST:
         return None
-    found = detector().detect_language_of(sample)
-    return found.iso_code_639_1.name.lower() if found else None
+    language = detector().detect_language_of(sample)
+    return language.iso_code_639_1.name.lower() if language else None

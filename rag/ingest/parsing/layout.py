@@ -1,4 +1,4 @@
-"""From runs of text on pages to elements in reading order: columns, running lines, headings, lists, tables, paragraphs."""
+"""Page layout: runs of text to elements in reading order, with columns, running lines, headings, lists, tables and paragraphs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NUMBERED = re.compile(r"^(?:\(?\d{1,3}[.)]|\(?[a-z][.)]|[ivx]{1,5}[.)])\s")
 _PAGE_NUMBER = re.compile(
     r"^(?:page\s*|seite\s*|p\.\s*)?[-–]?\s*(?:\d{1,4}|[ivxlc]{1,6})\s*[-–]?(?:\s*(?:of|/|von|de)\s*\d{1,4})?$", re.I
 )
-_MARGIN = 0.1  # share of the text's height at either end where running lines stand
+_MARGIN = 0.1  # share of the text's height, at the top and at the bottom, that holds running lines
 _HEADING = 1.12  # times the size of body text
 _LONGEST_HEADING = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A stretch of one line, coordinates in points with the origin at the lower left."""
+    """Stretch of text on one line. Coordinates are in points, with the origin at the lower left."""
 
     text: str
     left: float
@@ -41,14 +41,14 @@ Line = tuple[Run, ...]  # runs on one baseline, left to right
 def elements_of(pages: Sequence[Sequence[Run]]) -> Iterator[Element]:
     body = _body_size(pages)
     levels = _heading_levels(pages, body)
-    running = _running(pages)
+    running = _running_lines(pages)
     for number, runs in enumerate(pages, start=1):
-        kept = [run for run in runs if (number - 1, run) not in running]
-        for region in _regions(kept, body):
+        content = [run for run in runs if (number - 1, run) not in running]
+        for region in _regions(content, body):
             yield from _Region(_lines(region), body, levels, number).elements()
 
 
-# -- what holds for the whole document ----------------------------------------------------------------------------------
+# -- the whole document -------------------------------------------------------------------------------------------------
 
 
 def _body_size(pages: Sequence[Sequence[Run]]) -> float:
@@ -60,12 +60,12 @@ def _body_size(pages: Sequence[Sequence[Run]]) -> float:
 
 
 def _heading_levels(pages: Sequence[Sequence[Run]], body: float) -> dict[float, int]:
-    """Font size → level, the largest first. Bold lines of body size come one below them."""
+    """Return font size → level, the largest first. The level of bold lines of body size is one below these."""
     sizes = sorted({run.size for runs in pages for run in runs if _is_large(run, body)}, reverse=True)
     levels: dict[float, int] = {}
     level = 0
     for before, size in pairwise([float("inf"), *sizes]):
-        level += before - size >= 0.75  # a half point is rounding, not rank
+        level += before - size >= 0.75  # a smaller difference is rounding, not another level
         levels[size] = min(level, 6)
     return levels
 
@@ -74,8 +74,8 @@ def _is_large(run: Run, body: float) -> bool:
     return run.size >= body * _HEADING and any(character.isalpha() for character in run.text)
 
 
-def _running(pages: Sequence[Sequence[Run]]) -> set[tuple[int, Run]]:
-    """(page index, run) of headers, footers and page numbers: near an end of the page, and alike on at least half of the pages."""
+def _running_lines(pages: Sequence[Sequence[Run]]) -> set[tuple[int, Run]]:
+    """Return (page index, run) of headers, footers and page numbers: near an end of the page, and alike on at least half of the pages."""
     ends: dict[tuple[str, int], set[int]] = defaultdict(set)
     candidates: list[tuple[int, Run, tuple[str, int]]] = []
     dropped: set[tuple[int, Run]] = set()
@@ -103,7 +103,7 @@ def _running(pages: Sequence[Sequence[Run]]) -> set[tuple[int, Run]]:
 
 
 def _regions(runs: Sequence[Run], body: float) -> list[list[Run]]:
-    """Cut a page into parts that are read one after the other: full-width bands, and columns within them."""
+    """Cut a page into regions that are read one after the other: full-width bands, and the columns within them."""
     if not runs:
         return []
     ordered = sorted(runs, key=lambda run: -run.top)
@@ -132,7 +132,7 @@ def _columns(band: Sequence[Run], gutter: float) -> list[list[Run]]:
 
 
 def _gutter(runs: Sequence[Run], left: float, right: float, body: float) -> float | None:
-    """The x between two columns of prose. Cells of a table are shorter than their column and do not count as prose."""
+    """Return the x between two columns of prose, or None. Table cells are shorter than their column, so they do not count as prose."""
     width = right - left
     prose = [run for run in runs if run.right - run.left > width * 0.2]
     if len(prose) < 10 or width < body * 20:
@@ -156,7 +156,7 @@ def _fills(column: Sequence[Run], width: float) -> bool:
 
 
 def _lines(runs: Sequence[Run]) -> list[Line]:
-    """Runs that share a baseline, more or less, from top to bottom."""
+    """Group the runs that share a baseline approximately, from top to bottom."""
     lines: list[list[Run]] = []
     for run in sorted(runs, key=lambda run: -run.bottom):
         if lines and abs(lines[-1][0].bottom - run.bottom) < 0.45 * max(lines[-1][0].size, run.size, 4):
@@ -188,7 +188,7 @@ class _Region:
             index = end
 
     def _table_end(self, start: int) -> int:
-        """One past the last line of the table that begins at ``start``; ``start`` when none does."""
+        """Return the index after the last line of the table that begins at ``start``, or ``start`` when no table begins there."""
         end = start
         rows = 0
         edges: list[float] = []
@@ -200,7 +200,7 @@ class _Region:
                 rows += 1
                 edges += [run.left for run in line]
             elif not edges or line[0].left < min(edges) + self.body or _is_marker(line[0]):
-                # a line of one run is a table's only when it continues a cell, or stands between two rows
+                # a line of one run belongs to the table only when it continues a cell or is between two rows
                 following = self.lines[end + 1] if end + 1 < len(self.lines) else ()
                 between = edges and len(following) >= 2 and line[0].right < max(edges) and not self._is_heading(line)
                 if not between:
@@ -223,12 +223,12 @@ class _Region:
         end = start + 1
         first = self.lines[start]
         heading = self._is_heading(first)
-        while end < len(self.lines) and not self._begins(end, heading, first):
+        while end < len(self.lines) and not self._begins_block(end, heading, first):
             end += 1
         return end
 
-    def _begins(self, index: int, heading: bool, first: Line) -> bool:
-        """Whether another block begins at this line."""
+    def _begins_block(self, index: int, heading: bool, first: Line) -> bool:
+        """Return whether another block begins at this line."""
         before, line = self.lines[index - 1], self.lines[index]
         if _is_marker(line[0]) or self._is_heading(line) != heading or self._table_end(index) - index >= 2:
             return True
@@ -272,7 +272,7 @@ def _is_marker(run: Run) -> bool:
 
 
 def _joined(lines: Sequence[str]) -> str:
-    """Lines of a paragraph as one, a word that was hyphenated at a line's end put together again."""
+    """Join the lines of a paragraph, and the parts of a word that was hyphenated at the end of a line."""
     text = lines[0]
     for line in lines[1:]:
         hyphenated = len(text) > 1 and text[-1] in "-\u2010" and text[-2].isalpha() and line[:1].islower()
@@ -281,7 +281,8 @@ def _joined(lines: Sequence[str]) -> str:
 
 
 def _table_rows(lines: Sequence[Line], body: float) -> list[list[str]]:
-    """Cells by column. A line whose first column is empty, or that has one cell only, continues the row above; so do header lines."""
+    """Return the cells by column. A line continues the row above when its first column is empty, when it has only one cell, or when it is a
+    further line of the header."""
     columns = _column_edges(lines, body)
     heads = _header_lines(lines)
     rows: list[list[str]] = []
@@ -292,7 +293,7 @@ def _table_rows(lines: Sequence[Line], body: float) -> list[list[str]]:
             cells[column] = f"{cells[column]} {run.text}".strip()
         within_header = 0 < number < heads or (
             len(rows) == 1 and not rows[0][0]
-        )  # cells of a header may be centred in height
+        )  # header cells may be vertically centred
         if rows and number != heads and (not cells[0] or sum(map(bool, cells)) == 1 or within_header):
             rows[-1] = [_continued(above, cell) for above, cell in zip(rows[-1], cells, strict=True)]
         else:
@@ -301,7 +302,7 @@ def _table_rows(lines: Sequence[Line], body: float) -> list[list[str]]:
 
 
 def _header_lines(lines: Sequence[Line]) -> int:
-    """How many lines stand above the first gap that is clearly wider than the others, where most typesetters draw the rule."""
+    """Return the number of lines above the first gap that is clearly wider than the others, where most typesetters draw the rule."""
     gaps = [above[0].bottom - below[0].bottom for above, below in pairwise(lines)]
     usual = median(gaps)
     return next((number for number, gap in enumerate(gaps[:4], start=1) if gap > 1.25 * usual), 1)
@@ -312,7 +313,7 @@ def _continued(above: str, cell: str) -> str:
 
 
 def _column_edges(lines: Sequence[Line], body: float) -> list[float]:
-    """Left edges that cells share; edges closer than twice the font size are one."""
+    """Return the left edges that cells share. Edges closer than twice the font size count as one."""
     edges: list[float] = []
     for left in sorted(run.left for line in lines for run in line):
         if not edges or left - edges[-1] > body * 2:

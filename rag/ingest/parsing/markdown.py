@@ -1,6 +1,7 @@
-"""Markdown, as HTML through unstructured. Front matter gives the title and is no content.
+"""Markdown, converted to HTML for unstructured. Front matter gives the title and is not content.
 
-Its own Markdown partitioner follows the rules of 2004, by which a nested list needs four spaces; writers go by CommonMark and GitHub.
+Unstructured's own Markdown partitioner follows the rules of 2004, by which a nested list needs four spaces. Authors follow CommonMark
+and GitHub.
 """
 
 from __future__ import annotations
@@ -25,6 +26,6 @@ def parse(content: bytes, name: str) -> ParsedDocument:
     title = ""
     if (matter := _FRONT_MATTER.match(text)) and re.search(r"^[\w-]+:", matter[1], re.MULTILINE):
         text = text[matter.end() :]
-        found = _TITLE.search(matter[1])
-        title = found[1].strip().strip("\"'") if found else ""
+        title_line = _TITLE.search(matter[1])
+        title = title_line[1].strip().strip("\"'") if title_line else ""
     return assemble(elements_of(partition_html(_markdown.render(text))), name=name, media_type=MARKDOWN, title=title)

@@ -1,4 +1,4 @@
-"""Unstructured's partitioners, without the model that they would download, and its elements as our own."""
+"""Unstructured's partitioners, without the model that they would download, and the conversion of its elements to ours."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ _DROPPED = {"Header", "Footer", "PageBreak", "PageNumber", "Image"}
 
 
 def partition_html(text: str) -> list[Any]:
-    """Unstructured drops some elements that hold text, with all that is in them: they are given another name first."""
+    """Partition HTML. Unstructured drops some elements together with their text, so they are renamed first."""
     text = _DROPPED_TEXT.sub(r"<\1div", text)
-    return list(_module("html").partition_html(text=text, languages=[""]))  # "": no language detection, ours is faster
+    return list(
+        _module("html").partition_html(text=text, languages=[""])
+    )  # "" turns language detection off; ours is faster
 
 
 def partition_docx(file: Any) -> list[Any]:
@@ -66,9 +68,9 @@ def _rows(table: Any, page: int | None) -> Iterator[Element]:
 
 
 def _stay_offline() -> None:
-    """Put a rule-based splitter in the place of unstructured's spaCy module.
+    """Replace unstructured's spaCy module with a rule-based splitter.
 
-    Its model would be downloaded at first use. It only tells narrative text from other text, which are both paragraphs here.
+    The module would download a model on first use. It only distinguishes narrative text from other text, and both are paragraphs here.
     """
     name = "unstructured.nlp.tokenize"
     if getattr(sys.modules.get(name), "__tidemark__", False):
@@ -82,5 +84,5 @@ def _stay_offline() -> None:
         pos_tag=lambda text: [],
     )
     import_module("unstructured.nlp").__dict__["tokenize"] = sys.modules[name] = rules
-    if (classify := sys.modules.get("unstructured.partition.text_type")) is not None:  # somebody imported it before us
+    if (classify := sys.modules.get("unstructured.partition.text_type")) is not None:  # imported before this call
         classify.__dict__.update({verb: rules.__dict__[verb] for verb in ("sent_tokenize", "word_tokenize", "pos_tag")})

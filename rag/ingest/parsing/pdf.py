@@ -1,4 +1,4 @@
-"""PDF, by pypdfium2: the characters of each page with their boxes. ``layout`` makes reading order, headings and rows of them."""
+"""PDF, through pypdfium2: the characters of each page with their boxes. ``layout`` derives reading order, headings and rows."""
 
 from __future__ import annotations
 
@@ -15,33 +15,29 @@ from rag.ingest.parsing.layout import Run, elements_of
 from rag.ingest.parsing.sniffing import PDF
 from rag.models import ParsedDocument
 
-MOST_PAGES = 2_000
+MAX_PAGES = 2_000
 _HYPHENS = {0x02: "-", 0xFFFE: "-", 0xAD: "-"}  # how pdfium reports a hyphen at the end of a line
-_GAP = 0.85  # of the font size: a wider gap within a line parts columns or cells; justified spaces stretch to 0.7
+_GAP = 0.85  # of the font size: a wider gap within a line separates columns or cells; justified spaces stretch to 0.7
 _APPLICATION = ("Microsoft Word - ", "Microsoft PowerPoint - ")
-_NO_TITLE = {
-    "untitled",
-    "anonymous",
-    "(anonymous)",
-    "unspecified",
-    "document",
-    "title",
-}  # that producers write for want of one
+# Producers write these when a document has no title.
+_PLACEHOLDER_TITLES = {"untitled", "anonymous", "(anonymous)", "unspecified", "document", "title"}
 
 
-def parse(content: bytes, name: str, most_pages: int = MOST_PAGES) -> ParsedDocument:
+def parse(content: bytes, name: str, max_pages: int = MAX_PAGES) -> ParsedDocument:
     document = _open(content, name)
     try:
         count = len(document)
-        if count > most_pages:
-            raise Rejected(f"{name!r} has {count:,} pages, at most {most_pages:,}: split it", reason="too_many_pages")
+        if count > max_pages:
+            raise Rejected(
+                f"{name!r} has {count:,} pages, at most {max_pages:,} are allowed: split it", reason="too_many_pages"
+            )
         pages = [_runs(document, index) for index in range(count)]
         title = str(document.get_metadata_dict().get("Title") or "")
     finally:
         document.close()
     for prefix in _APPLICATION:
         title = title.removeprefix(prefix)
-    if title.strip().lower() in _NO_TITLE:
+    if title.strip().lower() in _PLACEHOLDER_TITLES:
         title = ""
     return assemble(elements_of(pages), name=name, media_type=PDF, title=title, pages=count)
 
@@ -59,11 +55,11 @@ def _open(content: bytes, name: str) -> Any:
 
 
 def _runs(document: Any, index: int) -> list[Run]:
-    """The page's text in runs: parts of a line in one element, in the order in which the file draws them."""
+    """Return the page's text as runs, each a part of one line, in the order in which the file draws them."""
     try:
         page = document[index]
     except pypdfium2.PdfiumError:
-        return []  # one broken page; a document of nothing else ends as no_text
+        return []  # one broken page; a document with only broken pages is rejected as no_text
     textpage = page.get_textpage()
     try:
         return [run for glyphs in _split(textpage.raw) if (run := _run(textpage.raw, glyphs)) is not None]
@@ -76,7 +72,7 @@ _Glyph = tuple[int, int, float, float, float, float, float]  # index, code point
 
 
 def _split(textpage: Any) -> Iterator[list[_Glyph]]:
-    """Cut where pdfium breaks the line, where a gap is wide, and where the pen jumps back or to another line."""
+    """Yield the glyphs of each run. A run ends where pdfium breaks the line, at a wide gap, and where the pen jumps back or away."""
     left, bottom, right, top = c_double(), c_double(), c_double(), c_double()
     references = byref(left), byref(right), byref(bottom), byref(top)
     run: list[_Glyph] = []
@@ -95,7 +91,7 @@ def _split(textpage: Any) -> Iterator[list[_Glyph]]:
             continue
         size = pdfium.FPDFText_GetFontSize(textpage, index) or 1.0
         glyph = (index, code, left.value, bottom.value, right.value, top.value, size)
-        if run and _parted(run[-1], glyph):
+        if run and _is_separate(run[-1], glyph):
             yield run
             run = []
         run.append(glyph)
@@ -103,7 +99,7 @@ def _split(textpage: Any) -> Iterator[list[_Glyph]]:
         yield run
 
 
-def _parted(before: _Glyph, after: _Glyph) -> bool:
+def _is_separate(before: _Glyph, after: _Glyph) -> bool:
     height = max(before[5] - before[3], after[5] - after[3], before[6] * 0.5)
     gap = after[2] - before[4]
     apart = after[3] - before[5] > 0.3 * height or before[3] - after[5] > 0.3 * height
@@ -129,7 +125,7 @@ def _run(textpage: Any, glyphs: list[_Glyph]) -> Run | None:
 
 
 def _size(textpage: Any, glyph: _Glyph) -> float:
-    """The font size as seen. Some producers set size 1 and scale by the matrix: then the box tells."""
+    """Return the visible font size. Some producers set size 1 and scale by the matrix; then the box gives the size."""
     return round(glyph[6] * 2) / 2 if glyph[6] > 2 else round((glyph[5] - glyph[3]) * 2.8) / 2
 
 

@@ -1,4 +1,4 @@
-"""Plain text: paragraphs are what blank lines part."""
+"""Plain text: blank lines separate paragraphs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def parse(content: bytes, name: str) -> ParsedDocument:
 
 
 def _elements(paragraph: str) -> list[Element]:
-    """A paragraph, or the items of the list that it is; lines that follow an item belong to it."""
+    """Return a paragraph, or its items when it is a list. Lines that follow an item belong to that item."""
     lines = paragraph.split("\n")
     if not _ITEM.match(lines[0]) or sum(bool(_ITEM.match(line)) for line in lines) < 2:
         return [Element(BlockKind.PARAGRAPH, paragraph)]

@@ -9,7 +9,7 @@ from typing import Any
 from rag.errors import Rejected
 from rag.ingest.parsing.decoding import decode
 from rag.ingest.parsing.elements import Element, assemble, one_line
-from rag.ingest.parsing.json import LONG, load
+from rag.ingest.parsing.json import LONG_STRING, load
 from rag.ingest.parsing.sniffing import ROW
 from rag.models import BlockKind, ParsedDocument
 
@@ -18,7 +18,9 @@ def parse(content: bytes, name: str) -> ParsedDocument:
     try:
         value = load(decode(content))
     except (ValueError, RecursionError) as error:
-        raise Rejected(f"row object {name!r} is no JSON ({error}): announce the row again", reason="corrupt") from error
+        raise Rejected(
+            f"row object {name!r} is not JSON ({error}): announce the row again", reason="corrupt"
+        ) from error
     if not isinstance(value, dict) or not isinstance(value.get("columns"), dict):
         raise Rejected(f"row object {name!r} has no 'columns' object: announce the row again", reason="corrupt")
     title = one_line(str(value.get("title") or "")) or one_line(
@@ -28,7 +30,7 @@ def parse(content: bytes, name: str) -> ParsedDocument:
 
 
 def _elements(columns: dict[str, Any], title: str) -> Iterator[Element]:
-    """Short columns together, each text column by itself under the row's title and its own name."""
+    """Yield one record of all short columns, and one of each text column under the row's title and the column's name."""
     texts = {column: _text(value) for column, value in columns.items()}
     short = {column: text for column, text in texts.items() if text and not _is_long(text)}
     yield Element(
@@ -40,7 +42,7 @@ def _elements(columns: dict[str, Any], title: str) -> Iterator[Element]:
 
 
 def _is_long(text: str) -> bool:
-    return len(text) > LONG or "\n" in text.strip()
+    return len(text) > LONG_STRING or "\n" in text.strip()
 
 
 def _text(value: Any) -> str:

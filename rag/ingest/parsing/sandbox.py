@@ -1,4 +1,4 @@
-"""Parsing that cannot hurt: each document in a process of its own, without network, bounded in time, memory, size and pages."""
+"""Sandboxed parsing: each document in a process of its own, without a network, bounded in time, memory, size and pages."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ from rag.errors import Rejected, Unavailable
 from rag.ingest.parsing import wire
 from rag.models import ParsedDocument
 
-_START_SECONDS = 120  # loading the parsers takes two, on a busy machine ten
-_LARGEST_REFUSAL = 64 * 1024
-_PATHS = [str(Path(rag.__file__).parents[1]), *filter(None, sys.path)]  # where the worker finds what this process finds
+_START_SECONDS = 120  # to load the parsers, which takes two seconds, on a busy machine ten
+_LARGEST_ERROR = 64 * 1024  # bytes
+_PATHS = [str(Path(rag.__file__).parents[1]), *filter(None, sys.path)]  # of this process, for the worker's imports
 
 
 @dataclass(frozen=True, slots=True)
 class ParseLimits:
-    """Of one document. Memory counts from what the loaded parsers take already."""
+    """Limits of one document. Memory is counted beyond the use of the loaded parsers."""
 
     seconds: float = 30.0  # of CPU time
-    wall_seconds: float | None = None  # however busy the machine is; None: three times the CPU time
+    wall_seconds: float | None = None  # by the clock, however busy the machine is; None: three times the CPU time
     memory_bytes: int = 2**30
     input_bytes: int = 100 * 2**20
     pages: int = 2_000
     output_bytes: int = 256 * 2**20
 
     @property
-    def patience(self) -> float:
-        """Seconds until the parse is given up, by the clock."""
+    def timeout(self) -> float:
+        """Return the seconds, by the clock, after which the parse is given up."""
         return 3 * self.seconds if self.wall_seconds is None else self.wall_seconds
 
 
 class SandboxedParser:
-    """The Parser port. Usable from several event loops and threads; ``workers`` documents at a time.
+    """Parser of ``rag.ports``. Several event loops and threads may use it; it parses ``workers`` documents at a time.
 
-    The worker process starts with the first document, or with ``start``, and ends with this one, however that ends.
+    The worker process starts with the first document, or with ``start``. It ends with this process, however this process ends.
     """
 
     def __init__(self, limits: ParseLimits | None = None, *, workers: int = 2) -> None:
         self.limits = limits or ParseLimits()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="parse")
         self._lock = threading.Lock()
-        self._nursery: _Nursery | None = None
+        self._worker: _Worker | None = None
         self._closed = False
 
     async def parse(self, content: bytes, *, name: str, media_type: str | None = None) -> ParsedDocument:
@@ -66,31 +66,31 @@ class SandboxedParser:
         )
 
     def parse_now(self, content: bytes, name: str, media_type: str | None = None) -> ParsedDocument:
-        """Blocks the calling thread."""
+        """Parse a document. This blocks the calling thread."""
         if len(content) > self.limits.input_bytes:
             raise Rejected(
-                f"{name!r} has {len(content):,} bytes, at most {self.limits.input_bytes:,}: split it",
+                f"{name!r} has {len(content):,} bytes, at most {self.limits.input_bytes:,} are allowed: split it",
                 reason="too_large",
             )
         for _ in range(2):
             with contextlib.suppress(_WorkerLost):
                 return self._attempt(content, name, media_type)
         raise Rejected(
-            f"the process that parsed {name!r} was killed twice: look at the machine's memory, or split it",
+            f"the process that parsed {name!r} was killed twice: check the machine's memory, or split the document",
             reason="crashed",
         )
 
     def start(self) -> tuple[str, ...]:
-        """Load the parsers now. Returns what keeps them from the network."""
-        return self._worker().layers
+        """Load the parsers now. Return the layers of isolation that are in force."""
+        return self._live_worker().layers
 
     def close(self) -> None:
-        """Documents under way are finished first."""
+        """Close the parser after the documents that are under way."""
         self._threads.shutdown(wait=True)
         with self._lock:
             self._closed = True
-            if self._nursery is not None:
-                self._nursery.close()
+            if self._worker is not None:
+                self._worker.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,18 +98,18 @@ class SandboxedParser:
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await asyncio.to_thread(self.close)
 
-    def _worker(self) -> _Nursery:
+    def _live_worker(self) -> _Worker:
         with self._lock:
             if self._closed:
-                raise Unavailable("this parser is closed")
-            if self._nursery is None or not self._nursery.lives:
-                self._nursery = _Nursery()
-            return self._nursery
+                raise Unavailable("this parser is closed: create another one")
+            if self._worker is None or not self._worker.is_alive:
+                self._worker = _Worker()
+            return self._worker
 
     def _attempt(self, content: bytes, name: str, media_type: str | None) -> ParsedDocument:
-        nursery = self._worker()
-        deadline = time.monotonic() + self.limits.patience
-        with nursery.child() as child:
+        worker = self._live_worker()
+        deadline = time.monotonic() + self.limits.timeout
+        with worker.fork() as child:
             request = {
                 "name": name,
                 "media_type": media_type,
@@ -119,22 +119,22 @@ class SandboxedParser:
                 "pages": self.limits.pages,
             }
             try:
-                accepted, reply = child.ask(json.dumps(request).encode(), content, self.limits.output_bytes, deadline)
-                return wire.load(reply) if accepted else _raise(wire.load_refusal(reply))
+                accepted, reply = child.parse(json.dumps(request).encode(), content, self.limits.output_bytes, deadline)
+                return wire.load(reply) if accepted else _raise(wire.load_error(reply))
             except TimeoutError as error:
                 raise Rejected(
-                    f"{name!r} was not parsed within {self.limits.patience:g} seconds: split it", reason="timeout"
+                    f"{name!r} was not parsed within {self.limits.timeout:g} seconds: split it", reason="timeout"
                 ) from error
             except (EOFError, ConnectionError):
                 pass
             except (ValueError, KeyError) as error:
                 raise Rejected(
-                    f"the parser of {name!r} answered nonsense: convert it to another format", reason="crashed"
+                    f"the parser of {name!r} sent an invalid reply: convert it to another format", reason="crashed"
                 ) from error
-        raise self._verdict(name, child.status)
+        raise self._exit_error(name, child.status)
 
-    def _verdict(self, name: str, status: int) -> Exception:
-        """Why a child ended without an answer."""
+    def _exit_error(self, name: str, status: int) -> Exception:
+        """Return the error of a child that ended without a reply."""
         killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         if killed in {signal.SIGPROF, signal.SIGXCPU}:
             return Rejected(
@@ -149,14 +149,14 @@ class SandboxedParser:
 
 
 class _WorkerLost(Exception):
-    """A process was killed from outside: by the kernel for want of memory, by an operator."""
+    """Loss of a process that was killed from outside: by the kernel for lack of memory, or by an operator."""
 
 
 def _raise(error: Exception) -> ParsedDocument:
     raise error
 
 
-class _Nursery:
+class _Worker:
     """One worker process, see ``rag.ingest.parsing.worker``."""
 
     def __init__(self) -> None:
@@ -187,30 +187,30 @@ class _Nursery:
         except (OSError, ValueError) as error:
             self.close()
             raise Unavailable(
-                "the parsing worker does not start: its error is on this process's standard error"
+                "the parsing worker does not start: read its error on this process's standard error"
             ) from error
 
     @property
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         return self._finalizer.alive and self._process.poll() is None
 
     def close(self) -> None:
         self._finalizer()
 
-    def child(self) -> _Child:
+    def fork(self) -> _Child:
         ours, theirs = socket.socketpair()
         with theirs:
             fds = array.array("i", [theirs.fileno()])
-            answer = self._order(b"fork", [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+            answer = self._command(b"fork", [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
         return _Child(self, int(answer), ours)
 
     def end(self, pid: int) -> int:
-        return int(self._order(b"end %d" % pid))
+        return int(self._command(b"end %d" % pid))
 
-    def _order(self, order: bytes, attached: list[tuple[int, int, array.array[int]]] | None = None) -> bytes:
+    def _command(self, command: bytes, attached: list[tuple[int, int, array.array[int]]] | None = None) -> bytes:
         with self._lock:
             try:
-                self._control.sendmsg([order], attached or [])
+                self._control.sendmsg([command], attached or [])
                 answer = self._control.recv(64)
             except OSError:
                 answer = b""
@@ -221,7 +221,7 @@ class _Nursery:
 
 
 def _stop(process: subprocess.Popen[bytes], control: socket.socket) -> None:
-    control.close()  # at its end the worker ends its children and itself
+    control.close()  # then the worker ends its children and itself
     try:
         process.wait(5)
     except subprocess.TimeoutExpired:
@@ -230,10 +230,10 @@ def _stop(process: subprocess.Popen[bytes], control: socket.socket) -> None:
 
 
 class _Child:
-    """One process for one document, ended on leaving the context; then ``status`` is its wait status."""
+    """One process for one document. It ends on leaving the context; then ``status`` is its wait status."""
 
-    def __init__(self, nursery: _Nursery, pid: int, connection: socket.socket) -> None:
-        self._nursery, self._pid, self._connection = nursery, pid, connection
+    def __init__(self, worker: _Worker, pid: int, connection: socket.socket) -> None:
+        self._worker, self._pid, self._connection = worker, pid, connection
         self.status = 0
 
     def __enter__(self) -> Self:
@@ -241,15 +241,15 @@ class _Child:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._connection.close()
-        self.status = self._nursery.end(self._pid)
+        self.status = self._worker.end(self._pid)
 
-    def ask(self, request: bytes, content: bytes, most: int, deadline: float) -> tuple[bool, bytes]:
-        """(accepted, reply). Raises TimeoutError, EOFError, ConnectionError, and ValueError for a reply longer than ``most``."""
-        self._patience(deadline)
+    def parse(self, request: bytes, content: bytes, max_reply: int, deadline: float) -> tuple[bool, bytes]:
+        """Return (accepted, reply). Raises TimeoutError, EOFError, ConnectionError, and ValueError for more than ``max_reply`` bytes."""
+        self._set_timeout(deadline)
         self._connection.sendall(wire.LENGTHS.pack(len(request), len(content)) + request)
         self._connection.sendall(content)
         status, length = wire.REPLY.unpack(self._read(wire.REPLY.size, deadline))
-        if length > (most if status == wire.ACCEPTED else _LARGEST_REFUSAL):
+        if length > (max_reply if status == wire.ACCEPTED else _LARGEST_ERROR):
             raise ValueError(f"reply of {length} bytes")
         return status == wire.ACCEPTED, self._read(length, deadline)
 
@@ -257,7 +257,7 @@ class _Child:
         buffer = bytearray(length)
         view = memoryview(buffer)
         while view:
-            self._patience(deadline)
+            self._set_timeout(deadline)
             received = self._connection.recv_into(view)
             if not received:
                 raise EOFError
@@ -265,7 +265,7 @@ class _Child:
         view.release()
         return bytes(buffer)
 
-    def _patience(self, deadline: float) -> None:
+    def _set_timeout(self, deadline: float) -> None:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError

@@ -1,4 +1,4 @@
-"""What a file is, from its bytes first, then its name, then what its source says."""
+"""Detection of a file's media type: from its bytes first, then from its name, then from the type that its source declares."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zipfile
 from pathlib import PurePosixPath
 
 from rag.errors import Rejected
-from rag.ingest.parsing.decoding import marked
+from rag.ingest.parsing.decoding import marked_encoding
 
 PDF = "application/pdf"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -40,15 +40,15 @@ _MOST_MEMBERS = 20_000
 
 
 def media_type_of(content: bytes, name: str, declared: str | None = None) -> str:
-    """The media type to parse ``content`` as. Raises Rejected: empty, encrypted, corrupt, unsupported, too_large."""
+    """Return the media type to parse ``content`` as. Raises Rejected: empty, encrypted, corrupt, unsupported, too_large."""
     if not content.strip(b"\x00\t\n\r \xef\xbb\xbf\xff\xfe"):
         raise Rejected(
-            f"{name!r} is empty ({len(content)} bytes): put a file with content in its place", reason="empty"
+            f"{name!r} is empty ({len(content)} bytes): replace it with a file that has content", reason="empty"
         )
     suffix = PurePosixPath(name.replace("\\", "/")).suffix.lower()
     named = _BY_SUFFIX.get(suffix)
-    said = (declared or "").split(";")[0].strip().lower()
-    said = _SAME_AS.get(said, said)
+    declared = (declared or "").split(";")[0].strip().lower()
+    declared = _SAME_AS.get(declared, declared)
     if b"%PDF-" in content[:1024]:
         return PDF
     if content.startswith(b"PK\x03\x04") or (content.startswith(b"PK") and zipfile.is_zipfile(io.BytesIO(content))):
@@ -56,26 +56,26 @@ def media_type_of(content: bytes, name: str, declared: str | None = None) -> str
     if content.startswith(_OLE):
         return _ole(content, name)
     if not _is_text(content):
-        if named in {PDF, DOCX} or said in {PDF, DOCX}:
+        if named in {PDF, DOCX} or declared in {PDF, DOCX}:
             raise Rejected(
-                f"{name!r} does not begin as a {suffix or said} file does: it is damaged, upload it again",
+                f"{name!r} does not begin like a {suffix or declared} file: it is damaged, upload it again",
                 reason="corrupt",
             )
         raise Rejected(
             f"{name!r} is {_kind(content)}: no parser reads it, convert it to PDF, docx, HTML or text",
             reason="unsupported",
         )
-    if said == ROW:
+    if declared == ROW:
         return ROW
     if _MARKUP.match(content[:1024].decode("utf-8", errors="ignore").lstrip("\ufeff")):
         return HTML
     if named in _TEXTS:
         return named
-    return said if said in _TEXTS else TEXT
+    return declared if declared in _TEXTS else TEXT
 
 
 def _package(content: bytes, name: str, named: str | None) -> str:
-    """A zip archive: docx or nothing that is read here. Its own listing is checked before anything is unpacked."""
+    """Return DOCX for a zip archive that is one, and raise Rejected for any other. The archive is checked before it is unpacked."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
@@ -88,16 +88,16 @@ def _package(content: bytes, name: str, named: str | None) -> str:
             raise Rejected(
                 f"{name!r} is a zip archive without a document: it is damaged, upload it again", reason="corrupt"
             )
-        raise Rejected(f"{name!r} is a zip archive: put the files in it there one by one", reason="unsupported")
+        raise Rejected(f"{name!r} is a zip archive: upload the files in it one by one", reason="unsupported")
     if not any(member.startswith("word/") for member in names):
         raise Rejected(
-            f"{name!r} is an office file of a kind no parser reads: save it as PDF or docx", reason="unsupported"
+            f"{name!r} is an Office file of a kind that no parser reads: save it as PDF or docx", reason="unsupported"
         )
     unpacked = sum(member.file_size for member in members)
     if unpacked > _MOST_UNPACKED or len(members) > _MOST_MEMBERS:
         raise Rejected(
-            f"{name!r} unpacks to {unpacked:,} bytes in {len(members):,} members, at most {_MOST_UNPACKED:,} in {_MOST_MEMBERS:,}:"
-            " split it",
+            f"{name!r} unpacks to {unpacked:,} bytes in {len(members):,} members, at most {_MOST_UNPACKED:,} in {_MOST_MEMBERS:,} are"
+            " allowed: split it",
             reason="too_large",
         )
     return DOCX
@@ -106,12 +106,12 @@ def _package(content: bytes, name: str, named: str | None) -> str:
 def _ole(content: bytes, name: str) -> str:
     if "EncryptedPackage".encode("utf-16-le") in content:
         raise Rejected(f"{name!r} is protected by a password: save it without one", reason="encrypted")
-    raise Rejected(f"{name!r} is an office file of before 2007: save it as docx or PDF", reason="unsupported")
+    raise Rejected(f"{name!r} is an Office file from before 2007: save it as docx or PDF", reason="unsupported")
 
 
 def _is_text(content: bytes) -> bool:
-    """Few bytes that text does not have. A stray NUL does not make a binary; the parser drops it."""
-    if marked(content) is not None:
+    """Return whether the content is text: few of its bytes do not occur in text. A stray NUL is allowed, and the parser drops it."""
+    if marked_encoding(content) is not None:
         return True
     sample = content[:8192]
     strange = sum(sample.count(byte) for byte in (*range(8), *range(14, 27), *range(28, 32)))
@@ -121,12 +121,12 @@ def _is_text(content: bytes) -> bool:
 def _is_known_binary(content: bytes) -> bool:
     import filetype
 
-    found = filetype.guess_mime(content[:8192])
-    return found is not None and not found.startswith("text/")
+    media_type = filetype.guess_mime(content[:8192])
+    return media_type is not None and not media_type.startswith("text/")
 
 
 def _kind(content: bytes) -> str:
     import filetype
 
-    found = filetype.guess_mime(content[:8192])
-    return f"of type {found}" if found else "binary data of an unknown type"
+    media_type = filetype.guess_mime(content[:8192])
+    return f"of type {media_type}" if media_type else "binary data of an unknown type"

@@ -1,4 +1,4 @@
-"""A parsed document on its way out of the sandbox: JSON, checked on arrival, since the process that sent it had read hostile bytes."""
+"""Wire format of a parsed document that leaves the sandbox: JSON, checked on arrival, because its sender has read hostile bytes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rag.errors import Rejected
 from rag.models import Block, BlockKind, ParsedDocument
 
 ACCEPTED, REFUSED = b"+", b"-"
-LENGTHS = struct.Struct("!II")  # of the request's JSON, of the content, which follow
-REPLY = struct.Struct("!cQ")  # accepted or refused, length of what follows
+LENGTHS = struct.Struct("!II")  # of the request's JSON and of the content, which follow
+REPLY = struct.Struct("!cQ")  # accepted or refused, and the length of the bytes that follow
 
 _KINDS = list(BlockKind)
 
 
 def dump(parsed: ParsedDocument) -> bytes:
-    """Sections and headers are written once each, however many blocks share them."""
+    """Serialize a document. Sections and headers are written once each, however many blocks share them."""
     sections: dict[tuple[str, ...], int] = {}
     headers: dict[str | None, int] = {}
     rows = [
@@ -46,18 +46,18 @@ def dump(parsed: ParsedDocument) -> bytes:
 
 
 def load(content: bytes) -> ParsedDocument:
-    """Raises ValueError for what ``dump`` cannot have written."""
+    """Return the document. Raises ValueError for bytes that ``dump`` cannot have written."""
     try:
         return _checked(json.loads(content))
     except (KeyError, TypeError, IndexError, RecursionError) as error:
-        raise ValueError(f"no parsed document: {type(error).__name__}") from error
+        raise ValueError(f"not a parsed document: {type(error).__name__}") from error
 
 
-def dump_refusal(error: Rejected) -> bytes:
+def dump_error(error: Rejected) -> bytes:
     return json.dumps({"refused": str(error)[:2_000], "reason": error.reason}).encode()
 
 
-def load_refusal(content: bytes) -> Rejected:
+def load_error(content: bytes) -> Rejected:
     value = json.loads(content)
     return Rejected(str(value["refused"]), reason=str(value["reason"]))
 
@@ -72,7 +72,7 @@ def _checked(value: dict[str, Any]) -> ParsedDocument:
     text = _text(value["text"])
     ends = [0, *(offset for block in blocks for offset in (block.start, block.end)), len(text)]
     if any(a > b for a, b in pairwise(ends)):
-        raise ValueError("no parsed document: blocks out of order or out of bounds")
+        raise ValueError("not a parsed document: blocks out of order or out of bounds")
     language = None if value["language"] is None else _text(value["language"])
     return ParsedDocument(
         text, blocks, _text(value["title"]), language, _text(value["media_type"]), _number(value["pages"])

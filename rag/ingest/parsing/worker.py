@@ -1,8 +1,9 @@
-"""The process that documents are parsed under: it loads the parsers once and forks one child per document.
+"""Worker process, which loads the parsers once and forks one child per document.
 
-``python -m rag.ingest.parsing.worker FD``, started by ``rag.ingest.parsing.sandbox`` with an empty environment. On the socket FD it is told
-``fork`` (with the document's own socket attached; answers its pid) and ``end PID`` (kills what is left of that child's group;
-answers its wait status), and it ends, children included, when that socket does. It never touches a document itself.
+``rag.ingest.parsing.sandbox`` starts ``python -m rag.ingest.parsing.worker FD`` with an empty environment. The worker takes commands on
+the socket FD. ``fork``, with the document's own socket attached, answers the child's pid. ``end PID`` kills the rest of that child's
+process group and answers its wait status. The worker and its children end when that socket closes. The worker itself never reads a
+document.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ from rag.ingest.parsing.sniffing import media_type_of
 
 _PROSE = 20_000  # characters
 _PACKAGES = {path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"} and Path(path).is_dir()}
-_LIBRARIES = {sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]), *_PACKAGES}  # a codec may still be imported
+_LIBRARIES = {
+    sys.prefix,
+    sys.base_prefix,
+    str(Path(__file__).parents[1]),
+    *_PACKAGES,
+}  # readable, because a codec may still be imported
 
 
 def main(control_fd: int) -> None:
@@ -59,7 +65,7 @@ def main(control_fd: int) -> None:
 
 
 def preload() -> None:
-    """Parse a little of every format, so that a child finds everything loaded and every cache filled."""
+    """Parse a sample of every format, so that children start with loaded modules and filled caches."""
     sentence = "The first call of everything is the slow one, and a child that is forked later need not make it again."
     for content, name in (
         (f"# Title\n\n## Part\n\n{sentence} [link](a.md) `code` **bold**\n\n* item\n  * item\n\n1. item\n\n```\ncode\n```\n\n"
@@ -74,11 +80,11 @@ def preload() -> None:
     ):  # fmt: skip
         with contextlib.suppress(Rejected):
             wire.dump(parse(content, name))
-    # A detector reads each part of its model for ten milliseconds when a text first has need of it: much and various English.
-    documented = [module for module in [*sys.modules.values()] if isinstance(module, ModuleType)]
-    detector().detect_language_of(" ".join(str(vars(module).get("__doc__")) for module in documented)[:_PROSE])
+    # The detector loads each part of its model, for ten milliseconds, when a text first needs it. So detect a long and varied English text.
+    modules = [module for module in [*sys.modules.values()] if isinstance(module, ModuleType)]
+    detector().detect_language_of(" ".join(str(vars(module).get("__doc__")) for module in modules)[:_PROSE])
     gc.collect()
-    gc.freeze()  # so that a child's collector does not copy the pages it only looks at
+    gc.freeze()  # so that a child's garbage collector does not copy pages that it only reads
 
 
 def _sample_docx(sentence: str) -> bytes:
@@ -102,7 +108,7 @@ def _receive(control: socket.socket) -> tuple[bytes, list[int]] | None:
 
 
 def _end(pid: int) -> int:
-    """Kill the group, wait for its leader."""
+    """Kill a process group, and return the wait status of its leader."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     return os.waitpid(pid, 0)[1]
@@ -120,7 +126,7 @@ def _fork(control: socket.socket, fd: int) -> int:
         finally:
             os._exit(0)
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.setpgid(pid, pid)  # by both, so that it is done whoever runs first
+        os.setpgid(pid, pid)  # parent and child both set it, so that it is set whichever runs first
     return pid
 
 
@@ -148,7 +154,7 @@ def _reply(content: bytes, request: dict[str, Any]) -> tuple[bytes, bytes]:
         if len(reply) <= request["output_bytes"]:
             return wire.ACCEPTED, reply
         error = Rejected(
-            f"{name!r} makes {len(reply):,} bytes of text, at most {request['output_bytes']:,}: split it",
+            f"{name!r} gives {len(reply):,} bytes of text, at most {request['output_bytes']:,} are allowed: split it",
             reason="too_large",
         )
     except Rejected as refused:
@@ -164,7 +170,7 @@ def _reply(content: bytes, request: dict[str, Any]) -> tuple[bytes, bytes]:
         error = Rejected(
             f"the parser failed on {name!r} ({type(bug).__name__}): convert it to another format", reason="crashed"
         )
-    return wire.REFUSED, wire.dump_refusal(error)
+    return wire.REFUSED, wire.dump_error(error)
 
 
 def _parse(content: bytes, name: str, request: dict[str, Any]) -> Any:
@@ -177,7 +183,7 @@ def _parse(content: bytes, name: str, request: dict[str, Any]) -> Any:
 
 
 def _silence() -> None:
-    """Libraries print what they stumble over, and that is the document."""
+    """Discard all output, because libraries print the parts of the document that they cannot read."""
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -189,7 +195,7 @@ def _exactly(connection: socket.socket, length: int) -> bytes:
     while view:
         received = connection.recv_into(view)
         if not received:
-            os._exit(0)  # who asked is gone
+            os._exit(0)  # the sandbox has closed the connection
         view = view[received:]
     view.release()
     return bytes(buffer)

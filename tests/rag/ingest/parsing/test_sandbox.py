@@ -242,8 +242,8 @@ def test_whatever_it_does_ends_as_a_refusal(hostile: SandboxedParser, program: s
 
 def worker_of(parser: SandboxedParser) -> psutil.Process:
     parser.start()
-    assert parser._nursery is not None
-    return psutil.Process(parser._nursery._process.pid)
+    assert parser._worker is not None
+    return psutil.Process(parser._worker._process.pid)
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -292,7 +292,7 @@ def test_no_process_outlives_its_parser() -> None:
 
 def test_no_process_outlives_a_killed_parent() -> None:
     program = (
-        "from rag.ingest.parsing import SandboxedParser\np = SandboxedParser(); p.start(); print(p._nursery._process.pid, flush=True)\n"
+        "from rag.ingest.parsing import SandboxedParser\np = SandboxedParser(); p.start(); print(p._worker._process.pid, flush=True)\n"
         "p.parse_now(b'\\n'.join(b'%d,' % n + b'cell,' * 20 for n in range(400_000)), 'slow.csv')"
     )
     root = Path(sys.modules["rag"].__file__ or "").parents[1]
@@ -348,5 +348,5 @@ def test_documents_survive_the_pipe_and_nonsense_does_not() -> None:
         good.replace('"t"', "7"),
     ):
         assert bad != good
-        with pytest.raises(ValueError, match="no parsed document"):
+        with pytest.raises(ValueError, match="not a parsed document"):
             wire.load(bad.encode())
