@@ -16,6 +16,7 @@ USERS: dict[str, dict[str, Any]] = {
     "alice": {"tenant": "acme", "groups": ["staff", "engineering"]},
     "bob": {"tenant": "acme", "groups": ["contractors"]},
     "eve": {"tenant": "globex", "groups": ["staff", "engineering"]},
+    "evaluator": {"tenant": "evals", "groups": ["staff"]},
     "nobody": {},
 }
 

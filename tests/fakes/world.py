@@ -26,6 +26,7 @@ from rag.ingest.pipeline import Pipeline
 from rag.ingest.source_reader import Reader
 from rag.ingest.tasks import Report
 from rag.models import IndexSpec, OffsetRange, ParsedDocument
+from rag.ports import Reranker
 from rag.sources import Source, Sources
 from schemas.topics import CHANGED
 
@@ -59,6 +60,7 @@ class World:
     embedder: HashEmbedder = field(default_factory=lambda: HashEmbedder(64))
     parsing: Parsing = field(default_factory=Parsing)
     cache: MemoryAnswerCache = field(default_factory=MemoryAnswerCache)
+    reranker: Reranker = field(default_factory=KeepOrder)
     source: Source = SOURCE
 
     @property
@@ -110,7 +112,7 @@ class World:
 
     @property
     def answering(self) -> Answering:
-        return Answering(SPEC.index_id, IDS, self.embedder, WordBm25(), self.vectors, self.ledger, KeepOrder(),
+        return Answering(SPEC.index_id, IDS, self.embedder, WordBm25(), self.vectors, self.ledger, self.reranker,
                          ExtractiveGenerator(self.embedder), self.cache)  # fmt: skip
 
     async def found(self, question: str, *groups: str) -> str:
