@@ -13,6 +13,7 @@ from fastapi.sse import format_sse_event
 from gateway import problems
 from gateway.dependencies import Asking, Backend, access_of
 from gateway.messages import AnswerRequest, AnswerResponse, CitationMessage
+from gateway.openapi import STREAM, stream_schema
 from rag.answer.answering import Answered
 from rag.models import AccessFilter
 from rag.telemetry import trace_id
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
     from rag.wiring import Services
 
 router = APIRouter(prefix="/v1", tags=["questions"])
-_EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
 
 
-@router.post("/answers", response_model=AnswerResponse, responses={200: {"content": _EVENTS}})
+@router.post(
+    "/answers", response_model=AnswerResponse, responses={200: {"content": {STREAM: {"schema": stream_schema()}}}}
+)
 async def answers(asked: AnswerRequest, caller: Asking, services: Backend) -> Any:
     """Answer from what the caller may see, with citations. Abstains when the documents hold no answer.
 
@@ -64,7 +66,7 @@ def _stream(asked: AnswerRequest, access: AccessFilter, services: Services) -> R
         except Exception as error:
             yield _event("error", json.loads(bytes(problems.of(error).body)))
 
-    return StreamingResponse(events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    return StreamingResponse(events(), media_type=STREAM, headers={"X-Accel-Buffering": "no"})
 
 
 def _event(name: str, data: Any) -> bytes:

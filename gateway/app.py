@@ -11,15 +11,13 @@ from fastapi import FastAPI
 from gateway import answers, docs, documents, health, problems, search
 from gateway.identity import Verifier
 from gateway.limits import RateLimit
-from gateway.messages import ProblemMessage
 from gateway.middleware import FORM_OVERHEAD, BoundedBody, Observed
+from gateway.openapi import PROBLEMS
 from rag.errors import Unavailable
 from rag.telemetry import logger
 
 if TYPE_CHECKING:
     from rag.wiring import Services
-
-_PROBLEM = {"model": ProblemMessage, "content": {problems.MEDIA_TYPE: {}}}
 
 
 def create_app(services: Services, verifier: Verifier, *, redis_url: str | None = None) -> FastAPI:
@@ -48,7 +46,7 @@ def create_app(services: Services, verifier: Verifier, *, redis_url: str | None 
             "auto_configure": False,
         },
         redirect_slashes=False,  # a redirect would lead to whatever host the caller named
-        responses={"4XX": _PROBLEM, "5XX": _PROBLEM},
+        responses=PROBLEMS,
     )
     app.state.services, app.state.verifier = services, verifier
     app.state.limits = RateLimit(settings.rate_limit, redis_url)

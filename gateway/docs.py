@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from gateway.issuer import IssuerKeys
+from gateway.openapi import with_problems
 
 _ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
 _REDIRECT = "/docs/oauth2-redirect"
@@ -44,7 +45,7 @@ def install(app: FastAPI, *, issuer: IssuerKeys, client_id: str) -> None:
 
 def described(app: FastAPI, discovery: dict[str, Any], issuer: str) -> dict[str, Any]:
     """Return the description. Without a discovery document it offers only the scheme whose client reads that document."""
-    document: dict[str, Any] = {**app.openapi()}
+    document = with_problems(app.openapi())
     schemes = dict(document["components"]["securitySchemes"])
     schemes["oidc"] = {
         "type": "openIdConnect",

@@ -35,12 +35,15 @@ _FORM = {
                     "type": "object",
                     "required": ["file"],
                     "properties": {
-                        "file": {"type": "string", "format": "binary"},
-                        "title": {"type": "string", "description": "instead of the one that the file has"},
+                        "file": {"type": "string", "format": "binary", "minLength": 1},
+                        "title": {
+                            "type": "string",
+                            "description": f"printable, at most {uploads.MAX_TITLE} characters; replaces the file's own",
+                        },
                         "principals": {
                             "type": "array",
                             "items": {"type": "string"},
-                            "description": "who may see it (user:NAME, group:NAME), of your own; default: you alone",
+                            "description": "user:NAME or group:NAME, some of your own; you alone when there is none",
                         },
                     },
                 }

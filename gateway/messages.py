@@ -1,4 +1,4 @@
-"""The bodies of requests and answers. Everything is bounded, nothing unknown is accepted."""
+"""The bodies of requests and responses. Every request field is bounded, and unknown fields are refused."""
 
 from __future__ import annotations
 
@@ -8,30 +8,57 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from governance.access import MAX_VALUE, MAX_VALUES, NARROW_FIELDS
 from rag.answer.answering import TOP_K
 from rag.models import Citation, Hit
 
 MAX_QUESTION = 4000  # characters; an embedder reads a few hundred tokens of it anyway
 
+# The rules of `_text` and `_question` as patterns, for the API's description. JSON cannot carry lone surrogates as UTF-8.
+_CONTROLS = r"\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f"
+_BLANKS = r"\t\n\r\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+TEXT_PATTERN = f"^[^{_CONTROLS}]*$"
+QUESTION_PATTERN = f"^[^{_CONTROLS}]*[^{_CONTROLS}{_BLANKS}][^{_CONTROLS}]*$"
+
 
 def _text(value: str) -> str:
-    """Tabs and line breaks belong to text; other control characters and lone surrogates do not."""
+    """Refuse control characters other than tabs and line breaks, and lone surrogates."""
     for character in value:
         if unicodedata.category(character) in {"Cc", "Cs"} and character not in "\t\n\r":
             raise ValueError(f"control character U+{ord(character):04X}: remove it")
     return value
 
 
+def _question(value: str) -> str:
+    """Refuse a blank text, and strip the blanks around any other."""
+    if not value.strip():
+        raise ValueError("only blanks: write a question")
+    return value.strip()
+
+
 Question = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_QUESTION), AfterValidator(_text)
+    str,
+    StringConstraints(min_length=1, max_length=MAX_QUESTION),
+    AfterValidator(_text),
+    AfterValidator(_question),
+    Field(json_schema_extra={"pattern": QUESTION_PATTERN}),
 ]
-Value = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_text)]
+Value = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_VALUE),
+    AfterValidator(_text),
+    Field(json_schema_extra={"pattern": TEXT_PATTERN}),
+]
 Filters = Annotated[
-    dict[Annotated[str, StringConstraints(max_length=64)], Value | Annotated[list[Value], Field(max_length=100)]],
+    dict[
+        Annotated[str, StringConstraints(max_length=64)],
+        Value | Annotated[list[Value], Field(min_length=1, max_length=MAX_VALUES)],
+    ],
     Field(
         max_length=8,
         description="document_id, language, media_type or source → accepted value or values; they can only narrow",
         examples=[{"source": ["s3"]}],
+        json_schema_extra={"propertyNames": {"enum": list(NARROW_FIELDS)}},
     ),
 ]
 TopK = Annotated[int, Field(ge=1, le=50, description="how many hits to find or to answer from")]
@@ -52,13 +79,13 @@ class AnswerRequest(_Request):
     top_k: TopK = TOP_K
     filters: Filters = {}
     session_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = Field(
-        None, description="reserved for conversations; recorded nowhere yet"
+        None, description="reserved for conversations; not recorded yet"
     )
     stream: bool = Field(False, description="answer as server-sent events: delta (repeated), citations, done; or error")
 
 
 class CitationMessage(BaseModel):
-    """Where a claim comes from: chunk, page or span, object version, Kafka offset and Dagster run."""
+    """The origin of a claim: chunk, page or span, object version, Kafka offset and Dagster run."""
 
     marker: int = Field(description="the number in the answer's text: [1]")
     document_id: str
@@ -126,7 +153,7 @@ class AnswerResponse(BaseModel):
     answer: str
     citations: list[CitationMessage]
     generator: str = Field(description='"extractive": sentences of the sources; else the name of the model')
-    abstained: bool = Field(description="the documents found do not hold an answer")
+    abstained: bool = Field(description="true when the documents found contain no answer")
     cached: bool
     usage: dict[str, int]
     timings: dict[str, float] = Field(description="seconds")
@@ -142,7 +169,7 @@ class UploadResponse(BaseModel):
 
 
 class DocumentMessage(BaseModel):
-    """A document as the catalog has it. ``pending``: accepted here, not yet indexed."""
+    """A document as the catalog has it. ``pending`` means accepted here and not yet indexed."""
 
     document_id: str
     status: str
@@ -166,7 +193,9 @@ class DocumentList(BaseModel):
 class LineageMessage(DocumentMessage):
     content_hash: str
     chunk_ids: list[str]
-    cause: dict[str, Any] = Field(description="the event that made it: topic, epoch, partition, offset, run_id, trace")
+    cause: dict[str, Any] = Field(
+        description="the event that caused it: topic, epoch, partition, offset, run_id, trace"
+    )
 
 
 class DependencyMessage(BaseModel):
@@ -181,12 +210,20 @@ class ReadyMessage(BaseModel):
     dependencies: dict[str, DependencyMessage]
 
 
+class FaultMessage(BaseModel):
+    """One fault of a request, with the place of its field."""
+
+    pointer: str
+    detail: str
+
+
 class ProblemMessage(BaseModel):
-    """RFC 9457."""
+    """An error as RFC 9457 defines it."""
 
     type: str
     title: str
     status: int
     detail: str = ""
-    reason: str = ""
-    trace_id: str = ""
+    reason: str = Field("", description="a stable code, where there is one")
+    errors: list[FaultMessage] = Field([], description="the faults of a request that is not valid (422)")
+    trace_id: str = Field("", description="the operator finds the request by it")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rag.wiring import Services
 
 MAX_LABELS = 1900  # bytes, percent-encoded: S3 holds 2 KB of metadata for an object
+MAX_TITLE = 300  # characters
 _UNSAFE = re.compile(r"[^\w.()+=@ -]")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,60}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,60}")
 
@@ -132,6 +133,6 @@ def _principals(wanted: Sequence[str], caller: Caller) -> list[str]:
 
 def _title(title: str) -> str:
     clean = " ".join(title.split())
-    if not clean.isprintable() or len(clean) > 300:
-        raise Rejected("title must be printable text of at most 300 characters", reason="bad_title")
+    if not clean.isprintable() or len(clean) > MAX_TITLE:
+        raise Rejected(f"title must be printable text of at most {MAX_TITLE} characters", reason="bad_title")
     return clean
