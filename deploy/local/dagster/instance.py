@@ -53,7 +53,15 @@ def code_location(stack: Stack, location: str, module: str) -> tuple[str, ...]:
 
 
 def webserver(stack: Stack) -> tuple[str, ...]:
-    return (*_dagster("dagster_webserver"), "-h", HOST, "-p", str(stack.ports["dagster"]), "-w", str(_workspace(stack)))
+    return (
+        *_dagster("deploy.local.dagster.webserver"),
+        "-h",
+        HOST,
+        "-p",
+        str(stack.ports["dagster"]),
+        "-w",
+        str(_workspace(stack)),
+    )
 
 
 def daemon(stack: Stack) -> tuple[str, ...]:

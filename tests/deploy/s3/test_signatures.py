@@ -35,7 +35,9 @@ def signed(
     **options: Any,
 ) -> dict[str, Any]:
     """The WSGI environment of a request that botocore has signed just now."""
-    request = AWSRequest(method, f"http://{HOST}{path}", headers or {}, None if signer is auth.S3SigV4QueryAuth else body)
+    request = AWSRequest(
+        method, f"http://{HOST}{path}", headers or {}, None if signer is auth.S3SigV4QueryAuth else body
+    )
     request.context["client_config"] = Config(s3={"payload_signing_enabled": sign_body})
     signer(CREDENTIALS, service, REGION, **options).add_auth(request)
     sent = request.prepare()
