@@ -17,6 +17,11 @@ storage:
       env: DAGSTER_DATABASE_URL
 telemetry:
   enabled: false
+nux:
+  enabled: false  # the form that asks for an e-mail address
+run_launcher:
+  module: deploy.local.dagster.launcher
+  class: LocalRunLauncher
 run_coordinator:
   module: dagster.core.run_coordinator
   class: QueuedRunCoordinator
@@ -24,9 +29,16 @@ run_coordinator:
     dequeue_interval_seconds: 1
     dequeue_use_threads: true  # else launches wait for each other
     dequeue_num_workers: 2
+    # A code location that was killed is back within a minute; its runs wait in the queue meanwhile.
+    max_user_code_failure_retries: 20
+    user_code_failure_retry_delay: 10
 concurrency:
   runs:
     max_concurrent_runs: 2
+run_retries:
+  enabled: true
+  max_retries: 3
+  retry_on_asset_or_op_failure: false  # only runs whose process was lost: the sensor decides about the others
 run_monitoring:
   enabled: true
   start_timeout_seconds: 120
