@@ -36,7 +36,7 @@ def quality(
     written: Written = None,
 ) -> None:
     """Recall, MRR, abstention and citations on a question set, by the functions of the gateway."""
-    from evals.asking import in_memory, on_stack
+    from evals.backends import in_memory, on_stack
 
     asked_for = load(dataset)
     with Progress(console=console, transient=True) as progress:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from evals import corpora, latency
-from evals.asking import ask_services
+from evals.backends import ask_services
 from evals.latency import Latencies
 from evals.local_stack import deploy, temporary_stack
 from evals.quality import Quality
