@@ -1,1 +1,1 @@
-"""Questions with known answers, asked through the same functions as the gateway's, and what the answers are worth."""
+"""Evaluation: questions with known answers run through the gateway's own functions, and metrics of the results."""

@@ -18,12 +18,15 @@ from evals.questions import NAMES, ROOT, load
 from rag.errors import TidemarkError
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="What the answers are worth."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Measure the quality and the speed of the platform.",
 )
 console = Console(highlight=False)
 
 Stack = Annotated[Path, typer.Option("--dir", envvar="TIDEMARK_DIR", help="folder of a running local stack")]
-Written = Annotated[Path | None, typer.Option("--json", help="write the figures here as well")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")]
 
 
 @app.command()
@@ -31,42 +34,42 @@ def quality(
     dataset: Annotated[str, typer.Argument(help=" | ".join(NAMES))] = "sample",
     dir: Stack = ROOT / ".stack",
     offline: Annotated[bool, typer.Option("--offline", help="index the corpus in memory, without a stack")] = False,
-    prefix: Annotated[str, typer.Option(help="where in the bucket the corpus lies")] = "",
-    answers: Annotated[bool, typer.Option(help="also answer: abstention and citations")] = True,
-    written: Written = None,
+    prefix: Annotated[str, typer.Option(help="prefix of the corpus in the bucket")] = "",
+    answers: Annotated[bool, typer.Option(help="also measure answers: abstention and citations")] = True,
+    json_file: JsonFile = None,
 ) -> None:
-    """Recall, MRR, abstention and citations on a question set, by the functions of the gateway."""
-    from evals.backends import in_memory, on_stack
+    """Measure recall, MRR, abstention and citations on a question set, by the functions of the gateway."""
+    from evals.backends import evaluate_in_memory, evaluate_on_stack
 
-    asked_for = load(dataset)
+    question_set = load(dataset)
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(dataset, total=len(asked_for.questions))
+        task = progress.add_task(dataset, total=len(question_set.questions))
         step = lambda: progress.advance(task)  # noqa: E731
-        run = in_memory(asked_for, answers=answers, progress=step) if offline else on_stack(
-            asked_for, dir, prefix=prefix, answers=answers, progress=step
+        run = evaluate_in_memory(question_set, answers=answers, progress=step) if offline else evaluate_on_stack(
+            question_set, dir, prefix=prefix, answers=answers, progress=step
         )  # fmt: skip
-        found = asyncio.run(run)
-    report.quality(found, console)
-    if written:
-        written.write_text(json.dumps(asdict(found), indent=2) + "\n")
+        measured = asyncio.run(run)
+    report.quality(measured, console)
+    if json_file:
+        json_file.write_text(json.dumps(asdict(measured), indent=2) + "\n")
 
 
 @app.command()
 def bench(
     small: Annotated[
-        bool, typer.Option("--small", help="a quick pass over 40 documents: shows that it works, not how fast")
+        bool, typer.Option("--small", help="a quick pass over 40 documents, to check that the bench works")
     ] = False,
-    written: Annotated[Path, typer.Option("--json", help="where the figures go")] = ROOT / ".stack" / "bench.json",
-    keep: Annotated[bool, typer.Option("--keep", help="leave the stack's folder for a look at its logs")] = False,
+    json_file: Annotated[Path, typer.Option("--json", help="file for the figures")] = ROOT / ".stack" / "bench.json",
+    keep: Annotated[bool, typer.Option("--keep", help="keep the stack's folder, with its logs")] = False,
 ) -> None:
-    """Throughput, latency and retrieval quality of a stack of its own, in one run."""
+    """Measure throughput, latency and retrieval quality on a temporary stack, in one run."""
     from evals.bench import run
 
     figures = asyncio.run(run(small=small, keep=keep, console=console))
     report.bench(figures, console)
-    written.parent.mkdir(parents=True, exist_ok=True)
-    written.write_text(json.dumps(asdict(figures), indent=2) + "\n")
-    console.print(f"written to {written}", soft_wrap=True)
+    json_file.parent.mkdir(parents=True, exist_ok=True)
+    json_file.write_text(json.dumps(asdict(figures), indent=2) + "\n")
+    console.print(f"written to {json_file}", soft_wrap=True)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""When to say "I do not know": the evidence of answerable and of unanswerable questions, and the threshold between them.
+"""The threshold of abstention: the evidence for answerable and for unanswerable questions, and the effect of each threshold.
 
-``python -m evals.abstention FOLDER...`` takes folders with ``corpus/`` and ``qa.jsonl`` (``question``; ``type`` begins with "unanswerable"
-for some; the sample corpus calls them ``documents/``, ``questions.jsonl`` and ``kind``), finds hits for the questions as the gateway
-does, and prints the table from which ``extractive.THRESHOLD`` was read.
+``python -m evals.abstention FOLDER...`` takes folders with ``corpus/`` and ``qa.jsonl`` (a ``question`` per line; the ``type`` of an
+unanswerable one begins with "unanswerable"). The sample corpus has ``documents/``, ``questions.jsonl`` and ``kind`` instead. The
+command retrieves hits for each question and prints the table from which ``extractive.THRESHOLD`` was chosen.
 """
 
 from __future__ import annotations
@@ -21,28 +21,32 @@ from rag.adapters.embedders.bm25 import Bm25Encoder
 from rag.adapters.embedders.minilm import Minilm
 from rag.adapters.embedders.onnx import OnnxEmbedder
 from rag.adapters.llms.extractive import THRESHOLD, Evidence, ExtractiveGenerator
+from rag.answer.answering import TOP_K
 from rag.ids import Ids
 from rag.ingest import chunking
 from rag.ingest.parsing import parse
 from rag.models import Cause, Chunk, Hit, Provenance
 
-_QUESTIONS = 200  # of a folder, evenly taken: enough to tell 2% from 5%
-TOP_K = 8  # hits of a question, as the gateway's default
-_CANDIDATES, _RRF = 50, 2  # of each list; Qdrant's constant of reciprocal rank fusion
-_LOST_AT_MOST = (
-    0.05  # share of answerable questions that may be refused: a refusal costs more trust than a cited near miss
-)
+_QUESTIONS = 200  # per folder, evenly spaced: enough to distinguish 2% from 5%
+_CANDIDATES = 50  # of the dense and of the sparse ranking
+_RRF_K = 2  # the constant of reciprocal rank fusion at the time of the choice; the index now uses another one
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Measurement:
+    """The evidence that the hits contain for one question."""
+
     answerable: bool
     evidence: Evidence
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """At ``threshold``: the shares of unanswerable questions refused (rightly) and of answerable ones (wrongly)."""
+class Outcome:
+    """The effect of ``threshold``.
+
+    ``refused`` is the share of unanswerable questions that are rightly refused, ``lost`` the share of answerable questions that
+    are wrongly refused. At most 0.05 of the answerable ones should be lost: a refusal costs more trust than a cited near miss.
+    """
 
     threshold: float
     refused: float
@@ -50,7 +54,7 @@ class Choice:
 
 
 class Collection:
-    """Chunks and their vectors in memory, searched by dense and BM25 candidates, fused by reciprocal rank."""
+    """Chunks and their vectors in memory. A search fuses dense and BM25 candidates by reciprocal rank."""
 
     def __init__(self, chunks: Sequence[tuple[str, Chunk]], embedder: OnnxEmbedder) -> None:
         self._chunks, self._embedder, self._sparse = chunks, embedder, Bm25Encoder()
@@ -66,7 +70,7 @@ class Collection:
         scores: dict[int, float] = {}
         for ranked in (np.argsort(-near)[:_CANDIDATES].tolist(), self._by_terms(question)):
             for rank, row in enumerate(ranked):
-                scores[row] = scores.get(row, 0.0) + 1 / (_RRF + rank)
+                scores[row] = scores.get(row, 0.0) + 1 / (_RRF_K + rank)
         best = sorted(scores, key=lambda row: -scores[row])[:TOP_K]
         return [_hit(*self._chunks[row], scores[row]) for row in best]
 
@@ -80,23 +84,26 @@ class Collection:
         return [row for row in np.argsort(-total)[:_CANDIDATES].tolist() if total[row] > 0]
 
 
-async def measure(folder: Path, embedder: OnnxEmbedder) -> list[Measured]:
-    collection = Collection(_chunks(_first(folder, "corpus", "documents"), embedder), embedder)
+async def measure(folder: Path, embedder: OnnxEmbedder) -> list[Measurement]:
+    """Measure the evidence for each question of the folder. Questions without any candidate passage are left out."""
+    collection = Collection(_chunks(_existing(folder, "corpus", "documents"), embedder), embedder)
     generator = ExtractiveGenerator(embedder)
-    measured = []
-    for item in _questions(_first(folder, "qa.jsonl", "questions.jsonl")):
+    measurements = []
+    for item in _questions(_existing(folder, "qa.jsonl", "questions.jsonl")):
         scored, evidence = await generator.weigh(item["question"], await collection.search(item["question"]))
         if scored:
-            measured.append(Measured(not _kind(item).startswith("unanswerable"), evidence))
-    return measured
+            measurements.append(Measurement(not _kind(item).startswith("unanswerable"), evidence))
+    return measurements
 
 
-def at(measured: Sequence[Measured], threshold: float) -> Choice:
-    def share(answerable: bool) -> float:
-        scores = [each.evidence.score for each in measured if each.answerable is answerable]
+def outcome(measurements: Sequence[Measurement], threshold: float) -> Outcome:
+    """Compute the effect of a threshold. A question whose score is at the threshold is answered."""
+
+    def refused_share(answerable: bool) -> float:
+        scores = [each.evidence.score for each in measurements if each.answerable is answerable]
         return sum(score < threshold for score in scores) / max(1, len(scores))
 
-    return Choice(threshold, share(False), share(True))
+    return Outcome(threshold, refused_share(False), refused_share(True))
 
 
 def _questions(path: Path) -> list[Mapping[str, str]]:
@@ -105,7 +112,7 @@ def _questions(path: Path) -> list[Mapping[str, str]]:
     return items[:: max(1, len(items) // _QUESTIONS)]
 
 
-def _first(folder: Path, *names: str) -> Path:
+def _existing(folder: Path, *names: str) -> Path:
     return next(path for name in names if (path := folder / name).exists())
 
 
@@ -115,14 +122,14 @@ def _kind(item: Mapping[str, str]) -> str:
 
 def _chunks(corpus: Path, embedder: OnnxEmbedder) -> list[tuple[str, Chunk]]:
     ids, settings = Ids(b"only for measuring"), chunking.ChunkSettings()
-    found = []
+    named_chunks = []
     for path in sorted(path for path in corpus.rglob("*") if path.is_file()):
         parsed = parse(path.read_bytes(), name=path.name)
-        made = chunking.chunk(
+        chunks = chunking.chunk(
             parsed, document_id=path.name, tenant="evals", ids=ids, tokenizer=embedder, settings=settings
         )
-        found += [(path.name, chunk) for chunk in made]
-    return found
+        named_chunks += [(path.name, chunk) for chunk in chunks]
+    return named_chunks
 
 
 def _hit(name: str, chunk: Chunk, score: float) -> Hit:
@@ -132,13 +139,13 @@ def _hit(name: str, chunk: Chunk, score: float) -> Hit:
 def main(folders: Sequence[Path], models_dir: Path) -> None:
     embedder = Minilm.load(models_dir)
     for folder in folders:
-        measured = asyncio.run(measure(folder, embedder))
-        answerable = sum(each.answerable for each in measured)
-        print(f"{folder.name}: {answerable} answerable, {len(measured) - answerable} unanswerable")
+        measurements = asyncio.run(measure(folder, embedder))
+        answerable = sum(each.answerable for each in measurements)
+        print(f"{folder.name}: {answerable} answerable, {len(measurements) - answerable} unanswerable")
         for threshold in (0.6, 0.65, 0.7, THRESHOLD, 0.8, 0.85, 0.9, 1.0):
-            choice = at(measured, threshold)
+            effect = outcome(measurements, threshold)
             print(
-                f"  {threshold:.2f}: {choice.refused:6.1%} of the unanswerable refused, {choice.lost:6.1%} of the others lost"
+                f"  {threshold:.2f}: {effect.refused:6.1%} of the unanswerable refused, {effect.lost:6.1%} of the others lost"
             )
 
 

@@ -1,6 +1,6 @@
-"""One run of one stack: how fast documents become searchable beside the embedder alone, how fast answers come, and how good they are.
+"""The bench: one run of one stack that measures the throughput of ingest beside the embedder's alone, latency and quality.
 
-The stack is the project's own, started for the run: S3 → SQS → Kafka → Dagster's sensor → runs → Qdrant and ledger → gateway.
+The stack is a local one, started for the run: S3 → SQS → Kafka → Dagster's sensor → runs → Qdrant and ledger → gateway.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from evals import corpora, latency
-from evals.backends import ask_services
+from evals.backends import evaluate_services
 from evals.latency import Latencies
 from evals.local_stack import deploy, temporary_stack
 from evals.quality import Quality
 from evals.questions import QuestionSet
 from evals.questions import load as load_questions
-from evals.runs import Run, counted, runs, step_seconds, union
+from evals.runs import Run, covered_seconds, fetch_runs, metadata_total, step_seconds
 from rag.errors import Unavailable
 from rag.ids import object_uri
 from rag.ingest.chunking import ChunkSettings
@@ -33,18 +33,23 @@ from rag.wiring import Services, services
 from schemas.topics import CHANGED
 
 CHUNKS = 5000  # at least
-MARGIN = 1.03  # the load is cut to size by chunks counted here; the pipeline is to end above CHUNKS, not just below
+MARGIN = 1.03  # of the load over CHUNKS, because the pipeline may make a few chunks fewer than are counted here
 SMALL_DOCUMENTS, SMALL_QUESTIONS = 40, 40
-QUESTIONS = 200  # whose latency is measured
-SLICE = 512  # texts between two readings of the clock: one window of the embedder, so slicing changes no batch
-STANDSTILL = 600.0  # seconds without any progress after which the run is given up
+QUESTIONS = 200  # for the latency
+SLICE = (
+    512  # texts between two readings of the clock: one window of the embedder, so that slices do not change its batches
+)
+STANDSTILL = 600.0  # seconds without any progress until the run fails
 PREFIX = "enterprise"
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """``load_before``: load average of the last minute before anything was started, as a share of the cores. ``pace_before`` and
-    ``pace_after``: texts per second of the embedder alone on the same few texts, before the documents were put and at the very end."""
+    """The machine of the run, and its load.
+
+    ``load_before`` is the load average of the minute before the start, per core. ``pace_before`` and ``pace_after`` are texts per
+    second of the embedder alone on the same few texts, before the upload of the documents and at the end of the run.
+    """
 
     cores: int
     processor: str
@@ -56,11 +61,11 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Indexing:
-    """Seconds by the clock.
+    """Counts and durations of the indexing. Durations are seconds of wall-clock time.
 
-    ``wall``: first object put to last document visible. ``working``: the part of it in which at least one run was between the start of
-    its first and the end of its last step. ``queued``: run created to process launched, ``start_up``: launched to first step (medians
-    over runs). ``steps``: seconds by step, summed over runs.
+    ``wall`` is from the first upload to the last visible document. ``working`` is the part of it in which at least one run was between
+    the start of its first step and the end of its last step. ``queued`` is from the creation of a run to the launch of its process,
+    and ``start_up`` from the launch to the first step (medians over runs). ``steps`` has the seconds by step, summed over runs.
     """
 
     documents: int
@@ -82,7 +87,7 @@ class Indexing:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """The embedder alone on the inputs of the very same chunks, nothing else running. Rates in chunks per second."""
+    """The embedder alone on the inputs of the same chunks, with the stack stopped. Rates are in chunks per second."""
 
     chunks: int
     tokens: int
@@ -93,7 +98,7 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Per second. ``ratio``: chunks while working / embedder alone; ``ratio_wall`` counts waiting and start-up as well."""
+    """Rates per second. ``ratio`` is chunks while working / embedder alone; ``ratio_wall`` includes waiting and start-up."""
 
     documents_wall: float
     chunks_wall: float
@@ -116,65 +121,68 @@ class Figures:
 
 
 async def run(*, small: bool, keep: bool, console: Console) -> Figures:
+    """Run the bench on a temporary stack. ``small`` only checks that it works; ``keep`` keeps the folder of the stack."""
     load_before = os.getloadavg()[0] / (os.cpu_count() or 1)
-    asked_for = load_questions("enterprise")
-    _say(console, "starting a stack of its own")
+    question_set = load_questions("enterprise")
+    _print_progress(console, "starting a temporary stack")
     async with temporary_stack(keep=keep) as folder:
         settings = load_settings(folder)
         async with services(settings) as backend:
-            documents, asked_for = corpus(asked_for, small, backend.pipeline.tokenizer, backend.pipeline.chunking)
-            pace_before = await pace(backend.pipeline.embedder)
-            _say(console, f"{len(documents)} documents into S3, through Kafka and Dagster")
+            documents, question_set = corpus(question_set, small, backend.pipeline.tokenizer, backend.pipeline.chunking)
+            pace_before = await embedder_pace(backend.pipeline.embedder)
+            _print_progress(console, f"uploading {len(documents)} documents to S3, for Kafka and Dagster")
             began = time.time()
             put = await put_documents(documents, backend)
-            await arrived(len(documents), backend)
-            done = await finished(settings.dagster_url, began)
-            indexing = await measured(documents, done, began, put, backend)
+            await wait_until_indexed(len(documents), backend)
+            runs = await wait_for_runs(settings.dagster_url, began)
+            indexing = await indexing_figures(documents, runs, began, put, backend)
             inputs, tokens = await chunk_inputs(backend)
-            _say(console, "asking through the gateway")
-            texts = [each.text for each in asked_for.questions]
-            asked, warm_up = texts[: SMALL_QUESTIONS if small else QUESTIONS], texts[-latency.WARM_UP :]
-            latencies = await asyncio.to_thread(latency.measure, settings, asked, warm_up)
-            _say(console, f"asking {len(texts)} questions with known answers")
-            quality = await ask_services(asked_for, backend, prefix=PREFIX)
+            _print_progress(console, "measuring the latency of the gateway")
+            texts = [each.text for each in question_set.questions]
+            measured, warm_up = texts[: SMALL_QUESTIONS if small else QUESTIONS], texts[-latency.WARM_UP :]
+            latencies = await asyncio.to_thread(latency.measure, settings, measured, warm_up)
+            _print_progress(console, f"evaluating {len(texts)} questions with known answers")
+            quality = await evaluate_services(question_set, backend, prefix=PREFIX)
             embedder = backend.pipeline.embedder
-        _say(console, f"the embedder alone on the same {len(inputs)} chunks, the stack stopped")
+        _print_progress(
+            console, f"measuring the embedder alone on the same {len(inputs)} chunks, with the stack stopped"
+        )
         await deploy("down", folder)
-        embedding = await alone(inputs, tokens, embedder)
+        embedding = await measure_embedder(inputs, tokens, embedder)
         machine = Machine(
             cores=os.cpu_count() or 1,
             processor=platform.processor() or platform.machine(),
             python=platform.python_version(),
             load_before=load_before,
             pace_before=pace_before,
-            pace_after=await pace(embedder),
+            pace_after=await embedder_pace(embedder),
         )
     return Figures(small, machine, indexing, embedding, rates(indexing, embedding), latencies, quality)
 
 
 def corpus(
-    asked_for: QuestionSet, small: bool, tokenizer: Tokenizer, settings: ChunkSettings
+    question_set: QuestionSet, small: bool, tokenizer: Tokenizer, settings: ChunkSettings
 ) -> tuple[list[corpora.Document], QuestionSet]:
-    """The documents, and the questions that they answer. Only the questions' own corpus can be seen by who asks."""
-    names = asked_for.documents()
+    """Return the documents and the questions that they answer. The caller of the questions may see only their own corpus."""
+    names = question_set.documents()
     if small:
-        # Evenly over the three companies, so over the formats as well.
+        # Evenly over the three companies, and so over the formats as well.
         names = names[:: max(1, len(names) // SMALL_DOCUMENTS)][:SMALL_DOCUMENTS]
-        about = asked_for.about(names)
-        return corpora.files(asked_for.folder, names, PREFIX), QuestionSet(
+        about = question_set.about(names)
+        return corpora.read_files(question_set.folder, names, PREFIX), QuestionSet(
             about.name, about.folder, about.questions[: 2 * SMALL_QUESTIONS]
         )
     northwind = load_questions("northwind")
-    originals = corpora.files(asked_for.folder, names, PREFIX)
-    others = corpora.files(northwind.folder, northwind.documents(), "northwind", hidden=True)
-    texts = corpora.parsed(originals)
-    have = sum(corpora.count(each, tokenizer, settings) for each in (*texts, *corpora.parsed(others)))
-    made = corpora.load(texts, int(MARGIN * CHUNKS) - have, tokenizer, settings)
-    return [*originals, *others, *made], asked_for
+    originals = corpora.read_files(question_set.folder, names, PREFIX)
+    others = corpora.read_files(northwind.folder, northwind.documents(), "northwind", hidden=True)
+    parsed = corpora.parse_all(originals)
+    existing = sum(corpora.count_chunks(each, tokenizer, settings) for each in (*parsed, *corpora.parse_all(others)))
+    load = corpora.generate_load(parsed, int(MARGIN * CHUNKS) - existing, tokenizer, settings)
+    return [*originals, *others, *load], question_set
 
 
 async def put_documents(documents: Sequence[corpora.Document], backend: Services) -> float:
-    """Into the watched bucket, eight at a time; returns the seconds it took."""
+    """Upload the documents to the watched bucket, eight at a time. Return the duration in seconds."""
     began, slots = time.perf_counter(), asyncio.Semaphore(8)
 
     async def put(document: corpora.Document) -> None:
@@ -186,55 +194,56 @@ async def put_documents(documents: Sequence[corpora.Document], backend: Services
     return time.perf_counter() - began
 
 
-async def arrived(wanted: int, backend: Services) -> None:
-    """Returns when every document is live or dead, and every event handled. Raises Unavailable at a standstill."""
-    moved, last = time.monotonic(), (-1, -1, -1)
+async def wait_until_indexed(documents: int, backend: Services) -> None:
+    """Wait until every document is live or dead and every event is handled. Raises Unavailable at a standstill."""
+    changed, last = time.monotonic(), (-1, -1, -1)
     while True:
         state = await backend.events.describe(CHANGED)
         positions = await backend.ledger.positions(backend.spec.index_id, CHANGED, state.epoch)
         counts = await backend.ledger.counts(backend.spec.index_id, "s3")
         events, handled = sum(end for _, end in state.bounds.values()), sum(positions.values())
         settled = counts.get("live", 0) + counts.get("dead", 0)
-        if settled >= wanted and handled >= events:
+        if settled >= documents and handled >= events:
             return
         if (events, handled, settled) != last:
-            moved, last = time.monotonic(), (events, handled, settled)
-        if time.monotonic() - moved > STANDSTILL:
+            changed, last = time.monotonic(), (events, handled, settled)
+        if time.monotonic() - changed > STANDSTILL:
             raise Unavailable(
-                f"nothing has moved for {STANDSTILL:.0f} s at {settled} of {wanted} documents and {handled} of {events} events: "
-                "run again with --keep and see its logs"
+                f"no progress for {STANDSTILL:.0f} s at {settled} of {documents} documents and {handled} of {events} events: "
+                "run again with --keep and read the logs of the stack"
             )
         await asyncio.sleep(1)
 
 
-async def finished(dagster_url: str, since: float) -> list[Run]:
-    """The runs, when none is in flight any more: a position moves shortly before its run ends."""
+async def wait_for_runs(dagster_url: str, since: float) -> list[Run]:
+    """Wait until all runs have ended, because a position advances shortly before its run ends. Return the runs."""
     for _ in range(120):
-        done = await runs(dagster_url, since)
-        if all(run.has_ended for run in done):
-            return done
+        runs = await fetch_runs(dagster_url, since)
+        if all(run.has_ended for run in runs):
+            return runs
         await asyncio.sleep(1)
-    raise Unavailable("runs are still in flight two minutes after every document was indexed: see Dagster's log")
+    raise Unavailable("runs have not ended two minutes after every document was indexed: read Dagster's log")
 
 
-async def measured(
-    documents: Sequence[corpora.Document], done: Sequence[Run], began: float, put: float, backend: Services
+async def indexing_figures(
+    documents: Sequence[corpora.Document], runs: Sequence[Run], began: float, put: float, backend: Services
 ) -> Indexing:
-    worked = [run for run in done if run.steps]
+    """Compute the figures of the indexing that began at ``began`` (seconds since 1970) and whose upload took ``put`` seconds."""
+    worked = [run for run in runs if run.steps]
     if not worked:
-        raise Unavailable("no run of Dagster indexed anything: is a stream lane working in its place?")
+        raise Unavailable("no run of Dagster indexed anything: stop the stream lane, if one is working in its place")
     counts = await backend.ledger.counts(backend.spec.index_id, "s3")
     return Indexing(
         documents=len(documents),
         formats=dict(Counter(each.key.rsplit(".", 1)[-1] for each in documents)),
         chunks=await backend.vectors.count(backend.spec.index_id),
-        embedded=counted(done, "embeddings", "embedded"),
+        embedded=metadata_total(runs, "embeddings", "embedded"),
         dead=counts.get("dead", 0),
-        runs=len(done),
-        failed_runs=sum(run.status != "SUCCESS" for run in done),
+        runs=len(runs),
+        failed_runs=sum(run.status != "SUCCESS" for run in runs),
         put=put,
         wall=max(run.ended for run in worked) - began,
-        working=union((run.began, run.ended) for run in worked),
+        working=covered_seconds((run.began, run.ended) for run in worked),
         waited_for_first=min(run.began for run in worked) - began,
         queued=statistics.median(run.launched - run.created for run in worked),
         start_up=statistics.median(run.began - run.launched for run in worked),
@@ -244,29 +253,30 @@ async def measured(
 
 
 async def chunk_inputs(backend: Services) -> tuple[list[str], int]:
-    """What the embedder was given for the index, in the order of the partitions; and its tokens."""
+    """Return the embedder's inputs for the index, in the order of the partitions, and the number of their tokens."""
     inputs, tokens = [], 0
     for partition in range(backend.settings.kafka_partitions):
-        for work in (await backend.pipeline.live_batch(partition)).tasks:
-            if work.chunked:
-                chunks = await backend.pipeline.artifacts.chunks(work.chunked)
+        for task in (await backend.pipeline.live_batch(partition)).tasks:
+            if task.chunked:
+                chunks = await backend.pipeline.artifacts.chunks(task.chunked)
                 inputs += [chunk.input for chunk in chunks]
                 tokens += sum(chunk.tokens for chunk in chunks)
     return list(dict.fromkeys(inputs)), tokens
 
 
-async def pace(embedder: Embedder) -> float:
-    """How fast the machine is now, told by always the same texts."""
+async def embedder_pace(embedder: Embedder) -> float:
+    """Return the current speed of the machine: texts per second of the embedder, always on the same texts."""
     questions = [each.text for each in load_questions("enterprise").questions]
     texts = [" ".join(questions[first : first + 5]) for first in range(0, len(questions), 5)]
-    await embedder.embed(texts[:16])  # the first call pays for memory
+    await embedder.embed(texts[:16])  # the first call allocates memory
     began = time.perf_counter()
     await embedder.embed(texts)
     return len(texts) / (time.perf_counter() - began)
 
 
-async def alone(inputs: Sequence[str], tokens: int, embedder: Embedder) -> Embedding:
-    await embedder.embed(inputs[:16])  # the first call pays for memory
+async def measure_embedder(inputs: Sequence[str], tokens: int, embedder: Embedder) -> Embedding:
+    """Measure the embedder alone on the inputs, slice by slice."""
+    await embedder.embed(inputs[:16])  # the first call allocates memory
     rates, total = [], 0.0
     for start in range(0, len(inputs), SLICE):
         texts = inputs[start : start + SLICE]
@@ -279,7 +289,7 @@ async def alone(inputs: Sequence[str], tokens: int, embedder: Embedder) -> Embed
 
 
 def rates(indexing: Indexing, embedding: Embedding) -> Rates:
-    """Embedded chunks count: one that the cache had cost nothing and would flatter the ratio."""
+    """Compute the rates from the embedded chunks. Cached chunks cost nothing, so they would flatter the ratio."""
     limit = embedding.chunks / embedding.seconds
     return Rates(
         documents_wall=indexing.documents / indexing.wall,
@@ -292,5 +302,5 @@ def rates(indexing: Indexing, embedding: Embedding) -> Rates:
     )
 
 
-def _say(console: Console, text: str) -> None:
+def _print_progress(console: Console, text: str) -> None:
     console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {text}", soft_wrap=True)

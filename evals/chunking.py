@@ -1,6 +1,6 @@
-"""Which chunks: what an edit costs, and what is found, for each rule that ``rag.ingest.chunking`` knows. Its table is in docs/chunking.md.
+"""Comparison of the rules of ``rag.ingest.chunking``: the cost of an edit and the quality of retrieval. Its table is in docs/chunking.md.
 
-``python -m evals.chunking`` reads the enterprise and northwind corpora beside the checkout; vectors are kept in ``--cache`` between runs.
+``python -m evals.chunking`` reads the enterprise and northwind corpora beside the checkout and caches vectors in ``--cache``.
 """
 
 from __future__ import annotations
@@ -50,21 +50,23 @@ VARIANTS = {
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """Chunks to embed after an edit: mean, share of edits that cost at most one, most."""
+    """The number of chunks to embed after an edit: mean, share of edits that need at most one, and maximum."""
 
     mean: float
-    one: float
-    most: int
+    share_at_most_one: float
+    maximum: int
 
 
-class Remembering:
-    """The embedder's tokenizer: an edit leaves most blocks as they were."""
+class CachedTokenizer:
+    """The embedder's tokenizer with a cache, because an edit leaves most blocks unchanged."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.spans = lru_cache(maxsize=500_000)(tokenizer.spans)
 
 
 class Chunker:
+    """The chunking of parsed documents by one rule."""
+
     def __init__(self, embedder: Tokenizer, settings: ChunkSettings) -> None:
         self._tokenizer, self._settings, self._ids = embedder, settings, Ids(b"keys of one measurement")
 
@@ -74,11 +76,11 @@ class Chunker:
         )
 
 
-# -- what an edit costs -------------------------------------------------------------------------------------------------
+# -- the cost of an edit ------------------------------------------------------------------------------------------------
 
 
 def edited(parsed: ParsedDocument, index: int, text: str) -> ParsedDocument:
-    """The document with another text in one block."""
+    """Return the document with another text in one block."""
     block = parsed.blocks[index]
     shift = len(text) - (block.end - block.start)
     blocks = [
@@ -89,36 +91,42 @@ def edited(parsed: ParsedDocument, index: int, text: str) -> ParsedDocument:
 
 
 def around(parsed: ParsedDocument, index: int) -> tuple[ParsedDocument, int]:
-    """The part of the document that a block's chunks can depend on, all sections under the same heading, and the block's place in it."""
+    """Return the part of the document that can influence a block's chunks, and the block's index in that part.
+
+    The part consists of all sections under the same heading.
+    """
     parent = parsed.blocks[index].section[:-1]
 
-    def inside(block: Block) -> bool:
+    def is_inside(block: Block) -> bool:
         return block.section[: len(parent)] == parent
 
     first, last = index, index + 1
-    while first and inside(parsed.blocks[first - 1]):
+    while first and is_inside(parsed.blocks[first - 1]):
         first -= 1
-    while last < len(parsed.blocks) and inside(parsed.blocks[last]):
+    while last < len(parsed.blocks) and is_inside(parsed.blocks[last]):
         last += 1
-    kept = parsed.blocks[first:last]
-    begin = kept[0].start
-    moved = tuple(replace(b, start=b.start - begin, end=b.end - begin) for b in kept)
-    return replace(parsed, text=parsed.text[begin : kept[-1].end], blocks=moved), index - first
+    part = parsed.blocks[first:last]
+    begin = part[0].start
+    shifted = tuple(replace(b, start=b.start - begin, end=b.end - begin) for b in part)
+    return replace(parsed, text=parsed.text[begin : part[-1].end], blocks=shifted), index - first
 
 
-def edits(documents: Sequence[ParsedDocument], chunker: Chunker) -> dict[str, Edits]:
-    """A sentence put at the top of a section, one reworded, one taken away: in paragraphs, drawn evenly over their characters."""
-    generator = random.Random(_SEED)  # noqa: S311 - no secret
+def edit_costs(documents: Sequence[ParsedDocument], chunker: Chunker) -> dict[str, Edits]:
+    """Measure three edits: a sentence inserted at the top of a section, one reworded, one deleted.
+
+    The paragraphs are drawn with a probability in proportion to their characters.
+    """
+    generator = random.Random(_SEED)  # noqa: S311 - not a secret
     paragraphs = [
         (number, index, block.end - block.start)
         for number, parsed in enumerate(documents)
         for index, block in enumerate(parsed.blocks)
         if block.kind is BlockKind.PARAGRAPH and block.end - block.start > 80
     ]
-    drawn = generator.choices(paragraphs, weights=[size for *_, size in paragraphs], k=_EDITS)
+    sample = generator.choices(paragraphs, weights=[size for *_, size in paragraphs], k=_EDITS)
     costs: dict[str, list[int]] = defaultdict(list)
-    for number, place, _ in drawn:
-        parsed, index = around(documents[number], place)
+    for number, block_index, _ in sample:
+        parsed, index = around(documents[number], block_index)
         known = {c.chunk_id for c in chunker(parsed)}
         top = index
         while top and parsed.blocks[top - 1].section == parsed.blocks[index].section:
@@ -143,7 +151,7 @@ def _text(parsed: ParsedDocument, index: int) -> str:
 
 
 def _reworded(text: str, generator: random.Random) -> str:
-    """Three words in a row are others now."""
+    """Replace three consecutive words."""
     words = text.split(" ")
     at = generator.randrange(max(1, len(words) - 3))
     return " ".join([*words[:at], "quite", "another", "wording", *words[at + 3 :]])
@@ -156,11 +164,11 @@ def _shortened(text: str, generator: random.Random) -> str:
     return ". ".join(sentences)
 
 
-# -- what is found ------------------------------------------------------------------------------------------------------
+# -- the quality of retrieval -------------------------------------------------------------------------------------------
 
 
-class Vectors:
-    """The embedder, remembering: variants share most of their inputs."""
+class CachedVectors:
+    """The embedder with a cache on disk, because the variants share most of their inputs."""
 
     def __init__(self, embedder: OnnxEmbedder, folder: Path) -> None:
         self._embedder, self._file = embedder, folder / f"chunking-{embedder.fingerprint}.npz"
@@ -181,11 +189,13 @@ class Vectors:
         return np.stack([self._known[key] for key in keys])
 
 
-def found(asked: Sequence[Question], chunks: Sequence[tuple[str, Chunk]], vectors: Vectors, sample: int) -> list[float]:
-    """Mean Recall@1, 5, 10 and MRR. Hybrid as the gateway's: dense and BM25 candidates, fused by reciprocal rank."""
+def retrieval_scores(
+    questions: Sequence[Question], chunks: Sequence[tuple[str, Chunk]], vectors: CachedVectors, sample: int
+) -> list[float]:
+    """Return mean Recall@1, 5, 10 and MRR of a hybrid search: dense and BM25 candidates, fused by reciprocal rank."""
     names, inputs = [name for name, _ in chunks], [c.input for _, c in chunks]
     dense, sparse = vectors(inputs), _Sparse(inputs)
-    questions = [q for q in asked if q.gold]
+    questions = [q for q in questions if q.gold]
     questions = questions[:: max(1, len(questions) // sample)]
     scored = []
     for question, vector in zip(questions, vectors([q.text for q in questions]), strict=True):
@@ -201,14 +211,17 @@ def found(asked: Sequence[Question], chunks: Sequence[tuple[str, Chunk]], vector
     return [float(mean) for mean in np.mean(scored, axis=0)]
 
 
-def about_pages(asked: QuestionSet) -> list[Question]:
-    """The questions with the pages that answer them in place of the documents."""
-    with (asked.folder.parent / "qa.jsonl").open() as lines:
+def page_questions(question_set: QuestionSet) -> list[Question]:
+    """Return the answerable questions, with pages instead of documents as gold."""
+    with (question_set.folder.parent / "qa.jsonl").open() as lines:
         items = {str(item["id"]): item["evidence"] for item in map(json.loads, lines)}
-    return [replace(q, gold=tuple(f"{e['doc']}#{e['page']}" for e in items[q.id])) for q in asked.questions if q.gold]
+    answerable = [question for question in question_set.questions if question.gold]
+    return [replace(q, gold=tuple(f"{e['doc']}#{e['page']}" for e in items[q.id])) for q in answerable]
 
 
 class _Sparse:
+    """A BM25 index of texts, by row."""
+
     def __init__(self, inputs: Sequence[str]) -> None:
         self._encoder, self._size = Bm25Encoder(), len(inputs)
         self._postings: dict[int, list[tuple[int, float]]] = defaultdict(list)
@@ -231,13 +244,14 @@ class _Sparse:
 
 
 def main(
-    models: Annotated[Path, typer.Option(help="where the embedder is built")] = ROOT / ".cache" / "models",
-    cache: Annotated[Path, typer.Option(help="where vectors are kept")] = ROOT / ".cache" / "evals",
-    sample: Annotated[int, typer.Option(help="questions, evenly taken")] = 250,
-    only: Annotated[str, typer.Option(help="variants whose name begins so")] = "",
+    models: Annotated[Path, typer.Option(help="folder of the embedder")] = ROOT / ".cache" / "models",
+    cache: Annotated[Path, typer.Option(help="folder of the cached vectors")] = ROOT / ".cache" / "evals",
+    sample: Annotated[int, typer.Option(help="number of questions, evenly spaced")] = 250,
+    only: Annotated[str, typer.Option(help="prefix of the variants' names")] = "",
 ) -> None:
+    """Compare the variants and print the table."""
     embedder = Minilm.load(models)
-    vectors = Vectors(embedder, cache)
+    vectors = CachedVectors(embedder, cache)
     sets = [load("enterprise"), load("northwind")]
     corpora = [{name: parse((s.folder / name).read_bytes(), Path(name).name) for name in s.documents()} for s in sets]
     table = Table(
@@ -248,22 +262,25 @@ def main(
             continue
         chunker = Chunker(embedder, settings)
         began = process_time()
-        made = [[(document, c) for document, parsed in corpus.items() for c in chunker(parsed)] for corpus in corpora]
+        enterprise, northwind = (
+            [(document, c) for document, parsed in corpus.items() for c in chunker(parsed)] for corpus in corpora
+        )
         seconds = process_time() - began
-        every = [c for chunks in made for _, c in chunks]
-        costs = edits([d for corpus in corpora for d in corpus.values()], Chunker(Remembering(embedder), settings))
-        of_pages = [(f"{document}#{c.page}", c) for document, c in made[1]]
-        hits = [
-            found(sets[0].questions, made[0], vectors, sample),
-            found(about_pages(sets[1]), of_pages, vectors, sample),
+        chunks = [c for _, c in (*enterprise, *northwind)]
+        documents = [document for corpus in corpora for document in corpus.values()]
+        costs = edit_costs(documents, Chunker(CachedTokenizer(embedder), settings))
+        pages = [(f"{document}#{c.page}", c) for document, c in northwind]
+        scores = [
+            retrieval_scores(sets[0].questions, enterprise, vectors, sample),
+            retrieval_scores(page_questions(sets[1]), pages, vectors, sample),
         ]
         table.add_row(
             name,
-            f"{len(every):,}",
-            f"{np.mean([c.tokens for c in every]):.0f}",
-            f"{len(every) / seconds:,.0f}",
-            *(f"{cost.mean:.2f} · {cost.one:.0%} · {cost.most}" for cost in costs.values()),
-            *(f"{mean:.3f}" for means in hits for mean in means),
+            f"{len(chunks):,}",
+            f"{np.mean([c.tokens for c in chunks]):.0f}",
+            f"{len(chunks) / seconds:,.0f}",
+            *(f"{cost.mean:.2f} · {cost.share_at_most_one:.0%} · {cost.maximum}" for cost in costs.values()),
+            *(f"{mean:.3f}" for means in scores for mean in means),
         )
     Console(width=170).print(table)
 

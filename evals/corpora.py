@@ -1,4 +1,4 @@
-"""The documents of the bench: a corpus with questions, and enough others, really different, to make the load."""
+"""The documents of the bench: a corpus with questions, and as many distinct generated documents as the load needs."""
 
 from __future__ import annotations
 
@@ -15,63 +15,65 @@ from rag.models import BlockKind, ParsedDocument
 from rag.ports import Tokenizer
 from rag.sources import PRINCIPALS_LABEL
 
-HIDDEN = "group:bench-load"  # nobody is in it: the load is indexed and searched past, but answers no question
+HIDDEN = "group:bench-load"  # a group without members: the load is indexed and filtered, but is never an answer
 _WORD = re.compile(r"[^\W_]+")
-_KEPT_WORDS = 60  # the commonest, which hold sentences together
-_REPLACED = 0.65  # of the other words: of the five-word sequences, fewer than one in five survives
+_KEPT_WORDS = 60  # the most common words, which are never replaced
+_REPLACED = 0.65  # share of the other words; fewer than one five-word sequence in five stays the same
 _IDS = Ids(b"only for counting chunks")
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """``labels`` become the object's metadata."""
+    """An object for the watched bucket. ``labels`` become its metadata."""
 
     key: str
     content: bytes = field(repr=False)
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def files(folder: Path, names: Sequence[str], prefix: str, *, hidden: bool = False) -> list[Document]:
+def read_files(folder: Path, names: Sequence[str], prefix: str, *, hidden: bool = False) -> list[Document]:
+    """Read the documents. No caller may see ``hidden`` ones."""
     labels = {PRINCIPALS_LABEL: HIDDEN} if hidden else {}
     return [Document(f"{prefix}/{name}", (folder / name).read_bytes(), labels) for name in names]
 
 
-def parsed(documents: Sequence[Document]) -> list[ParsedDocument]:
+def parse_all(documents: Sequence[Document]) -> list[ParsedDocument]:
     return [parse(each.content, name=each.key.rsplit("/", 1)[-1]) for each in documents]
 
 
-def count(document: ParsedDocument, tokenizer: Tokenizer, settings: ChunkSettings) -> int:
-    """Chunks that the pipeline would make of it."""
+def count_chunks(document: ParsedDocument, tokenizer: Tokenizer, settings: ChunkSettings) -> int:
+    """Return the number of chunks that the pipeline makes of the document."""
     return len(chunk(document, document_id="", tenant="bench", ids=_IDS, tokenizer=tokenizer, settings=settings))
 
 
-def load(
-    originals: Sequence[ParsedDocument], wanted: int, tokenizer: Tokenizer, settings: ChunkSettings
+def generate_load(
+    originals: Sequence[ParsedDocument], chunks: int, tokenizer: Tokenizer, settings: ChunkSettings
 ) -> list[Document]:
-    """Variants of the originals, round after round, until they have ``wanted`` chunks or more. Always the same."""
-    made: list[Document] = []
-    for variant in variants(originals) if wanted > 0 else ():
-        made.append(variant)
-        wanted -= count(parsed([variant])[0], tokenizer, settings)
-        if wanted <= 0:
+    """Generate variants of the originals, round after round, until they have at least ``chunks`` chunks. Deterministic."""
+    load: list[Document] = []
+    for variant in variants(originals) if chunks > 0 else ():
+        load.append(variant)
+        chunks -= count_chunks(parse_all([variant])[0], tokenizer, settings)
+        if chunks <= 0:
             break
-    return made
+    return load
 
 
 def variants(originals: Sequence[ParsedDocument]) -> Iterator[Document]:
-    """Endless. Each has the structure and the sentence lengths of an original, and half of its words from elsewhere."""
+    """Yield variants without end. Each has the structure and the sentence lengths of an original, with about half of the words
+    replaced by words of other documents."""
     vocabulary = _vocabulary(originals)
     number = 0
     while True:
         for original in originals:
-            draw = random.Random(number)  # noqa: S311 - the same texts on every machine, not a secret
-            text = _markdown(original, vocabulary, draw, number)
+            generator = random.Random(number)  # noqa: S311 - the same texts on every machine, not a secret
+            text = _markdown(original, vocabulary, generator, number)
             yield Document(f"load/{number:05}.md", text.encode(), {PRINCIPALS_LABEL: HIDDEN})
             number += 1
 
 
 def _vocabulary(originals: Sequence[ParsedDocument]) -> Mapping[str, Sequence[str]]:
-    """Words to draw from by kind (capitalised, lower case, number), the commonest left out; as often as they occur."""
+    """Return words by kind (capitalised, lower case, number), as often as they occur, and the most common words apart."""
     words = [word for each in originals for word in _WORD.findall(each.text)]
     counts: dict[str, int] = {}
     for word in words:
@@ -89,21 +91,21 @@ def _kind(word: str) -> str:
 
 
 def _markdown(
-    original: ParsedDocument, vocabulary: Mapping[str, Sequence[str]], draw: random.Random, number: int
+    original: ParsedDocument, vocabulary: Mapping[str, Sequence[str]], generator: random.Random, number: int
 ) -> str:
     common = set(vocabulary["common"])
 
-    def other(found: re.Match[str]) -> str:
-        word = found[0]
+    def replacement(match: re.Match[str]) -> str:
+        word = match[0]
         if word.isdigit():
-            return str(draw.randrange(10 ** len(word)))
-        if word.lower() in common or draw.random() > _REPLACED:
+            return str(generator.randrange(10 ** len(word)))
+        if word.lower() in common or generator.random() > _REPLACED:
             return word
-        return draw.choice(vocabulary[_kind(word)])
+        return generator.choice(vocabulary[_kind(word)])
 
     lines = [f"# Load document {number}"]
     for block in original.blocks:
-        text = _WORD.sub(other, " ".join(original.text[block.start : block.end].split()))
+        text = _WORD.sub(replacement, " ".join(original.text[block.start : block.end].split()))
         mark = {BlockKind.HEADING: "## ", BlockKind.LIST_ITEM: "- "}.get(block.kind, "")
         lines.append(f"{mark}{text}")
     return "\n\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Seconds that a caller waits for the gateway, one request after the other."""
+"""Latency of the gateway for one caller, who sends one request after the other."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import httpx
 
 from evals.metrics import percentile
+from rag.answer.answering import TOP_K
 from rag.errors import Unavailable
 from rag.settings import Settings
 
-WARM_UP = 10  # requests that are not counted: connections, pools and pages of a fresh process
-TOP_K = 8
+WARM_UP = 10  # requests that are not measured, because connections, pools and memory pages of a new process are cold
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Of ``n`` requests; ``cached`` of them were told by the gateway to come from its answer cache."""
+    """Percentiles of ``n`` requests, in seconds. The gateway answered ``cached`` of them from its answer cache."""
 
     n: int
     p50: float
@@ -29,7 +29,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """``cold``: each question for the first time. ``cached``, ``repeated``: the same questions once more."""
+    """Latencies of each question for the first time (``cold``) and of the same questions again (``repeated``, ``cached``)."""
 
     search_cold: Latency
     search_repeated: Latency
@@ -38,7 +38,7 @@ class Latencies:
 
 
 def measure(settings: Settings, questions: Sequence[str], warm_up: Sequence[str]) -> Latencies:
-    """``warm_up`` shares no question with ``questions``. Searches do not fill the answer cache."""
+    """Measure all latencies. ``warm_up`` must not share a question with ``questions``. Searches do not fill the answer cache."""
     headers = {"Authorization": f"Bearer {token(settings)}"}
     with httpx.Client(base_url=settings.gateway_url, headers=headers, timeout=60) as client:
         for question in warm_up[:WARM_UP]:
@@ -75,7 +75,7 @@ def _post(client: httpx.Client, path: str, body: dict[str, object]) -> tuple[flo
     response = client.post(path, json=body)
     seconds = time.perf_counter() - began
     if response.is_error:
-        raise Unavailable(f"the gateway answers {response.status_code} on {path}: {response.text[:500]}")
+        raise Unavailable(f"the gateway answered {response.status_code} on {path}: {response.text[:500]}")
     return seconds, bool(response.json().get("cached", False))
 
 

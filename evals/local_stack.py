@@ -1,4 +1,4 @@
-"""A stack for one measurement: in a temporary folder, on free ports, gone afterwards whatever happens."""
+"""A stack for one measurement, in a temporary folder and on free ports. It is always removed afterwards."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from rag.errors import Unavailable
 
 @asynccontextmanager
 async def temporary_stack(*, keep: bool = False) -> AsyncIterator[Path]:
-    """The folder of a running stack without a rate limit, its settings in ``env``. ``keep`` leaves the folder, stopped."""
+    """Start a stack without a rate limit and yield its folder, which has the settings in ``env``.
+
+    On exit, stop the stack and delete the folder, unless ``keep`` is set.
+    """
     folder = Path(tempfile.mkdtemp(prefix="tidemark-bench-"))
-    # Should this process be killed, its finally is not reached: somebody else waits for its end.
-    heir = await asyncio.create_subprocess_exec(
+    # If this process is killed, its finally clause does not run: another process waits for its end and cleans up.
+    cleaner = await asyncio.create_subprocess_exec(
         *_command("clean", folder), "--after-pid", str(os.getpid()),
         cwd=ROOT, env=_environ(), start_new_session=True, stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
@@ -28,22 +31,22 @@ async def temporary_stack(*, keep: bool = False) -> AsyncIterator[Path]:
         await deploy("up", folder, "--free-ports")
         yield folder
     finally:
-        heir.kill()
-        await heir.wait()
+        cleaner.kill()
+        await cleaner.wait()
         await deploy("down" if keep else "clean", folder)
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 async def deploy(verb: str, folder: Path, *arguments: str) -> None:
-    """``python -m deploy.local VERB``. Raises Unavailable with what it printed."""
+    """Run ``python -m deploy.local VERB``. Raises Unavailable with the end of its output."""
     process = await asyncio.create_subprocess_exec(
         *_command(verb, folder), *arguments, cwd=ROOT, env=_environ(),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    printed, _ = await process.communicate()
+    output, _ = await process.communicate()
     if process.returncode:
-        raise Unavailable(f"the stack in {folder} does not go {verb}: {printed.decode(errors='replace')[-2000:]}")
+        raise Unavailable(f"`{verb}` of the stack in {folder} failed: {output.decode(errors='replace')[-2000:]}")
 
 
 def _command(verb: str, folder: Path) -> list[str]:
@@ -51,6 +54,6 @@ def _command(verb: str, folder: Path) -> list[str]:
 
 
 def _environ() -> dict[str, str]:
-    """A developer's own ports and folder stay out of it."""
-    own = ("TIDEMARK_PORT_", "TIDEMARK_STACK", "TIDEMARK_DIR")
-    return {key: value for key, value in os.environ.items() if not key.startswith(own)} | {"RATE_LIMIT": "0"}
+    """Return the environment without the developer's own ports and folder, and without a rate limit."""
+    excluded = ("TIDEMARK_PORT_", "TIDEMARK_STACK", "TIDEMARK_DIR")
+    return {key: value for key, value in os.environ.items() if not key.startswith(excluded)} | {"RATE_LIMIT": "0"}

@@ -1,4 +1,4 @@
-"""An index in memory, built by the pipeline itself: quality without a stack, and with any embedder."""
+"""An index in memory, built by the lane and the pipeline. It measures quality without a stack and with any embedder."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from schemas.topics import CHANGED
 
 BASE = "s3://evals"
 TENANT, SOURCE, PRINCIPAL = "evals", "evals", "group:staff"
-_SECRET = b"keys the ids of an index that lives for one evaluation"
+_SECRET = b"keys the ids of an index that lives for one evaluation"  # not confidential
 
 
 @dataclass(frozen=True, slots=True)
 class CorpusObject:
-    """An object of the corpus."""
+    """An object of the corpus. ``name`` is its key below ``BASE``."""
 
     name: str
     content: bytes = field(repr=False)
@@ -55,7 +55,7 @@ class Offline:
     answering: Answering
 
 
-def offline(
+def empty_index(
     embedder: Embedder,
     tokenizer: Tokenizer,
     sparse: SparseEncoder,
@@ -63,7 +63,7 @@ def offline(
     *,
     parser: Parser | None = None,
 ) -> Offline:
-    """An empty index."""
+    """Create an empty index."""
     spec = IndexSpec(fingerprint({"embedder": embedder.fingerprint, "sparse": sparse.fingerprint}), embedder.dimensions)
     objects, ledger, vectors = MemoryObjects(BASE, CONTAINER), MemoryLedger(), MemoryVectors()
     ids, sources = Ids(_SECRET), Sources({SOURCE: Source(SOURCE, TENANT, BASE, (PRINCIPAL,))})

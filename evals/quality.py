@@ -1,6 +1,6 @@
-"""A question set through the object that answers the gateway's callers: hits, answers and abstentions, judged.
+"""The quality of hits, answers and abstentions for a question set, from the object that answers the gateway's callers.
 
-``ask`` calls ``rag.answer.answering.Answering`` as the routes ``/v1/search`` and ``/v1/answers`` do.
+``run_question`` calls ``rag.answer.answering.Answering`` as the routes ``/v1/search`` and ``/v1/answers`` do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rag.errors import Rejected
 from rag.ingest.pipeline import Pipeline
 from rag.models import AccessFilter, Answer, Citation, ParsedDocument
 
-DEPTH = 50  # hits that are ranked: the most that a caller of /v1/search may ask for
+DEPTH = 50  # ranked hits: the greatest number that a caller of /v1/search may request
 CUTS = (1, 5, 10)
 
 
@@ -32,20 +32,23 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """``ranked``: URIs of the documents of the ``DEPTH`` best chunks, each at its best chunk's place; ``read``: the texts of the chunks
-    that an answer is made from."""
+class QuestionResult:
+    """The hits and the answer for one question.
+
+    ``gold`` and ``ranked`` contain URIs of documents. ``ranked`` has the documents of the ``DEPTH`` best chunks, each at the rank of
+    its best chunk. ``contexts`` are the texts of the chunks that the generator reads.
+    """
 
     question: Question
     gold: tuple[str, ...]
     ranked: tuple[str, ...]
-    read: tuple[str, ...] = ()
+    contexts: tuple[str, ...] = ()
     answer: Answer | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Over answerable questions. ``recall``: cut-off → estimate."""
+    """Metrics of a ranking over the answerable questions. ``recall`` maps each cut-off to its estimate."""
 
     recall: Mapping[int, Estimate]
     mrr: Estimate
@@ -54,7 +57,7 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Citations:
-    """Of all answers: how many quotes stand word for word in the source (ragas), and exactly at the span that is cited."""
+    """Shares of the quotes of all answers that are verbatim in the source (ragas), and exactly at the cited span."""
 
     n: int
     aligned: float
@@ -63,12 +66,12 @@ class Citations:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """``bm25``: the same for plain BM25 over whole documents; ``gain``: how much better retrieval is, question by question, so that an
-    interval without 0 tells the two apart.
+    """The quality measured on a question set.
 
-    ``evidence``: share of the gold quotes that stand in the chunks that an answer is made from. ``refused`` and ``lost``: shares of
-    unanswerable and of answerable questions that were answered by an abstention.
-    ``unindexed``: gold documents that the index does not have; questions about them count, as misses.
+    ``bm25`` has the metrics of plain BM25 over whole documents. ``gain`` estimates the differences per question: the two rankings
+    differ if an interval excludes 0. ``evidence`` is the share of the gold quotes that are in the chunks that the generator reads.
+    ``refused`` and ``lost`` are the shares of unanswerable and of answerable questions with an abstention as the answer.
+    ``unindexed`` has the gold documents that are not in the index; questions about them count as misses.
     """
 
     dataset: str
@@ -85,21 +88,21 @@ class Quality:
     by_kind: Mapping[str, Estimate] = field(default_factory=dict)  # kind of question → recall at the last cut-off
 
 
-async def ask(
+async def run_question(
     question: Question, gold: Sequence[str], access: AccessFilter, backend: Backend, *, answers: bool
-) -> Asked:
-    """Ask one question as a caller would, without the answer cache: the hits behind an answer are judged as well."""
+) -> QuestionResult:
+    """Search and answer as for a caller, but without the answer cache, because the hits of an answer are evaluated too."""
     answering = replace(backend.answering, cache=NoAnswerCache())
     found = await answering.search(question.text, access, top_k=DEPTH)
     answered = await answering.answer(question.text, access) if answers else None
-    read = answered.hits if answered else found.hits[:TOP_K]
+    context_hits = answered.hits if answered else found.hits[:TOP_K]
     ranked = tuple(distinct(hit.provenance.uri for hit in found.hits))
-    texts = tuple(hit.chunk.text for hit in read)
-    return Asked(question, tuple(gold), ranked, texts, answered.answer if answered else None)
+    contexts = tuple(hit.chunk.text for hit in context_hits)
+    return QuestionResult(question, tuple(gold), ranked, contexts, answered.answer if answered else None)
 
 
 async def evaluate(
-    asked_for: QuestionSet,
+    question_set: QuestionSet,
     locate: Callable[[str], str],
     access: AccessFilter,
     backend: Backend,
@@ -108,85 +111,94 @@ async def evaluate(
     answers: bool = True,
     progress: Callable[[], None] = lambda: None,
 ) -> Quality:
-    """Ask every question of the set. ``locate``: gold name → URI; ``corpus``: URI → document id of what the index has of the set's
-    documents, which is also what BM25 ranks."""
-    asked = []
-    for question in asked_for.questions:
+    """Run and judge every question of the set.
+
+    ``locate`` maps a gold name to its URI. ``corpus`` maps URI to document id for those documents of the set that are in the index;
+    BM25 ranks the same documents.
+    """
+    results = []
+    for question in question_set.questions:
         gold = [locate(name) for name in question.gold]
-        asked.append(await ask(question, gold, access, backend, answers=answers))
+        results.append(await run_question(question, gold, access, backend, answers=answers))
         progress()
-    return await judge(asked_for.name, asked, backend, corpus)
+    return await judge(question_set.name, results, backend, corpus)
 
 
-async def judge(dataset: str, asked: Sequence[Asked], backend: Backend, corpus: Mapping[str, str]) -> Quality:
-    good, bad = ([each for each in asked if bool(each.gold) is answerable] for answerable in (True, False))
-    kinds = sorted({each.question.kind for each in good})
+async def judge(
+    dataset: str, results: Sequence[QuestionResult], backend: Backend, corpus: Mapping[str, str]
+) -> Quality:
+    """Compute the quality from the results. ``corpus`` is as in ``evaluate``."""
+    answerable, unanswerable = ([each for each in results if bool(each.gold) is has_gold] for has_gold in (True, False))
+    kinds = sorted({each.question.kind for each in answerable})
     names = {document_id: uri for uri, document_id in corpus.items()}
     parsed = await parsed_documents(sorted(names), backend)
     bm25 = Bm25({names[document_id]: f"{each.title}\n{each.text}" for document_id, each in parsed.items()})
-    hybrid = [scores(each.ranked, each.gold) for each in good]
-    plain = [scores(bm25.rank(each.question.text), each.gold) for each in good]
+    hybrid = [scores(each.ranked, each.gold) for each in answerable]
+    baseline = [scores(bm25.rank(each.question.text), each.gold) for each in answerable]
+    gains = [{name: own[name] - base[name] for name in own} for own, base in zip(hybrid, baseline, strict=True)]
     return Quality(
         dataset,
-        len(good),
-        len(bad),
-        tuple(sorted({uri for each in good for uri in each.gold} - corpus.keys())),
+        len(answerable),
+        len(unanswerable),
+        tuple(sorted({uri for each in answerable for uri in each.gold} - corpus.keys())),
         ranking(hybrid),
-        ranking(plain),
-        ranking([{name: mine[name] - its[name] for name in mine} for mine, its in zip(hybrid, plain, strict=True)]),
-        evidence=await _evidence(good),
-        refused=_abstained(bad),
-        lost=_abstained(good),
-        citations=await _citations(asked, parsed, backend),
+        ranking(baseline),
+        ranking(gains),
+        evidence=await _evidence(answerable),
+        refused=_abstention_share(unanswerable),
+        lost=_abstention_share(answerable),
+        citations=await _citations(results, parsed, backend),
         by_kind={
-            kind: estimate([recall_at(each.ranked, each.gold, CUTS[-1]) for each in good if each.question.kind == kind])
+            kind: estimate(
+                [recall_at(each.ranked, each.gold, CUTS[-1]) for each in answerable if each.question.kind == kind]
+            )
             for kind in kinds
         },
     )
 
 
 def scores(ranked: Sequence[str], gold: Sequence[str]) -> dict[str, float]:
-    """Of one question."""
+    """Return the scores of one question by metric."""
     recalls = {f"recall@{cut}": recall_at(ranked, gold, cut) for cut in CUTS}
     return {**recalls, "mrr": reciprocal_rank(ranked, gold), "ndcg": ndcg_at(ranked, gold, CUTS[-1])}
 
 
 def ranking(questions: Sequence[Mapping[str, float]]) -> Ranking:
-    """Of the scores of answerable questions."""
-    found = {name: estimate([each[name] for each in questions]) for name in questions[0]} if questions else {}
-    if not found:
+    """Estimate each metric from the scores of the answerable questions."""
+    estimates = {name: estimate([each[name] for each in questions]) for name in questions[0]} if questions else {}
+    if not estimates:
         raise Rejected("no question of the set has a gold document: nothing to retrieve", reason="bad_dataset")
-    return Ranking({cut: found[f"recall@{cut}"] for cut in CUTS}, found["mrr"], found["ndcg"])
+    return Ranking({cut: estimates[f"recall@{cut}"] for cut in CUTS}, estimates["mrr"], estimates["ndcg"])
 
 
 async def parsed_documents(document_ids: Sequence[str], backend: Backend) -> dict[str, ParsedDocument]:
-    """document id → its text as it was parsed for the index; documents that are not live are missing."""
-    recorded = await backend.pipeline.ledger.recorded(backend.pipeline.spec.index_id, document_ids)
+    """Return document id → the document as it was parsed for the index. Documents that are not live are missing."""
+    records = await backend.pipeline.ledger.recorded(backend.pipeline.spec.index_id, document_ids)
     keys = {
         document_id: key
-        for document_id, record in recorded.items()
+        for document_id, record in records.items()
         for key in record.artifacts
         if key.endswith("/parsed.json")
     }
     return {document_id: await backend.pipeline.artifacts.parsed(key) for document_id, key in keys.items()}
 
 
-def _abstained(asked: Sequence[Asked]) -> Estimate | None:
-    answers = [each.answer for each in asked if each.answer]
+def _abstention_share(results: Sequence[QuestionResult]) -> Estimate | None:
+    answers = [each.answer for each in results if each.answer]
     return estimate([float(answer.abstained) for answer in answers]) if answers else None
 
 
-async def _evidence(asked: Sequence[Asked]) -> Estimate | None:
-    quoted = [each for each in asked if each.question.quotes]
-    shares = [await quote_alignment(each.question.quotes, "\n".join(each.read)) for each in quoted]
+async def _evidence(results: Sequence[QuestionResult]) -> Estimate | None:
+    with_quotes = [each for each in results if each.question.quotes]
+    shares = [await quote_alignment(each.question.quotes, "\n".join(each.contexts)) for each in with_quotes]
     return estimate(shares) if shares else None
 
 
 async def _citations(
-    asked: Sequence[Asked], parsed: Mapping[str, ParsedDocument], backend: Backend
+    results: Sequence[QuestionResult], parsed: Mapping[str, ParsedDocument], backend: Backend
 ) -> Citations | None:
-    """Against the parsed source, which retrieval and generation did not look at."""
-    citations: list[Citation] = [citation for each in asked if each.answer for citation in each.answer.citations]
+    """Check citations against the parsed source, which retrieval and generation do not read."""
+    citations: list[Citation] = [citation for each in results if each.answer for citation in each.answer.citations]
     if not citations:
         return None
     others = sorted({each.document_id for each in citations} - parsed.keys())

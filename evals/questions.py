@@ -1,4 +1,4 @@
-"""Question sets: questions, the documents that answer them, and whether anything does."""
+"""Question sets: questions, answerable or not, with the documents that answer them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rag.errors import Rejected
 from rag.ids import object_uri
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared" / "data"  # test data that lies beside a checkout, not in it
+SHARED = ROOT.parent / "shared" / "data"  # test data beside a checkout, not in it
 SAMPLE = Path(__file__).parent / "datasets" / "sample"
 _FILES = {
     "sample": (SAMPLE / "documents", SAMPLE / "questions.jsonl"),
@@ -20,14 +20,14 @@ _FILES = {
     "northwind": (SHARED / "northwind" / "corpus", SHARED / "northwind" / "qa.jsonl"),
 }
 NAMES = tuple(_FILES)
-_ROW = "tables/"  # gold that is a row: tables/<table>#<key>
+_ROW = "tables/"  # prefix of a row as gold: tables/<table>#<key>
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """``gold``: names of the documents that answer it, relative to the corpus; none when the corpus cannot answer.
+    """A question of a set. ``gold`` has the names of the documents that answer it, relative to the corpus, if any.
 
-    ``quotes``: passages of theirs that state the answer, verbatim, where the set has them.
+    ``quotes`` has verbatim passages of these documents that state the answer, if the set contains passages.
     """
 
     id: str
@@ -39,44 +39,46 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class QuestionSet:
-    """``folder`` holds the documents that gold names are relative to."""
+    """A set of questions. ``folder`` contains the documents; gold names are relative to it."""
 
     name: str
     folder: Path
     questions: tuple[Question, ...]
 
     def documents(self) -> list[str]:
-        """Names of all documents of the corpus, in order."""
+        """Return the names of all documents of the corpus, sorted."""
         paths = (path for path in sorted(self.folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
         return [path.relative_to(self.folder).as_posix() for path in paths]
 
     def about(self, documents: Collection[str]) -> QuestionSet:
-        """The questions that these documents answer, and those that nothing does."""
-        kept = tuple(each for each in self.questions if set(each.gold) <= set(documents))
-        return QuestionSet(self.name, self.folder, kept)
+        """Return the set of the questions that these documents answer, and of the unanswerable questions."""
+        questions = tuple(each for each in self.questions if set(each.gold) <= set(documents))
+        return QuestionSet(self.name, self.folder, questions)
 
 
 def load(name: str) -> QuestionSet:
-    """One of ``NAMES``. Raises Rejected when it is unknown or absent, or names a document that is absent."""
+    """Load one of ``NAMES``. Raises Rejected if the set is unknown or absent, or if a gold document is absent."""
     if name not in _FILES:
-        raise Rejected(f"question set {name!r} is unknown: take one of {', '.join(NAMES)}", reason="unknown_dataset")
+        raise Rejected(f"question set {name!r} is unknown: use one of {', '.join(NAMES)}", reason="unknown_dataset")
     return read(name, *_FILES[name])
 
 
 def read(name: str, corpus: Path, file: Path) -> QuestionSet:
-    """A JSON line per question: ``question``, ``evidence`` (each with ``doc`` or ``document``), perhaps ``id`` and ``kind``."""
+    """Read a set from one JSON line per question: ``question``, ``evidence`` (a list of objects with ``doc`` or ``document``, and
+    perhaps ``quote``), and perhaps ``id`` and ``kind`` or ``type``."""
     if not file.is_file() or not corpus.is_dir():
         raise Rejected(f"question set {name!r} needs {file} and {corpus}: put them there", reason="no_dataset")
-    found = QuestionSet(name, corpus, tuple(_questions(file)))
-    known = set(found.documents())
-    absent = {doc for each in found.questions for doc in each.gold if doc not in known and not doc.startswith(_ROW)}
+    questions = tuple(_questions(file))
+    question_set = QuestionSet(name, corpus, questions)
+    known = set(question_set.documents())
+    absent = {doc for each in questions for doc in each.gold if doc not in known and not doc.startswith(_ROW)}
     if absent:
-        raise Rejected(f"{file} names {min(absent)!r}, which {corpus} does not have", reason="no_document")
-    return found
+        raise Rejected(f"{file} names {min(absent)!r}, which is not in {corpus}: add it", reason="no_document")
+    return question_set
 
 
-def located(name: str, documents: str, rows: str) -> str:
-    """The URI of a gold document when the corpus lies at ``documents``, and warehouse rows at ``rows``."""
+def gold_uri(name: str, documents: str, rows: str) -> str:
+    """Return the URI of a gold document for a corpus at the base URI ``documents`` and warehouse rows at ``rows``."""
     if not name.startswith(_ROW):
         return object_uri(documents, name)
     table, _, key = name.removeprefix(_ROW).partition("#")
@@ -88,7 +90,7 @@ def _questions(file: Path) -> Iterator[Question]:
         try:
             yield _question(json.loads(line), f"{file.stem}-{number}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Rejected(f"{file}:{number} is no question: {error!r}", reason="bad_dataset") from error
+            raise Rejected(f"{file}:{number} is not a question: {error!r}", reason="bad_dataset") from error
 
 
 def _question(item: Mapping[str, Any], number: str) -> Question:

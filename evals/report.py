@@ -1,4 +1,4 @@
-"""Figures as people read them: tables on a terminal."""
+"""Reports of the figures as tables on a terminal."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from evals.latency import Latency
 from evals.quality import CUTS, Quality
 
 
-def quality(found: Quality, console: Console) -> None:
-    """What was found beside plain BM25, then what was answered."""
-    console.print(_retrieval(found))
-    if found.unindexed:
+def quality(measured: Quality, console: Console) -> None:
+    """Print the metrics of retrieval beside plain BM25, then those of the answers."""
+    console.print(_retrieval(measured))
+    if measured.unindexed:
         console.print(
-            f"[yellow]{len(found.unindexed)} gold documents are not in the index; questions about them count as misses:[/yellow] "
-            + ", ".join(found.unindexed[:3]),
+            f"[yellow]{len(measured.unindexed)} gold documents are not in the index; questions about them count as misses:[/yellow] "
+            + ", ".join(measured.unindexed[:3]),
             soft_wrap=True,
         )
-    for name, estimate, wanted in (
-        ("gold quotes in the chunks that are read", found.evidence, "higher is better"),
-        ("abstained though answerable", found.lost, "lower is better"),
-        ("abstained on unanswerable", found.refused, "higher is better"),
+    for name, estimate, direction in (
+        ("gold quotes in the chunks that are read", measured.evidence, "higher is better"),
+        ("abstained though answerable", measured.lost, "lower is better"),
+        ("abstained on unanswerable", measured.refused, "higher is better"),
     ):
         if estimate:
-            console.print(f"{name:<40} {estimate}  n {estimate.n}  {wanted}", soft_wrap=True)
-    if cited := found.citations:
-        console.print(f"{'quotes word for word in the source (ragas)':<42} {cited.aligned:.4f}, exactly at their span "
-                      f"{cited.at_span:.4f}  n {cited.n}", soft_wrap=True)  # fmt: skip
+            console.print(f"{name:<40} {estimate}  n {estimate.n}  {direction}", soft_wrap=True)
+    if citations := measured.citations:
+        console.print(f"{'quotes word for word in the source (ragas)':<42} {citations.aligned:.4f}, exactly at their span "
+                      f"{citations.at_span:.4f}  n {citations.n}", soft_wrap=True)  # fmt: skip
 
 
-def _retrieval(found: Quality) -> Table:
+def _retrieval(measured: Quality) -> Table:
     table = Table(
-        title=f"{found.dataset}: {found.answerable} answerable questions, 95% bootstrap intervals",
+        title=f"{measured.dataset}: {measured.answerable} answerable questions, 95% bootstrap intervals",
         title_justify="left",
         show_lines=True,
     )
     table.add_column("", no_wrap=True)
     for column in (*(f"Recall@{cut}" for cut in CUTS), "MRR"):
         table.add_column(column, no_wrap=True)
-    for name, each in (("Tidemark", found.retrieval), ("plain BM25", found.bm25), ("difference", found.gain)):
+    for name, each in (("Tidemark", measured.retrieval), ("plain BM25", measured.bm25), ("difference", measured.gain)):
         sign = "+" if name == "difference" else ""
         cells = (
-            f"{one.mean:{sign}.3f}\n{one.low:{sign}.3f}..{one.high:{sign}.3f}"
-            for one in (*each.recall.values(), each.mrr)
+            f"{estimate.mean:{sign}.3f}\n{estimate.low:{sign}.3f}..{estimate.high:{sign}.3f}"
+            for estimate in (*each.recall.values(), each.mrr)
         )
         table.add_row(name, *cells)
     return table
 
 
 def bench(figures: Figures, console: Console) -> None:
-    """Everything side by side, with what is needed to doubt it."""
+    """Print all figures, and warnings about those that may be misleading."""
     console.print(_throughput(figures))
     console.print(_startup(figures), soft_wrap=True)
     console.print(_latencies(figures))
@@ -61,43 +61,42 @@ def bench(figures: Figures, console: Console) -> None:
 
 
 def warnings(figures: Figures) -> list[str]:
-    """Why the figures may not be what they seem."""
-    found, machine = [], figures.machine
+    """Return the reasons why the figures may be misleading."""
+    reasons, machine = [], figures.machine
     indexing, embedding = figures.indexing, figures.embedding
     if figures.small:
-        found.append(
-            "a small pass: it shows that everything works; start-up outweighs the work, so its ratio says nothing"
+        reasons.append(
+            "a small pass only checks that everything works: start-up takes longer than the work, so the ratio is meaningless"
         )
     elif indexing.chunks < CHUNKS:
-        found.append(f"only {indexing.chunks} chunks, {CHUNKS} are wanted")
+        reasons.append(f"only {indexing.chunks} chunks, at least {CHUNKS} are needed")
     if machine.load_before > 0.25:
-        found.append(
-            f"the machine was busy before the start (load {machine.load_before:.2f} per core): trust ratios, not seconds"
+        reasons.append(
+            f"the machine was busy before the start (load {machine.load_before:.2f} per core): only the ratios are reliable"
         )
     drift = machine.pace_after / machine.pace_before
     if not 0.85 < drift < 1.15:
-        found.append(
-            f"the embedder ran {drift:.2f} times as fast at the end as before the documents came: the ratio may be off by as much"
+        reasons.append(
+            f"the embedder was {drift:.2f} times as fast at the end as at the start: the ratio may be wrong by that factor"
         )
     if embedding.fastest_slice > 1.25 * embedding.slowest_slice:
-        found.append(
+        reasons.append(
             f"the embedder alone varied from {embedding.slowest_slice:.1f} to {embedding.fastest_slice:.1f} chunks/s: the machine is noisy"
         )
     if indexing.embedded != indexing.chunks:
-        found.append(
-            f"{indexing.chunks - indexing.embedded} chunks cost no embedding; rates count the embedded ones only"
+        reasons.append(
+            f"{indexing.chunks - indexing.embedded} chunks were not embedded but cached; the rates include embedded chunks only"
         )
     if indexing.dead:
-        found.append(f"{indexing.dead} documents could not be indexed")
+        reasons.append(f"{indexing.dead} documents could not be indexed")
     if indexing.failed_runs:
-        found.append(f"{indexing.failed_runs} of {indexing.runs} runs did not succeed")
-    cached = figures.latencies
-    if cached.answers_cold.cached or cached.answers_cached.cached < cached.answers_cached.n:
-        found.append(
-            f"the answer cache gave {cached.answers_cold.cached} of the cold and {cached.answers_cached.cached} of the "
-            f"{cached.answers_cached.n} cached answers"
+        reasons.append(f"{indexing.failed_runs} of {indexing.runs} runs did not succeed")
+    cold, repeated = figures.latencies.answers_cold, figures.latencies.answers_cached
+    if cold.cached or repeated.cached < repeated.n:
+        reasons.append(
+            f"{cold.cached} of the cold answers and {repeated.cached} of the {repeated.n} repeated answers came from the answer cache"
         )
-    return found
+    return reasons
 
 
 def _throughput(figures: Figures) -> Table:
@@ -118,25 +117,25 @@ def _throughput(figures: Figures) -> Table:
 
 
 def _startup(figures: Figures) -> str:
-    found = figures.indexing
-    steps = ", ".join(f"{name} {seconds:.1f}" for name, seconds in found.steps.items())
+    indexing = figures.indexing
+    steps = ", ".join(f"{name} {seconds:.1f}" for name, seconds in indexing.steps.items())
     return (
-        f"apart    {found.runs} runs: start-up {found.start_up:.1f} s (median; longest {found.start_up_longest:.1f}), queued before it "
-        f"{found.queued:.1f} s (median); first step after {found.waited_for_first:.1f} s; objects put in {found.put:.1f} s\n"
+        f"runs     {indexing.runs}: queued {indexing.queued:.1f} s (median), start-up {indexing.start_up:.1f} s (median; longest "
+        f"{indexing.start_up_longest:.1f}); first step after {indexing.waited_for_first:.1f} s; uploads took {indexing.put:.1f} s\n"
         f"steps    {steps} (seconds, summed over runs, two of which run at a time)"
     )
 
 
 def _latencies(figures: Figures) -> Table:
-    machine, found = figures.machine, figures.latencies
+    machine, latencies = figures.machine, figures.latencies
     table = Table(title=f"through the gateway, one caller, {machine.cores} cores", title_justify="left")
     for column in ("", "n", "p50 ms", "p95 ms", "slowest ms"):
         table.add_column(column)
     rows: tuple[tuple[str, Latency], ...] = (
-        ("search, a new question", found.search_cold),
-        ("search, repeated", found.search_repeated),
-        ("answers, a new question", found.answers_cold),
-        ("answers, cached", found.answers_cached),
+        ("search, a new question", latencies.search_cold),
+        ("search, repeated", latencies.search_repeated),
+        ("answers, a new question", latencies.answers_cold),
+        ("answers, cached", latencies.answers_cached),
     )
     for name, each in rows:
         milliseconds = (f"{1000 * value:.1f}" for value in (each.p50, each.p95, each.slowest))

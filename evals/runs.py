@@ -1,4 +1,4 @@
-"""When Dagster's runs waited, started and worked, from its own event log through its GraphQL API."""
+"""The timings of Dagster's runs, from its event log through its GraphQL API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 from rag.errors import Unavailable
 
 JOB = "index_documents"
-MOST = 1000  # runs of one bench; more would be left out silently, so it is an error
+MAX_RUNS = 1000  # per bench; Dagster would omit more silently, so reaching the limit is an error
 _QUERY = """
 query Runs($job: String!, $since: Float!, $limit: Int!) {
   runsOrError(filter: {pipelineName: $job, createdAfter: $since}, limit: $limit) {
@@ -35,6 +35,8 @@ query Runs($job: String!, $since: Float!, $limit: Int!) {
 
 @dataclass(frozen=True, slots=True)
 class Step:
+    """A step of a run. Times are in seconds since 1970."""
+
     name: str
     start: float
     end: float
@@ -42,7 +44,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Times in seconds since 1970. ``created`` by the sensor, ``launched`` by the daemon; ``metadata`` by asset, summed over partitions."""
+    """A run. Times are in seconds since 1970.
+
+    The sensor creates a run at ``created``, and the daemon launches it at ``launched``. ``metadata`` is by asset, summed over partitions.
+    """
 
     run_id: str
     status: str
@@ -57,7 +62,7 @@ class Run:
 
     @property
     def began(self) -> float:
-        """The first step's start: from here on the run works."""
+        """Return the start of the first step. From then on the run works."""
         return min(step.start for step in self.steps)
 
     @property
@@ -65,25 +70,28 @@ class Run:
         return max(step.end for step in self.steps)
 
 
-async def runs(dagster_url: str, since: float) -> list[Run]:
-    """Every run of the indexing job created after ``since``, oldest first. Raises Unavailable."""
-    variables = {"job": JOB, "since": since, "limit": MOST}
+async def fetch_runs(dagster_url: str, since: float) -> list[Run]:
+    """Fetch every run of the indexing job that was created after ``since``, oldest first. Raises Unavailable."""
+    variables = {"job": JOB, "since": since, "limit": MAX_RUNS}
     try:
         async with httpx.AsyncClient(timeout=60) as client:
-            answer = await client.post(f"{dagster_url}/graphql", json={"query": _QUERY, "variables": variables})
-            answer.raise_for_status()
+            response = await client.post(f"{dagster_url}/graphql", json={"query": _QUERY, "variables": variables})
+            response.raise_for_status()
     except httpx.HTTPError as error:
         raise Unavailable(f"Dagster at {dagster_url} does not answer: {error!r}") from error
-    body = answer.json()
-    found = (body.get("data") or {}).get("runsOrError") or {}
-    if found.get("__typename") != "Runs":
-        raise Unavailable(f"Dagster refuses the query for runs: {body.get('errors') or found.get('message')}")
-    if len(found["results"]) >= MOST:
-        raise Unavailable(f"{MOST} runs or more: the timings would be incomplete")
-    return sorted(map(parse, found["results"]), key=lambda run: run.created)
+    body = response.json()
+    data = (body.get("data") or {}).get("runsOrError") or {}
+    if data.get("__typename") != "Runs":
+        raise Unavailable(f"Dagster refused the query for runs: {body.get('errors') or data.get('message')}")
+    if len(data["results"]) >= MAX_RUNS:
+        raise Unavailable(
+            f"there are {MAX_RUNS} runs or more, so the timings would be incomplete: raise evals.runs.MAX_RUNS"
+        )
+    return sorted(map(parse, data["results"]), key=lambda run: run.created)
 
 
 def parse(result: Mapping[str, Any]) -> Run:
+    """Parse one result of the query. Steps that did not run are left out."""
     steps = tuple(
         Step(each["stepKey"], each["startTime"], each["endTime"])
         for each in result["stepStats"]
@@ -100,23 +108,24 @@ def parse(result: Mapping[str, Any]) -> Run:
     return Run(result["runId"], result["status"], result["creationTime"], launched, steps, metadata)
 
 
-def union(spans: Iterable[tuple[float, float]]) -> float:
-    """Length of the time that any of the spans covers: two runs side by side count once."""
-    total, reached = 0.0, float("-inf")
+def covered_seconds(spans: Iterable[tuple[float, float]]) -> float:
+    """Return the seconds that at least one of the spans covers. Concurrent runs count once."""
+    total, covered_until = 0.0, float("-inf")
     for start, end in sorted(spans):
-        total += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
+        total += max(0.0, end - max(start, covered_until))
+        covered_until = max(covered_until, end)
     return total
 
 
-def step_seconds(done: Sequence[Run]) -> dict[str, float]:
-    """Seconds by step, summed over runs: with two at a time this is more than passed on the clock."""
+def step_seconds(runs: Sequence[Run]) -> dict[str, float]:
+    """Return the seconds by step, summed over runs. Concurrent runs add up to more than wall-clock time."""
     seconds: dict[str, float] = {}
-    for run in done:
+    for run in runs:
         for step in run.steps:
             seconds[step.name] = seconds.get(step.name, 0.0) + step.end - step.start
     return seconds
 
 
-def counted(done: Sequence[Run], asset: str, label: str) -> int:
-    return int(sum(run.metadata.get(asset, {}).get(label, 0.0) for run in done))
+def metadata_total(runs: Sequence[Run], asset: str, label: str) -> int:
+    """Return the sum over runs of one number in the metadata of an asset."""
+    return int(sum(run.metadata.get(asset, {}).get(label, 0.0) for run in runs))

@@ -1,4 +1,4 @@
-"""The sample corpus: one fictional company's documents and tables, and questions with the passages that answer them."""
+"""The sample corpus: the documents and tables of a fictional company, and questions with the passages that answer them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ SAMPLE = Path(__file__).parent / "datasets" / "sample"
 
 @dataclass(frozen=True)
 class Evidence:
-    """`document` is `<folder>/<file>` below `documents/`, or `tables/<table>#<id>`; `page` counts from 1 and is None but for PDFs."""
+    """A passage that states the answer. `document` is `<folder>/<file>` below `documents/`, or `tables/<table>#<id>`.
+
+    `page` counts from 1. It is None unless the document is a PDF.
+    """
 
     document: str
     quote: str
@@ -26,7 +29,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Question:
-    """`answer` is None, and `evidence` empty, exactly when the corpus does not hold the answer."""
+    """A question. `answer` is None and `evidence` is empty if and only if the corpus does not contain the answer."""
 
     id: str
     question: str
@@ -36,33 +39,34 @@ class Question:
 
 
 def questions(root: Path = SAMPLE) -> Iterator[Question]:
+    """Read the questions in the order of the file."""
     for line in (root / "questions.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         yield Question(**{**record, "evidence": tuple(Evidence(**passage) for passage in record["evidence"])})
 
 
 def documents(root: Path = SAMPLE) -> list[Path]:
-    """Every document, sorted. Its folder's name is the group that may read it, see the README beside the corpus."""
+    """Return the paths of all documents, sorted. The folder determines the group that may read a document (``readers``)."""
     return sorted(path for path in (root / "documents").glob("*/*") if path.is_file())
 
 
 def tables(root: Path = SAMPLE) -> dict[str, list[dict[str, str]]]:
-    """Rows by table name, in file order, values as text."""
-    found = {}
+    """Return the rows by table name, in the order of the files, with values as text."""
+    rows = {}
     for path in sorted((root / "tables").glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as file:
-            found[path.stem] = list(csv.DictReader(file))
-    return found
+            rows[path.stem] = list(csv.DictReader(file))
+    return rows
 
 
 def readers(folder: str) -> str:
-    """The group whose members may read the documents of this folder."""
+    """Return the group whose members may read the documents of this folder."""
     return folder if folder in ("finance", "people") else "staff"
 
 
 def plain(text: str) -> str:
-    """Text as it is read: without table bars, Markdown emphasis, code ticks and the accidents of line breaks.
+    """Return the text without table bars, Markdown emphasis, code ticks and line breaks.
 
-    A quote is found in a document when `plain(quote)` occurs in `plain(text)`, whichever parser made the text.
+    A document contains a quote if `plain(quote)` occurs in `plain(text)`, for the text from any parser.
     """
     return " ".join(re.sub(r"[|*`]", " ", text).split()).replace(" .", ".").replace(" ,", ",")

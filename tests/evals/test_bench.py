@@ -1,4 +1,4 @@
-"""The parts of the bench that can be wrong without a stack; no test looks at a clock."""
+"""The parts of the bench that work without a stack. No test measures time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from evals import bench, latency, report
-from evals.bench import Embedding, Figures, Indexing, Machine, alone, rates
+from evals.bench import Embedding, Figures, Indexing, Machine, measure_embedder, rates
 from evals.latency import Latencies, Latency
 from evals.metrics import estimate
 from evals.quality import CUTS, Citations, Quality, Ranking
@@ -25,8 +25,8 @@ INDEXING = Indexing(
     working=100.0, waited_for_first=9.0, queued=1.0, start_up=6.0, start_up_longest=8.0, steps={"embeddings": 90.0},
 )  # fmt: skip
 EMBEDDING = Embedding(chunks=5100, tokens=400_000, seconds=85.0, slowest_slice=58.0, fastest_slice=62.0)
-ONCE = Ranking({cut: estimate([1.0]) for cut in CUTS}, estimate([1.0]), estimate([1.0]))
-CITED = Citations(n=3, aligned=1.0, at_span=1.0)
+PERFECT = Ranking({cut: estimate([1.0]) for cut in CUTS}, estimate([1.0]), estimate([1.0]))
+CITATIONS = Citations(n=3, aligned=1.0, at_span=1.0)
 FIGURES = Figures(
     small=False,
     machine=Machine(2, "cpu", "3.11", 0.0, 80.0, 82.0),
@@ -34,44 +34,44 @@ FIGURES = Figures(
     embedding=EMBEDDING,
     rates=rates(INDEXING, EMBEDDING),
     latencies=Latencies(*(Latency(9, 0.01, 0.02, 0.03, cached) for cached in (0, 0, 0, 9))),
-    quality=Quality("enterprise", 1, 0, (), ONCE, ONCE, ONCE, lost=estimate([0.0]), citations=CITED),
+    quality=Quality("enterprise", 1, 0, (), PERFECT, PERFECT, PERFECT, lost=estimate([0.0]), citations=CITATIONS),
 )
 
 
 def test_the_ratio_compares_working_time_with_the_embedder_alone() -> None:
-    found = rates(INDEXING, EMBEDDING)
-    assert found.chunks_embedder == 60
-    assert found.chunks_working == 51
-    assert found.ratio == pytest.approx(0.85)
-    assert found.ratio_wall == pytest.approx(5100 / 120 / 60)
+    computed = rates(INDEXING, EMBEDDING)
+    assert computed.chunks_embedder == 60
+    assert computed.chunks_working == 51
+    assert computed.ratio == pytest.approx(0.85)
+    assert computed.ratio_wall == pytest.approx(5100 / 120 / 60)
 
 
-def test_chunks_that_cost_no_embedding_do_not_flatter_the_ratio() -> None:
+def test_cached_chunks_do_not_improve_the_ratio() -> None:
     assert rates(replace(INDEXING, embedded=2550), EMBEDDING).ratio == pytest.approx(0.425)
 
 
-async def test_the_pace_of_the_machine_is_told_by_the_same_texts_each_time() -> None:
+async def test_the_pace_of_the_machine_is_measured_on_the_same_texts_each_time() -> None:
     first, second = HashEmbedder(), HashEmbedder()
-    assert min(await bench.pace(first), await bench.pace(second)) > 0
+    assert min(await bench.embedder_pace(first), await bench.embedder_pace(second)) > 0
     assert first.embedded == second.embedded == 141 + 16
 
 
 async def test_the_embedder_alone_embeds_every_text_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "SLICE", 4)
     embedder = HashEmbedder()
-    found = await alone([f"text {number}" for number in range(10)], 20, embedder)
-    assert found.chunks == 10
-    assert embedder.embedded == 10 + 10  # the warm-up takes up to 16 of them
-    assert found.slowest_slice <= found.fastest_slice
+    embedding = await measure_embedder([f"text {number}" for number in range(10)], 20, embedder)
+    assert embedding.chunks == 10
+    assert embedder.embedded == 10 + 10  # the warm-up embeds the first 16, here all
+    assert embedding.slowest_slice <= embedding.fastest_slice
 
 
-def test_a_small_pass_asks_only_what_its_documents_answer() -> None:
-    documents, asked_for = bench.corpus(load("enterprise"), True, HashEmbedder(), ChunkSettings())
+def test_a_small_pass_has_only_questions_that_its_documents_answer() -> None:
+    documents, question_set = bench.corpus(load("enterprise"), True, HashEmbedder(), ChunkSettings())
     names = {each.key.removeprefix("enterprise/") for each in documents}
     assert len(documents) == 40
     assert len({name.rsplit(".", 1)[-1] for name in names}) == 4
-    assert 20 <= len(asked_for.questions) <= 80
-    assert all(set(each.gold) <= names for each in asked_for.questions)
+    assert 20 <= len(question_set.questions) <= 80
+    assert all(set(each.gold) <= names for each in question_set.questions)
 
 
 def _printed(figures: Figures) -> str:
@@ -82,33 +82,33 @@ def _printed(figures: Figures) -> str:
 
 def test_the_report_shows_rates_limit_ratio_latency_and_quality_side_by_side() -> None:
     text = _printed(FIGURES)
-    for shown in ("100 documents (60 md, 40 pdf), 5100 chunks", "51.00", "60.00", "0.85", "start-up 6.0 s", "plain BM25",
+    for expected in ("100 documents (60 md, 40 pdf), 5100 chunks", "51.00", "60.00", "0.85", "start-up 6.0 s", "plain BM25",
                   "answers, cached", "10.0"):  # fmt: skip
-        assert shown in text
+        assert expected in text
     assert not report.warnings(FIGURES)
     dumps(asdict(FIGURES))
 
 
 @pytest.mark.parametrize(
-    ("figures", "said"),
+    ("figures", "warning"),
     [
         (replace(FIGURES, small=True), "small pass"),
         (replace(FIGURES, indexing=replace(INDEXING, chunks=4000)), "only 4000 chunks"),
         (replace(FIGURES, indexing=replace(INDEXING, dead=2)), "2 documents could not be indexed"),
         (replace(FIGURES, indexing=replace(INDEXING, failed_runs=1)), "1 of 8 runs did not succeed"),
-        (replace(FIGURES, indexing=replace(INDEXING, embedded=5000)), "100 chunks cost no embedding"),
+        (replace(FIGURES, indexing=replace(INDEXING, embedded=5000)), "100 chunks were not embedded but cached"),
         (replace(FIGURES, machine=replace(FIGURES.machine, load_before=1.0)), "busy before the start"),
         (replace(FIGURES, machine=replace(FIGURES.machine, pace_after=120.0)), "1.50 times as fast"),
         (replace(FIGURES, embedding=replace(EMBEDDING, fastest_slice=90.0)), "noisy"),
         (replace(FIGURES, latencies=replace(FIGURES.latencies, answers_cached=Latency(9, 1, 1, 1, 4))), "4 of the 9"),
     ],
 )
-def test_what_makes_the_figures_doubtful_is_said(figures: Figures, said: str) -> None:
-    assert any(said in warning for warning in report.warnings(figures))
-    assert said in _printed(figures)
+def test_misleading_figures_cause_a_warning(figures: Figures, warning: str) -> None:
+    assert any(warning in each for each in report.warnings(figures))
+    assert warning in _printed(figures)
 
 
-def test_a_refused_request_is_no_latency() -> None:
+def test_a_refused_request_is_not_a_latency() -> None:
     client = httpx.Client(
         transport=httpx.MockTransport(lambda _: httpx.Response(429, text="slow down")), base_url="http://g.test"
     )

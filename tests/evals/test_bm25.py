@@ -18,6 +18,6 @@ def test_a_repeated_word_counts_less_each_time() -> None:
     assert bm25.rank("alpha beta") == ["both", "one"]
 
 
-def test_nothing_in_common_finds_nothing() -> None:
+def test_without_a_common_word_no_document_is_ranked() -> None:
     assert Bm25({"a": "words", "empty": ""}).rank("other") == []
     assert Bm25({}).rank("other") == []

@@ -17,7 +17,7 @@ def test_recall_counts_gold_documents_among_the_first_distinct_ones() -> None:
     assert recall_at(ranked, ["b", "z"], 5) == 0.5
 
 
-def test_a_document_stands_where_its_best_chunk_does() -> None:
+def test_a_document_has_the_rank_of_its_best_chunk() -> None:
     assert distinct(["b", "a", "b", "c"]) == ["b", "a", "c"]
     assert reciprocal_rank(["b", "b", "a"], ["a"]) == 0.5
 
@@ -53,7 +53,7 @@ def test_more_questions_narrow_the_interval_and_equal_values_close_it() -> None:
     assert (sure := estimate([1.0, 1.0])).low == sure.high == 1
 
 
-def test_an_estimate_of_nothing_is_refused() -> None:
+def test_an_estimate_without_values_is_refused() -> None:
     with pytest.raises(ValueError, match="no values"):
         estimate([])
 
@@ -68,25 +68,25 @@ def test_a_percentile_is_a_value_that_was_measured() -> None:
         percentile([], 0.5)
 
 
-async def test_ragas_finds_a_quote_that_stands_in_the_source_and_no_other() -> None:
+async def test_ragas_finds_a_quote_only_if_it_is_in_the_source() -> None:
     source = "The policy covers\n  travel by train, the company's choice. “Taxis” need a reason."
     assert await quote_alignment(["travel by train, the company's choice."], source) == 1
     assert await quote_alignment(['"Taxis" need a reason.'], source) == 1  # another shape of the same mark
     assert (
         await quote_alignment(["Prague 4,100"], "City | Rate\nPrague | 4,100") == 1
-    )  # cells are apart by a blank or a line
+    )  # cells are separated by a space or by a bar
     assert await quote_alignment(["travel by plane"], source) == 0
     assert await quote_alignment(["Travel by train"], source) == 0  # case is part of a quote
     assert await quote_alignment(["policy covers travel", "policy covers taxis"], source) == 0.5
 
 
-async def test_an_empty_quote_is_not_aligned_and_no_quotes_are_no_alignment() -> None:
+async def test_an_empty_quote_is_not_aligned_and_an_empty_list_is_refused() -> None:
     assert await quote_alignment(["  "], "anything") == 0
     with pytest.raises(ValueError, match="no quotes"):
         await quote_alignment([], "anything")
 
 
-async def test_it_is_ragas_that_judges_and_it_calls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ragas_computes_the_alignment_and_opens_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a connection was tried")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.questions import load, located, read
+from evals.questions import gold_uri, load, read
 from rag.errors import Rejected
 
 
@@ -18,7 +18,7 @@ def _write(folder: Path, *lines: object) -> tuple[Path, Path]:
     return corpus, file
 
 
-def test_gold_documents_are_named_once_whatever_the_set_calls_them(tmp_path: Path) -> None:
+def test_gold_documents_are_distinct_and_read_from_each_known_field(tmp_path: Path) -> None:
     passages = [{"document": "x/a.md", "quote": "text"}, {"document": "x/a.md", "quote": "te"}]
     found = read("own", *_write(tmp_path, {"question": "q?", "evidence": passages}, {"question": "r?", "evidence": []}))
     assert [each.gold for each in found.questions] == [("x/a.md",), ()]
@@ -32,8 +32,8 @@ def test_a_set_that_names_an_absent_document_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"question": "q?"}', '{"question": "q?", "evidence": [3]}', ""])
-def test_a_line_that_is_no_question_is_named(tmp_path: Path, line: str) -> None:
-    with pytest.raises(Rejected, match=r"qa\.jsonl:2 is no question"):
+def test_a_line_that_is_not_a_question_is_reported_with_its_number(tmp_path: Path, line: str) -> None:
+    with pytest.raises(Rejected, match=r"qa\.jsonl:2 is not a question"):
         read("own", *_write(tmp_path, {"question": "q?", "evidence": []}, line))
 
 
@@ -51,9 +51,9 @@ def test_questions_about_a_part_of_the_corpus_keep_the_unanswerable_ones(tmp_pat
     assert len(found.about(["x/a.md"]).questions) == 2
 
 
-def test_rows_and_files_are_located_where_their_sources_keep_them() -> None:
-    assert located("x/a b.md", "s3://docs", "s3://in/rows") == "s3://docs/x/a%20b.md"
-    assert located("tables/tickets#T-1", "s3://docs", "s3://in/rows") == "s3://in/rows/tickets/T-1.json"
+def test_rows_and_files_have_the_uris_of_their_sources() -> None:
+    assert gold_uri("x/a b.md", "s3://docs", "s3://in/rows") == "s3://docs/x/a%20b.md"
+    assert gold_uri("tables/tickets#T-1", "s3://docs", "s3://in/rows") == "s3://in/rows/tickets/T-1.json"
 
 
 def test_the_sets_that_the_project_is_measured_on_can_be_read(shared: Path) -> None:

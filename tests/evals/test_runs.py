@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from evals import runs as module
-from evals.runs import Run, Step, counted, parse, runs, step_seconds, union
+from evals.runs import Run, Step, covered_seconds, fetch_runs, metadata_total, parse, step_seconds
 from rag.errors import Unavailable
 
 RESULT = {
@@ -38,34 +38,34 @@ def test_a_run_that_never_started_has_no_steps() -> None:
     assert (run.launched, run.steps) == (10, ())
 
 
-def test_runs_side_by_side_count_once_on_the_clock_and_twice_by_step() -> None:
+def test_concurrent_runs_count_once_in_wall_clock_time_and_twice_by_step() -> None:
     first = Run("a", "SUCCESS", 0, 0, (Step("embeddings", 1, 5),))
     second = Run("b", "SUCCESS", 0, 0, (Step("embeddings", 3, 8),))
     later = Run("c", "SUCCESS", 0, 0, (Step("chunks", 10, 11),), {"embeddings": {"embedded": 3}})
-    done = [later, first, second]
-    assert union((run.began, run.ended) for run in done) == 8
-    assert step_seconds(done) == {"chunks": 1, "embeddings": 9}
-    assert counted(done, "embeddings", "embedded") == 3
+    runs = [later, first, second]
+    assert covered_seconds((run.began, run.ended) for run in runs) == 8
+    assert step_seconds(runs) == {"chunks": 1, "embeddings": 9}
+    assert metadata_total(runs, "embeddings", "embedded") == 3
 
 
 @pytest.mark.parametrize(
     ("spans", "length"),
     [([], 0), ([(1, 1)], 0), ([(0, 10), (2, 3)], 10), ([(0, 1), (1, 2)], 2), ([(5, 6), (0, 1)], 2)],
 )
-def test_a_union_counts_every_moment_once(spans: list[tuple[float, float]], length: float) -> None:
-    assert union(spans) == length
+def test_overlapping_spans_count_once(spans: list[tuple[float, float]], length: float) -> None:
+    assert covered_seconds(spans) == length
 
 
-def _answering(monkeypatch: pytest.MonkeyPatch, status: int, body: object) -> None:
+def _mock_dagster(monkeypatch: pytest.MonkeyPatch, status: int, body: object) -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(status, json=body))
     original = httpx.AsyncClient
     monkeypatch.setattr(module.httpx, "AsyncClient", lambda **options: original(transport=transport, **options))
 
 
-async def test_runs_come_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_runs_are_sorted_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     results = [RESULT, {**RESULT, "runId": "r0", "creationTime": 5.0}]
-    _answering(monkeypatch, 200, {"data": {"runsOrError": {"__typename": "Runs", "results": results}}})
-    assert [run.run_id for run in await runs("http://dagster.test", 0)] == ["r0", "r1"]
+    _mock_dagster(monkeypatch, 200, {"data": {"runsOrError": {"__typename": "Runs", "results": results}}})
+    assert [run.run_id for run in await fetch_runs("http://dagster.test", 0)] == ["r0", "r1"]
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,10 @@ async def test_runs_come_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
         (500, {}),
         (200, {"errors": [{"message": "no such field"}]}),
         (200, {"data": {"runsOrError": {"__typename": "PythonError", "message": "the database is gone"}}}),
-        (200, {"data": {"runsOrError": {"__typename": "Runs", "results": [RESULT] * module.MOST}}}),
+        (200, {"data": {"runsOrError": {"__typename": "Runs", "results": [RESULT] * module.MAX_RUNS}}}),
     ],
 )
-async def test_timings_that_cannot_be_had_whole_are_refused(
-    monkeypatch: pytest.MonkeyPatch, status: int, body: object
-) -> None:
-    _answering(monkeypatch, status, body)
+async def test_incomplete_timings_are_refused(monkeypatch: pytest.MonkeyPatch, status: int, body: object) -> None:
+    _mock_dagster(monkeypatch, status, body)
     with pytest.raises(Unavailable):
-        await runs("http://dagster.test", 0)
+        await fetch_runs("http://dagster.test", 0)

@@ -46,7 +46,7 @@ class Visible(HTMLParser):
 
 
 def pages(path: Path) -> list[str]:
-    """The text of a document as a stranger's libraries extract it; one entry but for PDFs."""
+    """Return the text of a document, as independent libraries extract it: one entry per page of a PDF, else one entry."""
     if path.suffix == ".pdf":
         with pypdfium2.PdfDocument(path) as pdf:
             return [page.get_textpage().get_text_range() for page in pdf]
@@ -106,7 +106,7 @@ def test_the_folders_split_the_corpus_between_three_groups() -> None:
     assert {readers(name.split("/")[0]) for name in DOCUMENTS} == {"staff", "finance", "people"}
 
 
-def test_the_median_document_has_600_words_and_none_is_a_scrap() -> None:
+def test_the_median_document_has_600_words_and_none_is_very_short() -> None:
     lengths = {name: len(words(name)) for name in DOCUMENTS}
     assert statistics.median(lengths.values()) >= 600, lengths
     assert not {name: length for name, length in lengths.items() if length < 400}
@@ -141,7 +141,10 @@ def test_at_least_one_pdf_page_is_set_in_two_columns() -> None:
 
 
 def lines_right_of_the_middle(path: Path) -> int:
-    """The most lines of body text that begin in the right half of one page (the cells of tables are set smaller)."""
+    """Return the greatest number of lines of body text that begin in the right half of one page.
+
+    The text of table cells is smaller than body text, so the cells do not count.
+    """
     with pypdfium2.PdfDocument(path) as pdf:
         return max(
             sum(
@@ -172,7 +175,7 @@ def builder() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up while it is being executed
+    sys.modules[spec.name] = module  # dataclasses look up their module during its execution
     spec.loader.exec_module(module)
     return module
 
@@ -189,7 +192,7 @@ def test_every_source_has_its_document_and_every_pdf_and_word_file_its_source(re
 
 
 @pytest.mark.parametrize("name", BUILT)
-def test_a_committed_document_says_what_its_source_says(name: str, rebuilt: Path) -> None:
+def test_a_committed_document_has_the_text_of_its_source(name: str, rebuilt: Path) -> None:
     assert tuple(plain(page) for page in pages(rebuilt / name)) == extracted(name), f"run build.py: {name} is stale"
 
 
@@ -207,7 +210,7 @@ def test_a_table_has_unique_ids_and_instants_in_utc(table: str, rows: int) -> No
     assert all(dt.datetime.fromisoformat(row["updated_at"]).utcoffset() == dt.timedelta(0) for row in records)
 
 
-def test_tickets_belong_to_customers_and_no_two_say_the_same() -> None:
+def test_tickets_belong_to_customers_and_have_distinct_texts() -> None:
     customers = {row["id"] for row in tables()["customers"]}
     tickets = tables()["tickets"]
     assert not [row["id"] for row in tickets if row["customer_id"] not in customers]
@@ -252,7 +255,7 @@ def test_a_question_has_evidence_exactly_when_it_can_be_answered(question: Quest
         for number, passage in enumerate(question.evidence)
     ],
 )
-def test_a_quote_stands_where_the_question_says(passage: Evidence, where: str) -> None:
+def test_a_quote_is_in_the_document_and_on_the_page_of_its_evidence(passage: Evidence, where: str) -> None:
     quote = plain(passage.quote)
     assert len(quote.split()) >= 3, f"{where}: too short to prove anything: {quote}"
     if passage.document.startswith("tables/"):
