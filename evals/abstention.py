@@ -90,7 +90,7 @@ async def measure(folder: Path, embedder: OnnxEmbedder) -> list[Measurement]:
     generator = ExtractiveGenerator(embedder)
     measurements = []
     for item in _questions(_existing(folder, "qa.jsonl", "questions.jsonl")):
-        scored, evidence = await generator.weigh(item["question"], await collection.search(item["question"]))
+        scored, evidence = await generator.score(item["question"], await collection.search(item["question"]))
         if scored:
             measurements.append(Measurement(not _kind(item).startswith("unanswerable"), evidence))
     return measurements

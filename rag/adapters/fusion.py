@@ -1,4 +1,4 @@
-"""Reciprocal rank fusion as Qdrant does it: every adapter of the vector index ranks by the same numbers.
+"""Reciprocal rank fusion as in Qdrant, so that every adapter of the vector index ranks by the same numbers.
 
 Cormack, Clarke, Büttcher, "Reciprocal Rank Fusion outperforms Condorcet", SIGIR 2009: score = Σ 1 / (k + rank), ranks from 0.
 """
@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-RRF_K = 60  # the paper's; Qdrant's default of 2 lets the first rank of either list outvote agreement further down
+RRF_K = 60  # from the paper; with Qdrant's default of 2, the first rank of one list outweighs agreement of both lists further down
 MIN_DEPTH = 50
 
 
 def depth(limit: int) -> int:
-    """How many candidates of each kind are ranked to get ``limit`` fused ones."""
+    """Return the number of candidates of each kind to rank for ``limit`` fused ones."""
     return max(MIN_DEPTH, 2 * limit)
 
 
 def fuse(rankings: Sequence[Sequence[str]], limit: int) -> list[tuple[str, float]]:
-    """The best ``limit`` ids with their scores, best first; equals in order of id."""
+    """Return the best ``limit`` ids with their scores, best first. Equal scores are in order of id."""
     scores: dict[str, float] = {}
     for ranking in rankings:
-        for rank, one in enumerate(ranking):
-            scores[one] = scores.get(one, 0.0) + 1 / (RRF_K + rank)
+        for rank, chunk_id in enumerate(ranking):
+            scores[chunk_id] = scores.get(chunk_id, 0.0) + 1 / (RRF_K + rank)
     return sorted(scores.items(), key=lambda scored: (-scored[1], scored[0]))[:limit]

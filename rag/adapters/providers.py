@@ -1,6 +1,6 @@
-"""Calls to hosted models: bounded retries, the provider's Retry-After honoured, failures as Unavailable.
+"""Calls to hosted models, with bounded retries that honour the provider's Retry-After. Failures are raised as Unavailable.
 
-A failure's message names provider, status and remedy, and never repeats the provider's words: they may quote a document.
+The message of a failure names provider, status and remedy. It never repeats the provider's words, because they may quote a document.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rag.errors import TidemarkError, Unavailable
 
 T = TypeVar("T")
 
-_PASSING = {408, 409, 425, 429}  # and everything from 500 on
+_TRANSIENT = {408, 409, 425, 429}  # and every status from 500 on
 _REMEDIES = {
     400: "check the model's name and limits",
     401: "check the API key",
@@ -30,8 +30,8 @@ _REMEDIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How often a call is tried, and how long it may wait between two tries; a provider that asks for longer is given up on."""
+class RetryPolicy:
+    """Number of attempts, and seconds between them. A call fails at once when the provider asks for more than ``longest_wait``."""
 
     attempts: int = 5
     first_wait: float = 0.5
@@ -39,23 +39,23 @@ class Patience:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
-async def call(provider: str, attempt: Callable[[], Awaitable[T]], patience: Patience | None = None) -> T:
-    """The result of ``attempt``. Raises Unavailable, with ``retry_after`` when the provider named a time."""
-    patience = patience or Patience()
-    for number in range(1, patience.attempts + 1):
+async def call(provider: str, attempt: Callable[[], Awaitable[T]], retry: RetryPolicy | None = None) -> T:
+    """Return the result of ``attempt``. Raises Unavailable, with ``retry_after`` when the provider gave a time."""
+    retry = retry or RetryPolicy()
+    for number in range(1, retry.attempts + 1):
         try:
             return await attempt()
         except TidemarkError:
             raise
-        except Exception as error:  # every client has exceptions of its own; status and headers are what they share
+        except Exception as error:  # every client has exceptions of its own, with a status and headers in common
             status, after = _status(error), _retry_after(error)
             if status is None and not _is_network(error):
                 raise
-            passing = status is None or status in _PASSING or status >= 500
-            wait = after if after is not None else patience.first_wait * 2 ** (number - 1) * random.uniform(0.75, 1.25)  # noqa: S311
-            if not passing or number == patience.attempts or wait > patience.longest_wait:
+            is_transient = status is None or status in _TRANSIENT or status >= 500
+            wait = after if after is not None else retry.first_wait * 2 ** (number - 1) * random.uniform(0.75, 1.25)  # noqa: S311
+            if not is_transient or number == retry.attempts or wait > retry.longest_wait:
                 raise Unavailable(_message(provider, status, error, number), retry_after=after) from None
-            await patience.sleep(wait)
+            await retry.sleep(wait)
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
@@ -74,7 +74,7 @@ def _status(error: Exception) -> int | None:
 
 
 def _is_network(error: Exception) -> bool:
-    """Time-outs and connections that broke, by any client (httpx, openai, aiohttp: none shares a base class with another)."""
+    """Return whether a client timed out or lost its connection. The clients (httpx, openai, aiohttp) share no base class of errors."""
     names = {cls.__name__ for cls in type(error).__mro__}
     known = {"TransportError", "APIConnectionError", "APITimeoutError", "ClientConnectionError"}
     return isinstance(error, (TimeoutError, ConnectionError, OSError)) or bool(names & known)

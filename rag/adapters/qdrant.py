@@ -1,7 +1,7 @@
-"""The vector index in Qdrant: one collection per pipeline fingerprint, the alias ``documents`` on the live one.
+"""Vector index in Qdrant: one collection per pipeline fingerprint, and the alias ``documents`` for the live one.
 
-Retries are the caller's; here every call ends in time and every failure has a meaning. A request that Qdrant refuses as wrong
-(4xx) is a bug of ours and is raised as it came.
+The caller retries. Here, every call has a deadline, and every failure of Qdrant is raised as Unavailable. A request that Qdrant refuses
+as invalid (4xx) is a bug of ours and is raised unchanged.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ INDEXED: dict[str, models.PayloadSchemaType | models.KeywordIndexParams] = {
     "partition": INTEGER,
 }
 
-CALL_BYTES = 8 * 2**20  # Qdrant takes 32 MiB; the estimate may be half of the truth
+CALL_BYTES = 8 * 2**20  # Qdrant accepts 32 MiB; the real size may be twice the estimate
 CALL_POINTS = 1_000
 PAGE = 1_000
-WRITE_SECONDS = 60  # also connecting; a large batch on a busy machine takes seconds
+WRITE_SECONDS = 60  # also to connect; a large batch on a busy machine takes seconds
 READ_SECONDS = 10
 
 
 class QdrantIndex:
-    """VectorIndex of ``rag.ports``. Raises Unavailable when Qdrant does not answer, refuses the key, or has no such index."""
+    """VectorIndex of ``rag.ports``. Raises Unavailable when Qdrant does not answer, refuses the key, or does not have the index."""
 
     def __init__(self, client: AsyncQdrantClient) -> None:
         self._client = client
@@ -60,7 +60,7 @@ class QdrantIndex:
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str, api_key: str | None = None) -> AsyncIterator[QdrantIndex]:
-        """Connects when first used."""
+        """Open the index. The client connects on first use."""
         with warnings.catch_warnings():
             if urlsplit(url).hostname in {"127.0.0.1", "::1", "localhost"}:
                 warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
@@ -74,22 +74,22 @@ class QdrantIndex:
     async def create(self, spec: IndexSpec) -> None:
         with _failures():
             if not await self._client.collection_exists(spec.collection):
-                await self._make(spec)
-            held = await self._client.get_collection(spec.collection)
-            vectors = held.config.params.vectors
+                await self._create_collection(spec)
+            collection = await self._client.get_collection(spec.collection)
+            vectors = collection.config.params.vectors
             size = vectors[DENSE].size if isinstance(vectors, dict) and DENSE in vectors else None
             if size != spec.dimensions:
                 raise Conflict(
-                    f"collection {spec.collection} has vectors of {size}, not of {spec.dimensions} dimensions"
+                    f"collection {spec.collection} has vectors of {size} dimensions, not of {spec.dimensions}"
                 )
             for field, schema in INDEXED.items():
-                if field not in held.payload_schema:
+                if field not in collection.payload_schema:
                     await self._client.create_payload_index(spec.collection, field, schema, wait=True)
-            if ALIAS not in {one.alias_name for one in (await self._client.get_aliases()).aliases}:
-                named = models.CreateAlias(collection_name=spec.collection, alias_name=ALIAS)
-                await self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=named)])
+            if ALIAS not in {alias.alias_name for alias in (await self._client.get_aliases()).aliases}:
+                alias = models.CreateAlias(collection_name=spec.collection, alias_name=ALIAS)
+                await self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
 
-    async def _make(self, spec: IndexSpec) -> None:
+    async def _create_collection(self, spec: IndexSpec) -> None:
         try:
             await self._client.create_collection(
                 spec.collection,
@@ -97,13 +97,13 @@ class QdrantIndex:
                 sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
             )
         except UnexpectedResponse as error:
-            if error.status_code != 409:  # somebody else made it meanwhile
+            if error.status_code != 409:  # another process has created it meanwhile
                 raise
 
     async def upsert(self, index_id: str, points: Sequence[Point]) -> None:
         with _failures():
-            for some in _calls([_structure(point) for point in points], [_bytes(point) for point in points]):
-                await self._client.upsert(_collection(index_id), some, wait=True)
+            for batch in _batches([_structure(point) for point in points], [_point_bytes(point) for point in points]):
+                await self._client.upsert(_collection(index_id), batch, wait=True)
 
     async def set_payloads(self, index_id: str, payloads: Mapping[str, Payload]) -> None:
         operations = [
@@ -116,22 +116,22 @@ class QdrantIndex:
             for chunk_id, payload in payloads.items()
         ]
         with _failures():
-            for some in _calls(operations, [_payload_bytes(payload) for payload in payloads.values()]):
-                await self._client.batch_update_points(_collection(index_id), some, wait=True)
+            for batch in _batches(operations, [_payload_bytes(payload) for payload in payloads.values()]):
+                await self._client.batch_update_points(_collection(index_id), batch, wait=True)
 
     async def delete(self, index_id: str, chunk_ids: Sequence[str]) -> None:
         with _failures():
-            for some in _pages(chunk_ids):
-                await self._client.delete(_collection(index_id), models.PointIdsList(points=some), wait=True)
+            for page in _pages(chunk_ids):
+                await self._client.delete(_collection(index_id), models.PointIdsList(points=page), wait=True)
 
     async def search(self, index_id: str, query: HybridQuery, access: AccessFilter, *, limit: int) -> list[ScoredPoint]:
         allowed, candidates = _filter(access), depth(limit)
         prefetch = [models.Prefetch(query=query.dense.tolist(), using=DENSE, filter=allowed, limit=candidates)]
-        if query.sparse.indices.size:  # a question of stop words only has no terms
+        if query.sparse.indices.size:  # a question that has only stop words has no terms
             sparse = _sparse(query.sparse)
             prefetch.append(models.Prefetch(query=sparse, using=SPARSE, filter=allowed, limit=candidates))
         with _failures():
-            found = await self._client.query_points(
+            response = await self._client.query_points(
                 _collection(index_id),
                 prefetch=prefetch,
                 query=models.RrfQuery(rrf=models.Rrf(k=RRF_K)),
@@ -139,7 +139,7 @@ class QdrantIndex:
                 with_payload=True,
                 timeout=READ_SECONDS,
             )
-        return [ScoredPoint(str(one.id), one.score, one.payload or {}) for one in found.points]
+        return [ScoredPoint(str(point.id), point.score, point.payload or {}) for point in response.points]
 
     async def scroll(
         self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None
@@ -149,31 +149,31 @@ class QdrantIndex:
             with _failures():
                 page, following = await self._client.scroll(
                     _collection(index_id),
-                    scroll_filter=_among(partition, documents),
+                    scroll_filter=_selection(partition, documents),
                     limit=PAGE,
                     offset=following,
                     with_payload=["payload_hash"],
                     timeout=READ_SECONDS,
                 )
-            for one in page:
-                yield str(one.id), (one.payload or {}).get("payload_hash", "")
+            for record in page:
+                yield str(record.id), (record.payload or {}).get("payload_hash", "")
             if following is None:
                 return
 
     async def retrieve(self, index_id: str, chunk_ids: Sequence[str]) -> list[Point]:
         found: dict[str, Point] = {}
         with _failures():
-            for some in _pages(list(dict.fromkeys(chunk_ids))):
-                held = await self._client.retrieve(
-                    _collection(index_id), some, with_payload=True, with_vectors=True, timeout=READ_SECONDS
+            for page in _pages(list(dict.fromkeys(chunk_ids))):
+                records = await self._client.retrieve(
+                    _collection(index_id), page, with_payload=True, with_vectors=True, timeout=READ_SECONDS
                 )
-                found |= {str(one.id): _point(one) for one in held}
+                found |= {str(record.id): _point(record) for record in records}
         return [found[chunk_id] for chunk_id in dict.fromkeys(chunk_ids) if chunk_id in found]
 
     async def count(self, index_id: str, *, partition: int | None = None) -> int:
         with _failures():
             counted = await self._client.count(
-                _collection(index_id), count_filter=_among(partition), exact=True, timeout=READ_SECONDS
+                _collection(index_id), count_filter=_selection(partition), exact=True, timeout=READ_SECONDS
             )
         return counted.count
 
@@ -183,14 +183,16 @@ def _failures() -> Iterator[None]:
     try:
         yield
     except ResourceExhaustedResponse as error:
-        raise Unavailable(f"qdrant has no room: {error.message}", retry_after=float(error.retry_after_s)) from error
+        raise Unavailable(
+            f"qdrant is out of capacity: {error.message}", retry_after=float(error.retry_after_s)
+        ) from error
     except ResponseHandlingException as error:
         if isinstance(error.source, ValidationError):
-            raise  # it answered, and not as Qdrant does
+            raise  # the server's answer is not one of Qdrant's
         raise Unavailable(f"qdrant does not answer ({type(error.source).__name__}): check QDRANT_URL") from error
     except UnexpectedResponse as error:
         if error.status_code == 404 and b"Collection" in error.content:
-            raise Unavailable(f"index not built: {error}") from error
+            raise Unavailable(f"the index is not built, run create() first: {error}") from error
         if error.status_code in (401, 403):
             raise Unavailable("qdrant refuses the API key: check QDRANT_API_KEY") from error
         if error.status_code in (408, 429) or (error.status_code or 0) >= 500:
@@ -206,18 +208,18 @@ def _collection(index_id: str) -> str:
 
 
 def _filter(access: AccessFilter) -> models.Filter:
-    """Tenant and any principal; the caller's own fields come on top of them and can only narrow."""
-    named = {"tenant": (access.tenant,), "principals": access.principals}
+    """Return the filter for the tenant and any of the principals. The caller's own fields are added to it, so they can only narrow it."""
+    required = {"tenant": (access.tenant,), "principals": access.principals}
     return models.Filter(
         must=[
             models.FieldCondition(key=key, match=models.MatchAny(any=list(values)))
-            for fields in (named, access.narrow)
+            for fields in (required, access.narrow)
             for key, values in fields.items()
         ]
     )
 
 
-def _among(partition: int | None, documents: Sequence[str] | None = None) -> models.Filter:
+def _selection(partition: int | None, documents: Sequence[str] | None = None) -> models.Filter:
     must: list[models.Condition] = []
     if partition is not None:
         must.append(models.FieldCondition(key="partition", match=models.MatchValue(value=partition)))
@@ -233,22 +235,22 @@ def _structure(point: Point) -> models.PointStruct:
     return models.PointStruct(id=point.chunk_id, vector=vector, payload=point.payload)
 
 
-def _sparse(held: SparseVector) -> models.SparseVector:
-    return models.SparseVector(indices=held.indices.tolist(), values=held.values.tolist())
+def _sparse(vector: SparseVector) -> models.SparseVector:
+    return models.SparseVector(indices=vector.indices.tolist(), values=vector.values.tolist())
 
 
-def _point(held: models.Record) -> Point:
-    vector: Any = held.vector
+def _point(record: models.Record) -> Point:
+    vector: Any = record.vector
     sparse = vector.get(SPARSE) or models.SparseVector(indices=[], values=[])
     embedding = Embedding(
         np.asarray(vector[DENSE], np.float32),
         SparseVector(np.asarray(sparse.indices, np.uint32), np.asarray(sparse.values, np.float32)),
     )
-    return Point(str(held.id), embedding, held.payload or {})
+    return Point(str(record.id), embedding, record.payload or {})
 
 
-def _bytes(point: Point) -> int:
-    """About what the point takes as JSON: 22 characters a number."""
+def _point_bytes(point: Point) -> int:
+    """Estimate the size of a point in JSON, at 22 characters per number."""
     numbers = point.embedding.dense.size + 2 * point.embedding.sparse.indices.size
     return 22 * numbers + _payload_bytes(point.payload)
 
@@ -257,18 +259,18 @@ def _payload_bytes(payload: Payload) -> int:
     return 500 + 2 * len(payload.get("text", ""))
 
 
-def _calls(items: Sequence[Any], sizes: Sequence[int]) -> Iterator[list[Any]]:
-    """One call, or as few as the limits of its body allow."""
-    call: list[Any] = []
+def _batches(items: Sequence[Any], sizes: Sequence[int]) -> Iterator[list[Any]]:
+    """Yield the items in as few batches as the limits of a call's body allow."""
+    batch: list[Any] = []
     room = CALL_BYTES
     for item, size in zip(items, sizes, strict=True):
-        if call and (size > room or len(call) == CALL_POINTS):
-            yield call
-            call, room = [], CALL_BYTES
-        call.append(item)
+        if batch and (size > room or len(batch) == CALL_POINTS):
+            yield batch
+            batch, room = [], CALL_BYTES
+        batch.append(item)
         room -= size
-    if call:
-        yield call
+    if batch:
+        yield batch
 
 
 def _pages(ids: Sequence[str]) -> Iterator[list[str]]:

@@ -1,4 +1,4 @@
-"""The answer cache in Redis. Short time limits: a cache that is slower than an answer is worth nothing."""
+"""Answer cache in Redis. Its time limits are short, because a cache that is slower than an answer is useless."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class RedisAnswerCache:
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str) -> AsyncIterator[RedisAnswerCache]:
-        """Connects when first used."""
-        # one more try, for a connection that an idle server closed; redis-py's default is seconds of them
+        """Open the cache. The client connects on first use."""
+        # One retry, for a connection that the server closed while idle. redis-py's default retries for seconds.
         retry = Retry(NoBackoff(), 1, supported_errors=(ConnectionError,))
         client = Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=retry)
         try:

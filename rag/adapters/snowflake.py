@@ -1,4 +1,4 @@
-"""Warehouse tables through Snowflake's own connector, one short-lived connection a call, off the event loop."""
+"""Warehouse tables through Snowflake's own connector: one short-lived connection per call, off the event loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SELECT = "select to_varchar({key}) as k, {changed} as c, to_json(object_constru
 
 
 class SnowflakeWarehouse:
-    """``parameters`` are those of ``snowflake.connector.connect``."""
+    """Warehouse of ``rag.ports``. ``parameters`` are those of ``snowflake.connector.connect``."""
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         self._parameters = dict(parameters)
@@ -43,11 +43,11 @@ class SnowflakeWarehouse:
         return await self._select(f"{select} where to_varchar({key}) in ({marks})", tuple(keys)) if keys else []
 
     async def _select(self, query: str, values: tuple[Any, ...]) -> list[Row]:
-        found = await self._run(lambda cursor: cursor.execute(query, values).fetchall())
-        return [Row(key, _aware(changed), body) for key, changed, body in found]
+        rows = await self._run(lambda cursor: cursor.execute(query, values).fetchall())
+        return [Row(key, _aware(changed), body) for key, changed, body in rows]
 
     async def _run(self, work: Callable[[Any], Result]) -> Result:
-        def connected() -> Result:
+        def connect_and_run() -> Result:
             import snowflake.connector
 
             try:
@@ -58,11 +58,11 @@ class SnowflakeWarehouse:
                     f"Snowflake refuses or fails ({type(error).__name__} {error.errno}): check SNOWFLAKE_* and the table's rights"
                 ) from error
 
-        return await asyncio.to_thread(connected)
+        return await asyncio.to_thread(connect_and_run)
 
 
 def _aware(moment: datetime | None) -> datetime:
-    """Timestamps without a zone are UTC: let the table say so. A row without one is as old as can be; the diff finds it."""
+    """Return the timestamp with a zone. One without a zone is UTC. A row without a timestamp gets the oldest; the diff finds it."""
     if moment is None:
         return datetime.fromtimestamp(0, UTC)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Any LlamaIndex embedding class (OpenAI-compatible first) behind the port Embedder."""
+"""Adapter that puts any LlamaIndex embedding class (OpenAI-compatible first) behind the port Embedder."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import tiktoken
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from rag import ids
-from rag.adapters.providers import Patience, call
+from rag.adapters.providers import RetryPolicy, call
 from rag.errors import Unavailable
 from rag.models import Vector
 
-# OpenAI's limits: 8192 tokens a text, 300,000 tokens a request. Other servers count with other tokenizers: a margin of a tenth.
+# OpenAI's limits are 8192 tokens per text and 300,000 per request. Other servers count with other tokenizers, hence the margin.
 _TEXT_TOKENS = 8000
 _REQUEST_TOKENS = 270_000
-_CONCURRENT = 4  # requests under way; more only earns 429
+_CONCURRENT = 4  # requests under way; more would only be answered with 429
 
 
 class HostedEmbedder:
-    """Embedder and Tokenizer. Texts per request are the class's own ``embed_batch_size``.
+    """Embedder and Tokenizer of ``rag.ports``. The ``embed_batch_size`` of ``embedding`` bounds the texts per request.
 
-    Give ``embedding`` no retries of its own (``max_retries=0``): they are made here, with the provider's Retry-After.
-    ``revision`` goes into the fingerprint: raise it when the same model name means another model.
+    Give ``embedding`` no retries of its own (``max_retries=0``): this class retries, and honours the provider's Retry-After.
+    ``revision`` is part of the fingerprint: change it when the same model name comes to mean another model.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class HostedEmbedder:
         concurrent: int = _CONCURRENT,
         encoding: str = "cl100k_base",
         revision: str = "",
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> None:
         self.name = embedding.model_name
         self.dimensions = dimensions
@@ -60,29 +60,29 @@ class HostedEmbedder:
         self._encoding = _encoding(encoding)
         self._request_tokens = request_tokens
         self._slots = concurrent
-        self._patience = patience
+        self._retry = retry
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Vector]:
         slots = asyncio.Semaphore(self._slots)
 
-        async def one(batch: list[str]) -> list[Vector]:
+        async def embed_batch(batch: list[str]) -> list[Vector]:
             async with slots:
-                found = await call(
-                    f"embedder {self.name}", lambda: self._embedding.aget_text_embedding_batch(batch), self._patience
+                embeddings = await call(
+                    f"embedder {self.name}", lambda: self._embedding.aget_text_embedding_batch(batch), self._retry
                 )
-            return self._vectors(found, len(batch))
+            return self._vectors(embeddings, len(batch))
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(batch)) for batch in self._batches(texts)]
+                tasks = [group.create_task(embed_batch(batch)) for batch in self._batches(texts)]
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
         return [vector for task in tasks for vector in task.result()]
 
     async def embed_query(self, text: str) -> Vector:
         cut, _ = self._cut(text)
-        found = await call(f"embedder {self.name}", lambda: self._embedding.aget_query_embedding(cut), self._patience)
-        return self._vectors([found], 1)[0]
+        embedding = await call(f"embedder {self.name}", lambda: self._embedding.aget_query_embedding(cut), self._retry)
+        return self._vectors([embedding], 1)[0]
 
     def spans(self, text: str) -> Sequence[tuple[int, int]]:
         starts = self._starts(text)
@@ -102,7 +102,7 @@ class HostedEmbedder:
             yield batch
 
     def _cut(self, text: str) -> tuple[str, int]:
-        """The text within the limit, and its tokens. Providers refuse an empty input: it becomes a full stop."""
+        """Return the text cut to the limit, and its tokens. Providers refuse an empty input, so it becomes a full stop."""
         starts = self._starts(text)
         if len(starts) > self.max_tokens:
             return text[: starts[self.max_tokens]], self.max_tokens
@@ -112,26 +112,28 @@ class HostedEmbedder:
         tokens = self._encoding.encode(text, disallowed_special=())
         return self._encoding.decode_with_offsets(tokens)[1] if tokens else []
 
-    def _vectors(self, found: Sequence[Sequence[float]], count: int) -> list[Vector]:
-        if len(found) != count:
-            raise Unavailable(f"embedder {self.name} gave {len(found)} vectors for {count} texts: ask the provider")
+    def _vectors(self, embeddings: Sequence[Sequence[float]], count: int) -> list[Vector]:
+        if len(embeddings) != count:
+            raise Unavailable(
+                f"embedder {self.name} returned {len(embeddings)} vectors for {count} texts: ask the provider"
+            )
         vectors = []
-        for values in found:
+        for values in embeddings:
             vector = np.asarray(values, np.float32)
             if vector.shape != (self.dimensions,):
                 raise Unavailable(
-                    f"embedder {self.name} gave {vector.size} dimensions, the setting says {self.dimensions}: correct it"
+                    f"embedder {self.name} returned {vector.size} dimensions, but {self.dimensions} are set: correct the setting"
                 )
             length = float(np.linalg.norm(vector))
             if not 0 < length < float("inf"):
-                raise Unavailable(f"embedder {self.name} gave a vector of length {length}: ask the provider")
+                raise Unavailable(f"embedder {self.name} returned a vector of length {length}: ask the provider")
             vectors.append(vector / np.float32(length))
         return vectors
 
 
 @cache
 def _encoding(name: str) -> tiktoken.Encoding:
-    """tiktoken downloads its tables unless told where they are; LlamaIndex carries cl100k_base and o200k_base."""
+    """Load an encoding from the tables in LlamaIndex (cl100k_base, o200k_base). By default, tiktoken downloads its tables."""
     tables = Path(llama_index.core.__file__).parent / "_static" / "tiktoken_cache"
     os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(tables))
     return tiktoken.get_encoding(name)

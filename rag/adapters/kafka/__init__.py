@@ -1,4 +1,4 @@
-"""The event log on Kafka: an async face on three blocking parts, which publish, read and ask."""
+"""The event log on Kafka: an async interface to three blocking parts, which publish, read and administer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from schemas.registry import ConfluentRegistry
 from schemas.topics import TOPICS, Topic
 
 TIMEOUT: Final = 10.0  # seconds without an answer or any progress; a broker's failover takes about three
-THREADS: Final = 4  # somebody who publishes, two who read, one who asks
+THREADS: Final = 4  # one to publish, two to read, one to administer
 
 CLIENT: Final[Mapping[str, Any]] = {
-    "log_level": 2,  # what fails is raised, with its reason: librdkafka's own lines would break the JSON log
+    "log_level": 2,  # failures are raised with their reason; librdkafka's own lines would break the JSON log
     "reconnect.backoff.ms": 100,
     "reconnect.backoff.max.ms": 2000,
 }
@@ -30,13 +30,13 @@ T = TypeVar("T")
 
 
 class KafkaEventLog:
-    """EventLog of `rag.ports`. librdkafka blocks, so every call runs in one of a few threads and none on the event loop.
-    Nothing is connected before the first call."""
+    """EventLog of `rag.ports`. librdkafka blocks, so every call runs in one of a few threads and never on the event loop.
+    Clients connect on the first call."""
 
     def __init__(
         self, bootstrap: str, codec: Codec, *, options: Mapping[str, Any] | None = None, timeout: float = TIMEOUT
     ) -> None:
-        """`options` are librdkafka's, such as `security.protocol`, for all clients."""
+        """Create the log without connecting. `options` are librdkafka's (such as `security.protocol`) and apply to all clients."""
         client = {"bootstrap.servers": bootstrap, **CLIENT, **(options or {})}
         self._publisher = Publisher(client, codec, timeout)
         self._reader = Reader(client, codec, timeout)
@@ -54,7 +54,7 @@ class KafkaEventLog:
         registry_options: Mapping[str, Any] | None = None,
         table: Mapping[str, Topic] = TOPICS,
     ) -> AsyncIterator[KafkaEventLog]:
-        """On leaving, all clients are closed; what was published is acknowledged long before."""
+        """Open the log, and close all clients on exit. No event is lost then, because `publish` returns only when all are acknowledged."""
         registry = ConfluentRegistry(registry_url, registry_options)
         log = cls(bootstrap, Codec(registry, table), options=options)
         try:
@@ -71,15 +71,15 @@ class KafkaEventLog:
     async def publish(
         self, topic: str, events: Sequence[tuple[str, Any]], *, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Raises Unavailable when any could not be delivered in time: publish all of them again. Raises Rejected for an
-        event that is larger than the broker takes, ValueError for one that does not belong on the topic."""
+        """Publish events. Raises Unavailable when any event was not delivered in time: publish all of them again. Raises Rejected
+        for an event that is larger than the broker accepts, ValueError for one that does not belong on the topic."""
         await self._run(self._publisher.publish, topic, events, headers or {})
 
     async def describe(self, topic: str) -> TopicState:
         return await self._run(self._administration.describe, topic)
 
     async def read(self, topic: str, partition: int, start: int, end: int, *, limit: int | None = None) -> list[Record]:
-        """`limit` bounds the number of records; the next range then starts after the last of them."""
+        """Read a range of records. `limit` bounds their number; the next range then starts after the last record."""
         return await self._run(self._reader.read, topic, partition, start, end, limit)
 
     async def mirror(self, group: str, topic: str, positions: Mapping[int, int]) -> bool:

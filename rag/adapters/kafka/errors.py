@@ -1,4 +1,4 @@
-"""What Kafka's errors mean to a caller."""
+"""Translation of Kafka's errors into those of the domain."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ UNKNOWN_TOPIC: Final = frozenset(
 TOO_LARGE: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 
 
-def refusal(error: KafkaError, what: str) -> Unavailable | Rejected:
-    """`what` went wrong, as the error that tells the caller what to do."""
+def domain_error(error: KafkaError, problem: str) -> Unavailable | Rejected:
+    """Return the domain's error for a `problem` on Kafka: Rejected for a message that is too large, else Unavailable."""
     if error.code() in TOO_LARGE:
-        return Rejected(f"{what}: larger than the broker takes", reason="too_large")
+        return Rejected(f"{problem}: larger than the broker accepts", reason="too_large")
     remedy = " (run `python -m schemas register`)" if error.code() in UNKNOWN_TOPIC else ""
-    return Unavailable(f"{what}: {error.str()}{remedy}")
+    return Unavailable(f"{problem}: {error.str()}{remedy}")
 
 
 @contextmanager
-def asking(what: str) -> Iterator[None]:
-    """Kafka's exceptions inside become Unavailable."""
+def translated(subject: str) -> Iterator[None]:
+    """Translate Kafka's exceptions in the block. Their message names `subject`."""
     try:
         yield
     except KafkaException as error:
-        raise refusal(error.args[0], f"Kafka failed for {what}") from error
+        raise domain_error(error.args[0], f"Kafka failed for {subject}") from error
     except TimeoutError as error:
-        raise Unavailable(f"Kafka did not answer in time for {what}") from error
+        raise Unavailable(f"Kafka did not answer in time for {subject}") from error

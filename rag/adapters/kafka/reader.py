@@ -1,4 +1,4 @@
-"""Reading ranges of one partition, outside of any consumer group."""
+"""Reader of offset ranges of one partition, outside of any consumer group."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any, Final, cast
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from rag.adapters.kafka.errors import asking, refusal
+from rag.adapters.kafka.errors import domain_error, translated
 from rag.errors import LostEvents, Unavailable
 from rag.ports import Record
 from schemas.codec import Codec, Malformed, RegistryUnavailable
 
 BATCH: Final = 500  # records taken from librdkafka at a time
-WAIT: Final = 0.05  # seconds that it may gather them
-SILENCE: Final = 1.0  # seconds after which it is asked whether there is such a partition
+WAIT: Final = 0.05  # seconds that librdkafka may spend gathering them
+SILENCE: Final = 1.0  # seconds without a record, after which the reader checks that the partition exists
 
 READER: Final[Mapping[str, Any]] = {
-    "group.id": "tidemark-reader",  # librdkafka wants one; it assigns and never commits, so the group never exists
+    "group.id": "tidemark-reader",  # librdkafka requires one; the reader assigns and never commits, so the group never exists
     "auto.offset.reset": "error",
     "enable.partition.eof": True,
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
-    "fetch.wait.max.ms": 50,  # that a partition ends in a hole is known only when a fetch came back empty
+    "fetch.wait.max.ms": 50,  # only an empty fetch shows that a partition ends in a hole
     "queued.max.messages.kbytes": 16 * 1024,
 }
 
 
 class Reader:
-    """Blocking; may be called by several threads at once."""
+    """Reader over idle consumers. Its methods block, and several threads may call them at once."""
 
     def __init__(self, client: Mapping[str, Any], codec: Codec, timeout: float) -> None:
         self._config = {**READER, **client}
@@ -41,16 +41,16 @@ class Reader:
         self._idle: list[Consumer] = []
 
     def read(self, topic: str, partition: int, start: int, end: int, limit: int | None) -> list[Record]:
-        """Ends at an offset >= `end` or at the end of the partition, whichever comes first: offsets have holes."""
+        """Read up to an offset >= `end` or the end of the partition, whichever comes first, because offsets have holes."""
         records: list[Record] = []
         if start >= end or limit == 0:
             return records
-        with asking(f"{topic}[{partition}]"), self._consumer() as consumer:
+        with translated(f"{topic}[{partition}]"), self._consumer() as consumer:
             consumer.assign([TopicPartition(topic, partition, start)])
-            position, heard, known = start, time.monotonic(), False
+            position, last_message, exists = start, time.monotonic(), False
             while position < end and (limit is None or len(records) < limit):
                 for message in consumer.consume(min(BATCH, end - position), WAIT):
-                    heard = time.monotonic()
+                    last_message = time.monotonic()
                     if error := message.error():
                         if error.code() == KafkaError._PARTITION_EOF:
                             return records[:limit]
@@ -59,11 +59,13 @@ class Reader:
                     if offset < end:
                         records.append(self._record(topic, partition, offset, message))
                     position = offset + 1
-                silence = time.monotonic() - heard
-                if silence > SILENCE and not known:
-                    known = self._require(consumer, topic, partition)
+                silence = time.monotonic() - last_message
+                if silence > SILENCE and not exists:
+                    exists = self._require(consumer, topic, partition)
                 if silence > self._timeout:
-                    raise Unavailable(f"{topic}[{partition}] sent nothing at {position} for {self._timeout:g} s")
+                    raise Unavailable(
+                        f"{topic}[{partition}] sent nothing at offset {position} for {self._timeout:g} s: check the broker"
+                    )
         return records[:limit]
 
     def close(self) -> None:
@@ -73,7 +75,7 @@ class Reader:
             consumer.close()
 
     def _record(self, topic: str, partition: int, offset: int, message: Message) -> Record:
-        """A record that cannot be decoded says so and stops nothing; a registry that does not answer does."""
+        """Decode a record. An undecodable record carries its error and does not stop the read; an unreachable registry does."""
         key, value, error = "", None, ""
         try:
             key = (_bytes(message.key()) or b"").decode()
@@ -87,17 +89,17 @@ class Reader:
         return Record(topic, partition, offset, key, value, _headers(message), error)
 
     def _require(self, consumer: Consumer, topic: str, partition: int) -> bool:
-        """librdkafka waits for a topic that does not exist as if it might come."""
-        found = consumer.list_topics(topic, timeout=self._timeout).topics[topic]
-        if partition not in found.partitions:
+        """Return True, or raise Unavailable when the partition does not exist. librdkafka would wait for it to appear."""
+        metadata = consumer.list_topics(topic, timeout=self._timeout).topics[topic]
+        if partition not in metadata.partitions:
             problem = KafkaError(KafkaError._UNKNOWN_PARTITION)
-            raise refusal(found.error or problem, f"{topic}[{partition}] cannot be read")
+            raise domain_error(metadata.error or problem, f"{topic}[{partition}] cannot be read")
         return True
 
     def _failure(self, error: KafkaError, consumer: Consumer, at: TopicPartition) -> Exception:
         where = f"{at.topic}[{at.partition}]"
         if error.code() != KafkaError._AUTO_OFFSET_RESET:
-            return refusal(error, f"{where} cannot be read at offset {at.offset}")
+            return domain_error(error, f"{where} cannot be read at offset {at.offset}")
         low, high = consumer.get_watermark_offsets(at, timeout=self._timeout)
         return LostEvents(
             f"{where} holds offsets {low} to {high} and {at.offset} is due: reconcile against the sources"
@@ -105,7 +107,7 @@ class Reader:
 
     @contextmanager
     def _consumer(self) -> Iterator[Consumer]:
-        """A consumer for one read at a time, kept for the next one: connecting takes longer than reading."""
+        """Yield a consumer for one read, and keep it for the next, because connecting takes longer than reading."""
         with self._lock:
             consumer = self._idle.pop() if self._idle else None
         consumer = consumer or Consumer(self._config)

@@ -1,4 +1,4 @@
-"""The ledger on PostgreSQL: one adapter for the ports that must share its transactions. ``schema.migrate`` makes its tables."""
+"""The ledger on PostgreSQL: one adapter for the ports that must share its transactions. ``schema.migrate`` creates its tables."""
 
 from rag.adapters.ledger.postgres import PostgresLedger, open_ledger
 

@@ -1,4 +1,4 @@
-"""``python -m rag.adapters.ledger``: migrate the database of the settings."""
+"""``python -m rag.adapters.ledger``: migrate the database that the settings name."""
 
 from rag.adapters.ledger.schema import migrate
 from rag.settings import load

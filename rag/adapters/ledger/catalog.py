@@ -1,4 +1,4 @@
-"""Documents as people and maintenance ask for them."""
+"""Catalog of documents, for callers and for maintenance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from rag.adapters.ledger.documents import read_recorded
-from rag.adapters.ledger.rows import Connected
+from rag.adapters.ledger.rows import LedgerPart
 from rag.models import AccessFilter, DocumentRecord
 
 _LISTED = """
@@ -23,20 +23,20 @@ _ALLOWED = """
 """
 
 
-class CatalogPart(Connected):
+class CatalogPart(LedgerPart):
     async def live(self, index_id: str, partition: int) -> list[DocumentRecord]:
         async with self.connection() as db:
             return await read_recorded(db, index_id, "partition = %s and status in ('live', 'dead')", [partition])
 
     async def chunks(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
-        some = None if documents is None else list(documents)
+        document_ids = None if documents is None else list(documents)
         async with self.connection() as db:
             rows = await db.execute(
                 """
                 select c.chunk_id::text, c.payload_hash from chunks c join documents d using (index_id, document_id)
                 where d.index_id = %s and d.partition = %s and (%s::uuid[] is null or document_id = any(%s::uuid[]))
                 """,
-                (index_id, partition, some, some),
+                (index_id, partition, document_ids, document_ids),
             )
             return dict(await rows.fetchall())
 
@@ -51,7 +51,7 @@ class CatalogPart(Connected):
                   and (%(status)s::text is null or d.status = %(status)s)
                 order by d.document_id limit %(limit)s
                 """,  # noqa: S608  (constants)
-                _named(index_id, access) | {"after": after or None, "status": status, "limit": limit},
+                _parameters(index_id, access) | {"after": after or None, "status": status, "limit": limit},
             )
             return await cursor.fetchall()
 
@@ -63,7 +63,7 @@ class CatalogPart(Connected):
                     where c.index_id = d.index_id and c.document_id = d.document_id order by 1) as chunk_ids
                 from documents d where {_ALLOWED} and d.document_id = %(document)s::uuid
                 """,  # noqa: S608  (constants)
-                _named(index_id, access) | {"document": document_id},
+                _parameters(index_id, access) | {"document": document_id},
             )
             return await cursor.fetchone()
 
@@ -79,7 +79,7 @@ class CatalogPart(Connected):
             return {uri: (document_id, change_token) for uri, document_id, change_token in await rows.fetchall()}
 
     async def counts(self, index_id: str, source: str, prefix: str = "") -> dict[str, int]:
-        """status → number of documents of a source whose uri starts with ``prefix``."""
+        """Return status → number of documents of a source whose uri starts with ``prefix``."""
         async with self.connection() as db:
             rows = await db.execute(
                 """
@@ -91,5 +91,5 @@ class CatalogPart(Connected):
             return dict(await rows.fetchall())
 
 
-def _named(index_id: str, access: AccessFilter) -> dict[str, Any]:
+def _parameters(index_id: str, access: AccessFilter) -> dict[str, Any]:
     return {"index": index_id, "tenant": access.tenant, "principals": list(access.principals)}

@@ -1,4 +1,4 @@
-"""What is recorded, and the only way to change it: lock, compare, swap."""
+"""Document records, and the only way to change them: lock, compare, swap."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from rag.adapters.ledger.rows import DOCUMENT_COLUMNS, Connected, cause, cause_json, recorded
+from rag.adapters.ledger.rows import DOCUMENT_COLUMNS, LedgerPart, cause, cause_json, recorded
 from rag.models import AccessFilter, DocumentRecord, DocumentStatus, IndexSpec, Provenance
 from rag.ports import Delta, FreshVectors, SwapResult
 
@@ -21,7 +21,7 @@ _SUPPRESSED = """
 """
 
 
-class DocumentsPart(Connected):
+class DocumentsPart(LedgerPart):
     async def open_index(self, spec: IndexSpec) -> None:
         """Register the index. Idempotent."""
         async with self.connection() as db:
@@ -33,14 +33,14 @@ class DocumentsPart(Connected):
     async def recorded(self, index_id: str, document_ids: Sequence[str]) -> dict[str, DocumentRecord]:
         ids = list(document_ids)
         async with self.connection() as db:
-            found = await read_recorded(db, index_id, "document_id = any(%s::uuid[])", [ids])
-        return {each: DocumentRecord(each) for each in ids} | {row.document_id: row for row in found}
+            records = await read_recorded(db, index_id, "document_id = any(%s::uuid[])", [ids])
+        return {each: DocumentRecord(each) for each in ids} | {record.document_id: record for record in records}
 
     async def record_intent(self, index_id: str, deltas: Sequence[Delta]) -> None:
         if not deltas:
             return
         ids = sorted(delta.record.document_id for delta in deltas)
-        notes = [(chunk, delta.record.document_id) for delta in deltas for chunk in delta.upserts]
+        written = [(chunk, delta.record.document_id) for delta in deltas for chunk in delta.upserts]
         async with self.connection() as db:
             await db.execute(
                 "insert into documents (index_id, document_id) select %s, unnest(%s::uuid[]) on conflict do nothing",
@@ -54,7 +54,7 @@ class DocumentsPart(Connected):
                 where not exists (select 1 from chunks c where c.index_id = %(index)s and c.chunk_id = note.chunk_id)
                 on conflict do nothing
                 """,
-                {"index": index_id, "chunks": [c for c, _ in notes], "documents": [d for _, d in notes]},
+                {"index": index_id, "chunks": [c for c, _ in written], "documents": [d for _, d in written]},
             )
 
     @asynccontextmanager
@@ -62,11 +62,11 @@ class DocumentsPart(Connected):
         self, index_id: str, deltas: Sequence[Delta], *, vectors: FreshVectors | None = None
     ) -> AsyncIterator[SwapResult]:
         async with self.connection() as db:
-            verdict = await _lock(db, index_id, deltas)
-            yield verdict
-            if verdict.accepted:
-                await _record(db, index_id, verdict.accepted)
-                await _remember(db, vectors or {}, {delta.record.document_id for delta in verdict.accepted})
+            result = await _lock(db, index_id, deltas)
+            yield result
+            if result.accepted:
+                await _record(db, index_id, result.accepted)
+                await _cache_vectors(db, vectors or {}, {delta.record.document_id for delta in result.accepted})
 
     @asynccontextmanager
     async def garbage(
@@ -90,7 +90,7 @@ class DocumentsPart(Connected):
             noted = await rows.fetchall()
             await _lock_rows(db, index_id, {document for _, document in noted})
             chunks = [chunk for chunk, _ in noted]
-            # Asked again under the lock: a chunk may have become current, and its note gone, meanwhile.
+            # Check again under the lock: meanwhile, a chunk may have become current and its garbage row may be gone.
             rows = await db.execute(
                 """
                 delete from garbage g where g.index_id = %(index)s and g.chunk_id = any(%(chunks)s::uuid[])
@@ -120,15 +120,15 @@ class DocumentsPart(Connected):
                 """,  # noqa: S608  (a constant)
                 (index_id, list(chunk_ids), access.tenant, list(access.principals)),
             )
-            found = await rows.fetchall()
+            visible = await rows.fetchall()
         return {
-            chunk: Provenance(document_id, revision, uri, title, version, cause(why))
-            for chunk, document_id, revision, uri, title, version, why in found
+            chunk: Provenance(document_id, revision, uri, title, version, cause(cause_fields))
+            for chunk, document_id, revision, uri, title, version, cause_fields in visible
         }
 
 
 async def read_recorded(db: AsyncConnection, index_id: str, where: str, values: list[Any]) -> list[DocumentRecord]:
-    """Documents ``where`` (a constant of this package) with their current chunks."""
+    """Return the documents that match ``where`` (a constant of this package), with their current chunks."""
     async with db.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(
             f"select {DOCUMENT_COLUMNS} from documents where index_id = %s and {where} order by document_id",  # noqa: S608
@@ -162,23 +162,23 @@ async def _lock_rows(db: AsyncConnection, index_id: str, document_ids: Iterable[
 async def _lock(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -> SwapResult:
     revisions = await _lock_rows(db, index_id, [delta.record.document_id for delta in deltas])
     missing = await _without_intent(db, index_id, deltas)
-    suppressed = await _suppressed(db, deltas)
-    accepted, lost, hidden = [], [], []
+    suppressed_ids = await _suppressed_ids(db, deltas)
+    accepted, lost, suppressed = [], [], []
     for delta in deltas:
         record = delta.record
         if revisions.get(record.document_id) != record.revision or not missing.isdisjoint(delta.upserts):
             lost.append(delta)
-        elif record.status is DocumentStatus.LIVE and not suppressed.isdisjoint(
+        elif record.status is DocumentStatus.LIVE and not suppressed_ids.isdisjoint(
             {(record.tenant, each) for each in (record.document_id, *record.subjects)}
         ):
-            hidden.append(delta)
+            suppressed.append(delta)
         else:
             accepted.append(delta)
-    return SwapResult(tuple(accepted), tuple(lost), tuple(hidden))
+    return SwapResult(tuple(accepted), tuple(lost), tuple(suppressed))
 
 
 async def _without_intent(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -> set[str]:
-    """Chunks to be written that a sweeper has meanwhile forgotten: writing them could leave garbage unknown to all."""
+    """Return the chunks to write whose intent a sweep has meanwhile removed. Writing them could leave garbage that is not recorded."""
     rows = await db.execute(
         """
         select wanted::text from unnest(%(chunks)s::uuid[]) as wanted
@@ -190,14 +190,14 @@ async def _without_intent(db: AsyncConnection, index_id: str, deltas: Sequence[D
     return {row[0] for row in await rows.fetchall()}
 
 
-async def _suppressed(db: AsyncConnection, deltas: Sequence[Delta]) -> set[tuple[str, str]]:
-    asked = {(d.record.tenant, each) for d in deltas for each in (d.record.document_id, *d.record.subjects)}
+async def _suppressed_ids(db: AsyncConnection, deltas: Sequence[Delta]) -> set[tuple[str, str]]:
+    candidates = {(d.record.tenant, each) for d in deltas for each in (d.record.document_id, *d.record.subjects)}
     rows = await db.execute(
         """
         select tenant, id from suppressions
-        join unnest(%s::text[], %s::text[]) as asked (tenant, id) using (tenant, id)
+        join unnest(%s::text[], %s::text[]) as candidates (tenant, id) using (tenant, id)
         """,
-        ([tenant for tenant, _ in asked], [each for _, each in asked]),
+        ([tenant for tenant, _ in candidates], [each for _, each in candidates]),
     )
     return {(tenant, each) for tenant, each in await rows.fetchall()}
 
@@ -261,7 +261,7 @@ def _row(index_id: str, delta: Delta) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-async def _remember(db: AsyncConnection, vectors: FreshVectors, document_ids: set[str]) -> None:
+async def _cache_vectors(db: AsyncConnection, vectors: FreshVectors, document_ids: set[str]) -> None:
     rows = [
         (fingerprint, tenant, key, document_id, vector.astype("<f4").tobytes())
         for (fingerprint, tenant, key), (document_id, vector) in vectors.items()

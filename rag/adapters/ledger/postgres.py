@@ -1,4 +1,4 @@
-"""Connections, and the parts of the ledger put together."""
+"""Connections to PostgreSQL, and the ledger composed of its parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PostgresLedger(DocumentsPart, CatalogPart, StoresPart):
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction: committed on a clean exit."""
+        """Open a transaction, which is committed on a clean exit."""
         try:
             async with self._pool.connection() as connection:
                 yield connection
@@ -34,8 +34,8 @@ class PostgresLedger(DocumentsPart, CatalogPart, StoresPart):
 
 @asynccontextmanager
 async def open_ledger(database_url: str, *, pool_size: int = 8, wait: float = 10.0) -> AsyncIterator[PostgresLedger]:
-    """The ledger at ``database_url`` with at most ``pool_size`` connections, opened when first needed;
-    a call waits up to ``wait`` seconds for one."""
+    """Open the ledger at ``database_url``, with at most ``pool_size`` connections that open on first use. A call waits up to ``wait``
+    seconds for a connection."""
     pool = AsyncConnectionPool(
         database_url, min_size=0, max_size=pool_size, timeout=wait, open=False, kwargs={"connect_timeout": 5}
     )

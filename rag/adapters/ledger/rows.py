@@ -1,4 +1,4 @@
-"""Between rows and values."""
+"""Conversion between database rows and values."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from psycopg import AsyncConnection
 from rag.models import Cause, DocumentRecord, DocumentStatus
 
 
-class Connected(Protocol):
-    """What every part of the ledger stands on."""
+class LedgerPart(Protocol):
+    """Base of the ledger's parts, which run their statements on ``connection``."""
 
     def connection(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
 

@@ -1,4 +1,4 @@
-"""The small tables beside the documents: positions, embedding cache, suppressions, batches, measurements."""
+"""Small tables beside the documents: positions, embedding cache, suppressions, batches, cursors, row hashes, measurements."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from psycopg.types.json import Jsonb
 from pydantic import TypeAdapter
 
-from rag.adapters.ledger.rows import Connected
+from rag.adapters.ledger.rows import LedgerPart
 from rag.models import Batch, OffsetRange, Vector
 
 _BATCH = TypeAdapter(Batch)
 Label = tuple[tuple[str, str], ...]
 
 
-class StoresPart(Connected):
+class StoresPart(LedgerPart):
     async def positions(self, index_id: str, topic: str, epoch: str) -> dict[int, int]:
         async with self.connection() as db:
             rows = await db.execute(
@@ -138,14 +138,14 @@ class StoresPart(Connected):
             )
 
     async def row_hashes(self, source: str, table: str, keys: Sequence[str] | None = None) -> dict[str, str]:
-        wanted = None if keys is None else list(keys)
+        listed = None if keys is None else list(keys)
         async with self.connection() as db:
             rows = await db.execute(
                 """
                 select key, hash from row_hashes
                 where source = %s and table_name = %s and (%s::text[] is null or key = any(%s::text[]))
                 """,
-                (source, table, wanted, wanted),
+                (source, table, listed, listed),
             )
             return dict(await rows.fetchall())
 

@@ -1,4 +1,4 @@
-"""Answers without a language model: the sentences of the sources that answer best, verbatim, each with its marker."""
+"""Answers without a language model: the best sentences of the sources, verbatim, each with its marker."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from rag.answer.passages import Passage, passages, terms
 from rag.models import Answer, Hit, Vector
 from rag.ports import Embedder
 
-_CANDIDATES = 16  # passages whose vectors are computed for a question: what keeps an answer near 0.1 s on two cores
-_LEAST_TERMS = 3  # less than that ("3.", "Deductibles") says nothing by itself
-_MOST = 3  # sentences of an answer
-_SECOND_SHARE, _THIRD_SHARE = 0.6, 0.8  # what a further sentence must score, as a share of the best one
-_REDUNDANCY = 0.5  # of maximal marginal relevance: what being like a chosen sentence costs
+_CANDIDATES = 16  # passages that are embedded for a question; this number keeps an answer near 0.1 s on two cores
+_MIN_TERMS = 3  # of a passage; a shorter one ("3.", "Deductibles") has no meaning by itself
+_MAX_SENTENCES = 3  # of an answer
+_SECOND_SHARE, _THIRD_SHARE = 0.6, 0.8  # minimum score of a second and third sentence, as a share of the best score
+_REDUNDANCY = 0.5  # of maximal marginal relevance: the penalty for similarity to a chosen sentence
 _COSINE, _OVERLAP, _CHUNK = 1.0, 0.5, 0.15  # weights of a sentence's score
-_READ_WHOLE = 3  # hits whose chunk as a whole is compared with the question
-# Of the evidence: the nearest passage, the nearest chunk, the question's terms in one chunk, a name that no hit has.
+_WHOLE_CHUNKS = 3  # hits whose whole chunk is compared with the question
+# Weights of the evidence: nearest passage, nearest chunk, share of the question's terms in one chunk, a name that no hit has.
 _NEAR_PASSAGE, _NEAR_CHUNK, _COVERAGE, _UNKNOWN_NAME = 0.5, 1.0, 0.25, 0.4
 
 THRESHOLD = 0.75
-"""Evidence under which nothing is said, for the cosines of all-MiniLM-L6-v2; another embedder needs a threshold of its own.
+"""Evidence below which the generator abstains, for the cosines of all-MiniLM-L6-v2. Another embedder needs a threshold of its own.
 
-Found by ``evals/abstention.py`` (2026-11, eight hits a question) as the last one that loses about 5% of the sample corpus's questions,
-which share few words with their sources. Unanswerable questions refused / answerable ones lost:
+Measured with ``evals/abstention.py`` (2026-11, eight hits per question): the last threshold that loses about 5% of the sample corpus's
+questions, which share few words with their sources. Unanswerable questions refused / answerable questions lost:
 
     threshold   sample (16 / 56)   northwind (45 / 250)   enterprise (- / 235)
     0.70        50% /  5%          49% / 0.0%             0.0%
@@ -34,19 +34,19 @@ which share few words with their sources. Unanswerable questions refused / answe
     0.80        63% / 14%          58% / 0.0%             0.0%
     0.85        75% / 21%          60% / 0.4%             0.4%
 
-All of northwind's off-topic questions are refused; of the others in its list most are nearly answered by the corpus ("What is the
-policy for coverage of rehabilitation services?"). Cosines and terms cannot tell a thing from the same thing said of somebody else.
+All of northwind's off-topic questions are refused. The corpus nearly answers most of the others in its list ("What is the policy for
+coverage of rehabilitation services?"). Cosines and terms cannot distinguish a fact from the same fact about someone else.
 """
 
 _WORD = re.compile(r"[^\W_]+(?:[-.][^\W_]+)*")
-_NAMES_AT_MOST = 0.4  # share of capitalised words over which capitals name nothing: German nouns, shouting
+_MAX_CAPITALS = 0.4  # share of capitalised words; above it, capitals do not mark names (German nouns, headlines)
 _REFERENCE = re.compile(r"\[(\d[\d\s,;]*)\]")
 
 
 class Candidate(NamedTuple):
     hit: Hit
     passage: Passage
-    overlap: float  # share of the question's terms that it has
+    overlap: float  # share of the question's terms in the passage
 
 
 class Scored(NamedTuple):
@@ -58,8 +58,8 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the hits say to the question: cosines of the nearest passage and of the nearest chunk, the share of the question's terms
-    that the best chunk has, and whether the question names something that no hit does ("Heron R3", "Singapore")."""
+    """Evidence that the hits answer a question: the cosines of the nearest passage and of the nearest chunk, the share of the question's
+    terms in the best chunk, and whether the question has a name that is in no hit ("Heron R3", "Singapore")."""
 
     passage: float
     chunk: float
@@ -77,7 +77,7 @@ class Evidence:
 
 
 class ExtractiveGenerator:
-    """Generator. Deterministic; abstains when the evidence scores under ``threshold``."""
+    """Generator of ``rag.ports``. Deterministic. It abstains when the evidence scores under ``threshold``."""
 
     name = "extractive"
 
@@ -86,7 +86,7 @@ class ExtractiveGenerator:
         self._threshold = threshold
 
     async def generate(self, question: str, hits: Sequence[Hit]) -> Answer:
-        scored, evidence = await self.weigh(question, hits)
+        scored, evidence = await self.score(question, hits)
         if not scored or evidence.score < self._threshold:
             return abstention(self.name)
         parts, citations = [], []
@@ -95,15 +95,15 @@ class ExtractiveGenerator:
             citations.append(cite(marker, each.hit, each.passage))
         return Answer(" ".join(parts), tuple(citations), self.name)
 
-    async def weigh(self, question: str, hits: Sequence[Hit]) -> tuple[list[Scored], Evidence]:
-        """The candidates, best first, and what they are worth together."""
-        wanted = terms(question)
-        candidates = _candidates(wanted, hits)
+    async def score(self, question: str, hits: Sequence[Hit]) -> tuple[list[Scored], Evidence]:
+        """Return the scored candidates, best first, and the evidence of all hits together."""
+        question_terms = terms(question)
+        candidates = _candidates(question_terms, hits)
         if not candidates:
             return [], Evidence(0.0, 0.0, 0.0, unknown_name=False)
         query = await self._embedder.embed_query(question)
-        whole = [hit.chunk.input for hit in hits[:_READ_WHOLE]]
-        vectors = await self._embedder.embed([*whole, *(each.passage.display for each in candidates)])
+        inputs = [hit.chunk.input for hit in hits[:_WHOLE_CHUNKS]]
+        vectors = await self._embedder.embed([*inputs, *(each.passage.display for each in candidates)])
         cosines = [float(query @ vector) for vector in vectors]
         highest = max(hit.score for hit in hits) or 1.0
         scored = [
@@ -113,54 +113,54 @@ class ExtractiveGenerator:
                 vector,
                 _COSINE * cosine + _OVERLAP * each.overlap + _CHUNK * each.hit.score / highest,
             )
-            for each, vector, cosine in zip(candidates, vectors[len(whole) :], cosines[len(whole) :], strict=True)
+            for each, vector, cosine in zip(candidates, vectors[len(inputs) :], cosines[len(inputs) :], strict=True)
         ]
-        covered = max(len(wanted & terms(hit.chunk.input)) for hit in hits) / max(1, len(wanted))
+        coverage = max(len(question_terms & terms(hit.chunk.input)) for hit in hits) / max(1, len(question_terms))
         evidence = Evidence(
-            max(cosines[len(whole) :]), max(cosines[: len(whole)]), covered, _names_something_else(question, hits)
+            max(cosines[len(inputs) :]), max(cosines[: len(inputs)]), coverage, _has_unknown_name(question, hits)
         )
         return sorted(scored, key=lambda each: -each.score), evidence
 
 
-def _candidates(wanted: set[str], hits: Sequence[Hit]) -> list[Candidate]:
-    """The passages that share most with the question, those of better hits first among equals."""
-    found = []
+def _candidates(question_terms: set[str], hits: Sequence[Hit]) -> list[Candidate]:
+    """Return the passages that share most terms with the question. Among equals, those of better hits come first."""
+    ranked = []
     for rank, hit in enumerate(hits):
         for passage in passages(hit.chunk):
-            has = terms(passage.display)
-            if len(has) >= _LEAST_TERMS:
-                overlap = len(wanted & has) / max(1, len(wanted))
-                found.append((overlap - 0.02 * rank, Candidate(hit, passage, overlap)))
-    found.sort(key=lambda pair: -pair[0])
-    return [candidate for _, candidate in found[:_CANDIDATES]]
+            passage_terms = terms(passage.display)
+            if len(passage_terms) >= _MIN_TERMS:
+                overlap = len(question_terms & passage_terms) / max(1, len(question_terms))
+                ranked.append((overlap - 0.02 * rank, Candidate(hit, passage, overlap)))
+    ranked.sort(key=lambda pair: -pair[0])
+    return [candidate for _, candidate in ranked[:_CANDIDATES]]
 
 
-def _names_something_else(question: str, hits: Sequence[Hit]) -> bool:
-    """A name is a word with a capital (not the first) or a digit."""
+def _has_unknown_name(question: str, hits: Sequence[Hit]) -> bool:
+    """Return whether the question has a name that is in no hit. A name is a word with a digit, or any word but the first with a capital."""
     words = _WORD.findall(question)
     capitals = {word for word in words[1:] if word[0].isupper() and word != "I"}
     numbers = {word for word in words if any(character.isdigit() for character in word)}
-    names = numbers | (capitals if len(capitals) <= _NAMES_AT_MOST * len(words) else set())
+    names = numbers | (capitals if len(capitals) <= _MAX_CAPITALS * len(words) else set())
     known = " ".join(f"{hit.provenance.title} {hit.chunk.input}" for hit in hits).casefold()
     return any(name.casefold() not in known for name in names)
 
 
 def _choose(scored: Sequence[Scored]) -> list[Scored]:
-    """Maximal marginal relevance: the best, then what is nearly as good and says something else."""
+    """Choose by maximal marginal relevance: the best sentence, then sentences that are nearly as good and differ from it."""
     chosen = [scored[0]]
-    for share in (_SECOND_SHARE, _THIRD_SHARE)[: _MOST - 1]:
-        said = {each.passage.display for each in chosen}
-        rest = [each for each in scored if each.score >= share * scored[0].score and each.passage.display not in said]
+    for share in (_SECOND_SHARE, _THIRD_SHARE)[: _MAX_SENTENCES - 1]:
+        texts = {each.passage.display for each in chosen}
+        rest = [each for each in scored if each.score >= share * scored[0].score and each.passage.display not in texts]
         if rest:
             chosen.append(max(rest, key=lambda each: _gain(each, chosen)))
     return chosen
 
 
-def _gain(each: Scored, chosen: Sequence[Scored]) -> float:
-    return each.score - _REDUNDANCY * max(float(each.vector @ one.vector) for one in chosen)
+def _gain(candidate: Scored, chosen: Sequence[Scored]) -> float:
+    return candidate.score - _REDUNDANCY * max(float(candidate.vector @ each.vector) for each in chosen)
 
 
 def _sentence(text: str) -> str:
-    """A source's own ``[3]`` would read as a marker; a row without a full stop would run into the next sentence."""
+    """Return the text as a sentence. A source's own ``[3]`` would look like a marker, so it becomes ``(3)``. A row gets a full stop."""
     text = _REFERENCE.sub(r"(\1)", text)
     return text if text.endswith((".", "!", "?", "…", "。", "！", "？")) else f"{text}."

@@ -1,4 +1,4 @@
-"""The answer cache in memory, for fast tests and for one process without Redis."""
+"""Answer cache in memory, for fast tests and for one process without Redis."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class NoAnswerCache:
-    """The null cache: an evaluation must see every answer being made."""
+    """Null cache, for evaluations: they must generate every answer."""
 
     async def get(self, key: str) -> bytes | None:
         return None

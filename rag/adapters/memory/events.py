@@ -1,4 +1,4 @@
-"""The event log in memory: records pass through the real codec, keys lie where Kafka would put them."""
+"""Event log in memory. Records pass through the real codec, and keys are on the partitions that Kafka would choose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.codec import Codec, Malformed
 from schemas.registry import MemoryRegistry
 from schemas.topics import TOPICS, Topic
 
-MASK = 0xFFFFFFFF
+UINT32 = 0xFFFFFFFF
 
 
 @dataclass
@@ -32,12 +32,12 @@ class _Partition:
 
 
 class MemoryEventLog:
-    """EventLog of `rag.ports`. What brokers and operators do (compact, truncate, join) are methods of their own."""
+    """EventLog of `rag.ports`. Actions of brokers and operators (compact, truncate, join) have methods of their own."""
 
     def __init__(self, table: Mapping[str, Topic] = TOPICS) -> None:
         self._table = table
         self._codec = Codec(MemoryRegistry(), table)
-        self._made = count(1)
+        self._topic_ids = count(1)
         self._topics: dict[str, tuple[str, list[_Partition]]] = {}
         self._members: dict[str, int] = {}
         self.mirrored: dict[tuple[str, str, int], int] = {}
@@ -50,7 +50,7 @@ class MemoryEventLog:
         encoded = [(key, None if value is None else self._codec.encode(topic, value)) for key, value in events]
         for key, value in events:
             if value is not None and key.encode() != self._codec.key(topic, value):
-                raise ValueError(f"an event of {topic} was given another key than the one that it names")
+                raise ValueError(f"an event of {topic} was given another key than the one in its value")
         for key, data in encoded:
             self.append(topic, key.encode(), data, headers=headers)
 
@@ -62,13 +62,13 @@ class MemoryEventLog:
     async def read(self, topic: str, partition: int, start: int, end: int, *, limit: int | None = None) -> list[Record]:
         if start >= end or limit == 0:
             return []
-        held = self._partition(topic, partition)
-        if not held.low <= start <= held.end:
+        log = self._partition(topic, partition)
+        if not log.low <= start <= log.end:
             raise LostEvents(
-                f"{topic}[{partition}] holds offsets {held.low} to {held.end} and {start} is due: "
+                f"{topic}[{partition}] holds offsets {log.low} to {log.end} and {start} is due: "
                 "reconcile against the sources"
             )
-        return [self._record(topic, partition, s) for s in held.records if start <= s.offset < end][:limit]
+        return [self._record(topic, partition, s) for s in log.records if start <= s.offset < end][:limit]
 
     async def mirror(self, group: str, topic: str, positions: Mapping[int, int]) -> bool:
         for partition in positions:
@@ -81,33 +81,33 @@ class MemoryEventLog:
     async def members(self, group: str) -> int:
         return self._members.get(group, 0)
 
-    # -- what a broker, its operators and other clients do ---------------------------------------------------------------
+    # -- actions of a broker, its operators and other clients ------------------------------------------------------------
 
     def append(
         self, topic: str, key: bytes, value: bytes | None, *, headers: Mapping[str, str] | None = None
     ) -> tuple[int, int]:
-        """Any bytes, as another client may write them; returns partition and offset."""
+        """Append any bytes, as another client may write them. Return partition and offset."""
         _, partitions = self._topic(topic)
         number = partition_of(key, len(partitions))
-        held = partitions[number]
-        held.records.append(_Stored(held.end, key, value, dict(headers or {})))
-        held.end += 1
-        return number, held.end - 1
+        log = partitions[number]
+        log.records.append(_Stored(log.end, key, value, dict(headers or {})))
+        log.end += 1
+        return number, log.end - 1
 
     def compact(self, topic: str) -> None:
         """Keep the newest record of each key."""
-        for held in self._topic(topic)[1]:
-            newest = {stored.key: stored.offset for stored in held.records}
-            held.records = [stored for stored in held.records if newest[stored.key] == stored.offset]
+        for log in self._topic(topic)[1]:
+            newest = {stored.key: stored.offset for stored in log.records}
+            log.records = [stored for stored in log.records if newest[stored.key] == stored.offset]
 
     def truncate(self, topic: str, partition: int, low: int) -> None:
-        """Retention deletes everything before `low`."""
-        held = self._partition(topic, partition)
-        held.low = low
-        held.records = [stored for stored in held.records if stored.offset >= low]
+        """Delete all records before `low`, as retention does."""
+        log = self._partition(topic, partition)
+        log.low = low
+        log.records = [stored for stored in log.records if stored.offset >= low]
 
     def recreate(self, topic: str) -> None:
-        self._topics[topic] = (str(next(self._made)), [_Partition() for _ in range(self._table[topic].partitions)])
+        self._topics[topic] = (str(next(self._topic_ids)), [_Partition() for _ in range(self._table[topic].partitions)])
 
     def join(self, group: str) -> None:
         self._members[group] = self._members.get(group, 0) + 1
@@ -117,13 +117,13 @@ class MemoryEventLog:
 
     def _topic(self, name: str) -> tuple[str, list[_Partition]]:
         if name not in self._topics:
-            raise Unavailable(f"no topic {name!r}, only {', '.join(self._topics)}")
+            raise Unavailable(f"topic {name!r} does not exist, only {', '.join(self._topics)}")
         return self._topics[name]
 
     def _partition(self, topic: str, number: int) -> _Partition:
         partitions = self._topic(topic)[1]
         if not 0 <= number < len(partitions):
-            raise Unavailable(f"{topic} has {len(partitions)} partitions, not one that is called {number}")
+            raise Unavailable(f"{topic} has {len(partitions)} partitions, and none with the number {number}")
         return partitions[number]
 
     def _record(self, topic: str, partition: int, stored: _Stored) -> Record:
@@ -139,15 +139,15 @@ class MemoryEventLog:
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Where Kafka's own clients put a key: 32-bit murmur2, sign bit cleared (org.apache.kafka.common.utils.Utils)."""
+    """Return the partition that Kafka's clients choose: 32-bit murmur2, sign bit cleared (org.apache.kafka.common.utils.Utils)."""
     multiplier = 0x5BD1E995
-    value = (0x9747B28C ^ len(key)) & MASK
-    whole = len(key) - len(key) % 4
-    for start in range(0, whole, 4):
-        word = int.from_bytes(key[start : start + 4], "little") * multiplier & MASK
-        word = (word ^ word >> 24) * multiplier & MASK
-        value = value * multiplier & MASK ^ word
-    if whole < len(key):
-        value = (value ^ int.from_bytes(key[whole:], "little")) * multiplier & MASK
-    value = (value ^ value >> 13) * multiplier & MASK
+    value = (0x9747B28C ^ len(key)) & UINT32
+    aligned = len(key) - len(key) % 4
+    for start in range(0, aligned, 4):
+        word = int.from_bytes(key[start : start + 4], "little") * multiplier & UINT32
+        word = (word ^ word >> 24) * multiplier & UINT32
+        value = value * multiplier & UINT32 ^ word
+    if aligned < len(key):
+        value = (value ^ int.from_bytes(key[aligned:], "little")) * multiplier & UINT32
+    value = (value ^ value >> 13) * multiplier & UINT32
     return ((value ^ value >> 15) & 0x7FFFFFFF) % partitions

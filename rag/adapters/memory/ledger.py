@@ -1,4 +1,4 @@
-"""The ledger in memory, for fast tests: the same verdicts, one lock instead of row locks."""
+"""Ledger in memory, for fast tests. It makes the same decisions, with one lock instead of row locks."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ class MemoryLedger:
         self, index_id: str, deltas: Sequence[Delta], *, vectors: FreshVectors | None = None
     ) -> AsyncIterator[SwapResult]:
         async with self._lock:
-            verdict = self._judge(index_id, deltas)
-            yield verdict
-            for delta in verdict.accepted:
+            result = self._compare(index_id, deltas)
+            yield result
+            for delta in result.accepted:
                 self._record(index_id, delta)
-            accepted = {delta.record.document_id for delta in verdict.accepted}
-            self._vectors |= {key: found for key, found in (vectors or {}).items() if found[0] in accepted}
+            accepted = {delta.record.document_id for delta in result.accepted}
+            self._vectors |= {key: entry for key, entry in (vectors or {}).items() if entry[0] in accepted}
 
     @asynccontextmanager
     async def garbage(
@@ -98,7 +98,7 @@ class MemoryLedger:
                 record.document_id, record.revision, record.uri, record.title, record.version, record.cause
             )
             for record in self._of(index_id)
-            if record.cause and record.status is DocumentStatus.LIVE and self._allowed(record, access)
+            if record.cause and record.status is DocumentStatus.LIVE and self._is_allowed(record, access)
             for chunk in wanted & record.chunks.keys()
         }
 
@@ -108,8 +108,8 @@ class MemoryLedger:
         return [r for r in self._of(index_id) if r.partition == partition and r.status in {"live", "dead"}]
 
     async def chunks(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
-        asked = [r for r in self._of(index_id) if r.partition == partition]
-        return {c: h for r in asked if documents is None or r.document_id in documents for c, h in r.chunks.items()}
+        records = [r for r in self._of(index_id) if r.partition == partition]
+        return {c: h for r in records if documents is None or r.document_id in documents for c, h in r.chunks.items()}
 
     async def documents(
         self, index_id: str, access: AccessFilter, *, after: str = "", limit: int = 100, status: str | None = None
@@ -117,7 +117,7 @@ class MemoryLedger:
         listed = [
             self._listed(index_id, record)
             for record in self._of(index_id)
-            if self._allowed(record, access) and record.document_id > after and status in {None, record.status.value}
+            if self._is_allowed(record, access) and record.document_id > after and status in {None, record.status.value}
         ]
         return listed[:limit]
 
@@ -125,7 +125,7 @@ class MemoryLedger:
         if (index_id, document_id) not in self._documents:
             return None
         record = self._get(index_id, document_id)
-        if not self._allowed(record, access):
+        if not self._is_allowed(record, access):
             return None
         fields = asdict(record.cause) if record.cause else {}
         details = {"content_hash": record.content_hash, "cause": fields, "chunk_ids": sorted(record.chunks)}
@@ -158,8 +158,8 @@ class MemoryLedger:
         return list(dict.fromkeys(e for (i, t, e, _) in self._positions if (i, t) == (index_id, topic)))
 
     async def lookup(self, fingerprint: str, tenant: str, keys: Iterable[bytes]) -> dict[bytes, Vector]:
-        found = {key: self._vectors.get((fingerprint, tenant, key)) for key in keys}
-        return {key: entry[1] for key, entry in found.items() if entry}
+        entries = {key: self._vectors.get((fingerprint, tenant, key)) for key in keys}
+        return {key: entry[1] for key, entry in entries.items() if entry}
 
     async def prune(self, *, max_rows: int, max_age_days: float) -> int:
         drop = list(self._vectors)[: max(0, len(self._vectors) - max_rows)]
@@ -193,46 +193,46 @@ class MemoryLedger:
         self._cursors[name] = dict(value)
 
     async def row_hashes(self, source: str, table: str, keys: Sequence[str] | None = None) -> dict[str, str]:
-        held = self._row_hashes[source, table]
-        return dict(held) if keys is None else {key: held[key] for key in keys if key in held}
+        hashes = self._row_hashes[source, table]
+        return dict(hashes) if keys is None else {key: hashes[key] for key in keys if key in hashes}
 
     async def set_row_hashes(
         self, source: str, table: str, hashes: Mapping[str, str], gone: Sequence[str] = ()
     ) -> None:
-        held = self._row_hashes[source, table]
-        held.update(hashes)
+        recorded = self._row_hashes[source, table]
+        recorded.update(hashes)
         for key in gone:
-            held.pop(key, None)
+            recorded.pop(key, None)
 
     # -- within
 
     def _get(self, index_id: str, document_id: str) -> DocumentRecord:
-        found = self._documents.get((index_id, document_id))
-        return found[0] if found else DocumentRecord(document_id)
+        entry = self._documents.get((index_id, document_id))
+        return entry[0] if entry else DocumentRecord(document_id)
 
     def _of(self, index_id: str) -> list[DocumentRecord]:
-        mine = (record for (index, _), (record, _) in self._documents.items() if index == index_id)
-        return sorted(mine, key=lambda record: record.document_id)
+        records = (record for (index, _), (record, _) in self._documents.items() if index == index_id)
+        return sorted(records, key=lambda record: record.document_id)
 
-    def _hidden(self, record: DocumentRecord) -> bool:
+    def _is_suppressed(self, record: DocumentRecord) -> bool:
         return any((record.tenant, each) in self._suppressed for each in (record.document_id, *record.subjects))
 
-    def _allowed(self, record: DocumentRecord, access: AccessFilter) -> bool:
+    def _is_allowed(self, record: DocumentRecord, access: AccessFilter) -> bool:
         shared = not set(record.principals).isdisjoint(access.principals)
-        return record.tenant == access.tenant and shared and not self._hidden(record)
+        return record.tenant == access.tenant and shared and not self._is_suppressed(record)
 
-    def _judge(self, index_id: str, deltas: Sequence[Delta]) -> SwapResult:
-        accepted, lost, hidden = [], [], []
+    def _compare(self, index_id: str, deltas: Sequence[Delta]) -> SwapResult:
+        accepted, lost, suppressed = [], [], []
         for delta in deltas:
             current = self._get(index_id, delta.record.document_id)
             unknown = [c for c in delta.upserts if (index_id, c) not in self._garbage and c not in current.chunks]
             if current.revision != delta.record.revision or unknown:
                 lost.append(delta)
-            elif delta.record.status is DocumentStatus.LIVE and self._hidden(delta.record):
-                hidden.append(delta)
+            elif delta.record.status is DocumentStatus.LIVE and self._is_suppressed(delta.record):
+                suppressed.append(delta)
             else:
                 accepted.append(delta)
-        return SwapResult(tuple(accepted), tuple(lost), tuple(hidden))
+        return SwapResult(tuple(accepted), tuple(lost), tuple(suppressed))
 
     def _record(self, index_id: str, delta: Delta) -> None:
         document_id = delta.record.document_id

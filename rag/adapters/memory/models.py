@@ -1,4 +1,4 @@
-"""Models without weights, for tests: deterministic, in microseconds, and like the real ones in what they promise."""
+"""Models without weights, for tests: deterministic, done in microseconds, and under the same contracts as the real ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 class HashEmbedder:
-    """Embedder and Tokenizer: a text is the bag of its words, hashed into signed dimensions. ``embedded`` counts texts."""
+    """Embedder and Tokenizer. A text's vector is the bag of its words, hashed into signed dimensions. ``embedded`` counts texts."""
 
     def __init__(self, dimensions: int = 64, *, max_tokens: int = 256) -> None:
         self.name = f"hash-{dimensions}"
@@ -34,7 +34,7 @@ class HashEmbedder:
         return self._vector(text)
 
     def spans(self, text: str) -> Sequence[tuple[int, int]]:
-        return [found.span() for found in _TOKEN.finditer(text)]
+        return [match.span() for match in _TOKEN.finditer(text)]
 
     def _vector(self, text: str) -> Vector:
         vector = np.zeros(self.dimensions, np.float32)
@@ -48,7 +48,7 @@ class HashEmbedder:
 
 
 class WordBm25:
-    """SparseEncoder: lower-case words, saturated counts."""
+    """SparseEncoder with lower-case words and saturated counts."""
 
     fingerprint = ids.fingerprint({"encoder": "words"})
 
@@ -59,15 +59,15 @@ class WordBm25:
         return self._weights(text, lambda _: 1.0)
 
     @staticmethod
-    def _weights(text: str, weigh: Callable[[int], float]) -> SparseVector:
+    def _weights(text: str, weight_of: Callable[[int], float]) -> SparseVector:
         counts = Counter(zlib.crc32(word.encode()) for word in re.findall(r"\w+", text.lower()))
         indices = sorted(counts)
-        values = [weigh(counts[index]) for index in indices]
+        values = [weight_of(counts[index]) for index in indices]
         return SparseVector(np.array(indices, np.uint32), np.array(values, np.float32))
 
 
 class KeepOrder:
-    """Reranker that trusts the retrieval: what stands in when none is configured."""
+    """Reranker that keeps the order of the retrieval. It is used when none is configured."""
 
     name = "none"
 

@@ -1,4 +1,4 @@
-"""Objects in memory, for fast tests. ``deny`` makes containers refuse, as a lost right would."""
+"""Objects in memory, for fast tests. Containers in ``denied`` refuse access, as after the loss of a right."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ class MemoryObjects:
 
     async def head(self, uri: str) -> ObjectState | None:
         self._locate(uri)
-        found = self._objects.get(uri)
-        return found.state if found else None
+        stored = self._objects.get(uri)
+        return stored.state if stored else None
 
     async def get(self, uri: str, *, limit: int | None = None) -> SourceObject | None:
         self._locate(uri)
-        found = self._objects.get(uri)
-        if found and limit is not None and found.state.size > limit:
-            raise Rejected(f"object of {found.state.size} bytes, at most {limit}: split it", reason="too_large")
-        return found
+        stored = self._objects.get(uri)
+        if stored and limit is not None and stored.state.size > limit:
+            raise Rejected(
+                f"object of {stored.state.size} bytes, at most {limit} are allowed: split it", reason="too_large"
+            )
+        return stored
 
     async def put(
         self, uri: str, content: bytes, *, media_type: str = "", labels: Mapping[str, str] | None = None
@@ -60,6 +62,6 @@ class MemoryObjects:
     def _locate(self, uri: str) -> None:
         container, _ = object_key(uri if uri.count("/") > 2 else uri + "/")
         if container not in self._containers:
-            raise Rejected(f"{container} is none of the configured containers", reason="foreign_uri")
+            raise Rejected(f"{container} is not one of the configured containers", reason="foreign_uri")
         if container in self.denied:
-            raise Unavailable(f"object store refuses {container}")
+            raise Unavailable(f"the object store refuses {container}: restore the right to read it")

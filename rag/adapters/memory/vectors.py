@@ -1,4 +1,4 @@
-"""Points in memory, searched by looking at all of them."""
+"""Vector index in memory. A search compares all points."""
 
 from __future__ import annotations
 
@@ -22,50 +22,53 @@ class MemoryVectors:
         self.aliases: dict[str, str] = {}
 
     async def create(self, spec: IndexSpec) -> None:
-        held = self._specs.setdefault(spec.index_id, spec)
-        if held.dimensions != spec.dimensions:
-            raise Conflict(f"index {spec.index_id} holds {held.dimensions} dimensions, not {spec.dimensions}")
+        existing = self._specs.setdefault(spec.index_id, spec)
+        if existing.dimensions != spec.dimensions:
+            raise Conflict(f"index {spec.index_id} has {existing.dimensions} dimensions, not {spec.dimensions}")
         self._points.setdefault(spec.index_id, {})
         self.aliases.setdefault("documents", spec.collection)
 
     async def upsert(self, index_id: str, points: Sequence[Point]) -> None:
-        held = self._of(index_id)
+        stored = self._of(index_id)
         shape = (self._specs[index_id].dimensions,)
         for point in points:
             if point.embedding.dense.shape != shape:
                 raise ValueError(f"vector of shape {point.embedding.dense.shape} in an index of {shape}")
-        held.update((point.chunk_id, deepcopy(point)) for point in points)
+        stored.update((point.chunk_id, deepcopy(point)) for point in points)
 
     async def set_payloads(self, index_id: str, payloads: Mapping[str, Payload]) -> None:
-        held = self._of(index_id)
-        for chunk_id in payloads.keys() & held.keys():
-            held[chunk_id] = replace(held[chunk_id], payload=deepcopy(payloads[chunk_id]))
+        stored = self._of(index_id)
+        for chunk_id in payloads.keys() & stored.keys():
+            stored[chunk_id] = replace(stored[chunk_id], payload=deepcopy(payloads[chunk_id]))
 
     async def delete(self, index_id: str, chunk_ids: Sequence[str]) -> None:
-        held = self._of(index_id)
+        stored = self._of(index_id)
         for chunk_id in chunk_ids:
-            held.pop(chunk_id, None)
+            stored.pop(chunk_id, None)
 
     async def search(self, index_id: str, query: HybridQuery, access: AccessFilter, *, limit: int) -> list[ScoredPoint]:
-        held = self._of(index_id)
-        weights = _idf(query.sparse, held.values())
-        seen = [point for point in held.values() if _allowed(point.payload, access)]
-        dense = {point.chunk_id: _cosine(query, point) for point in seen}
-        sparse = {point.chunk_id: score for point in seen if (score := _bm25(weights, point)) is not None}
+        stored = self._of(index_id)
+        weights = _idf(query.sparse, stored.values())
+        allowed = [point for point in stored.values() if _is_allowed(point.payload, access)]
+        dense = {point.chunk_id: _cosine(query, point) for point in allowed}
+        sparse = {point.chunk_id: score for point in allowed if (score := _bm25(weights, point)) is not None}
         rankings = [_best(scores, depth(limit)) for scores in (dense, sparse)]
-        return [ScoredPoint(one, score, deepcopy(held[one].payload)) for one, score in fuse(rankings, limit)]
+        return [
+            ScoredPoint(chunk_id, score, deepcopy(stored[chunk_id].payload))
+            for chunk_id, score in fuse(rankings, limit)
+        ]
 
     async def scroll(
         self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None
     ) -> AsyncIterator[tuple[str, str]]:
         for chunk_id, point in sorted(self._of(index_id).items()):
-            is_there = partition is None or point.payload.get("partition") == partition
-            if is_there and (documents is None or point.payload.get("document_id") in documents):
+            in_partition = partition is None or point.payload.get("partition") == partition
+            if in_partition and (documents is None or point.payload.get("document_id") in documents):
                 yield chunk_id, point.payload.get("payload_hash", "")
 
     async def retrieve(self, index_id: str, chunk_ids: Sequence[str]) -> list[Point]:
-        held = self._of(index_id)
-        return [deepcopy(held[chunk_id]) for chunk_id in dict.fromkeys(chunk_ids) if chunk_id in held]
+        stored = self._of(index_id)
+        return [deepcopy(stored[chunk_id]) for chunk_id in dict.fromkeys(chunk_ids) if chunk_id in stored]
 
     async def count(self, index_id: str, *, partition: int | None = None) -> int:
         return sum([1 async for _ in self.scroll(index_id, partition=partition)])
@@ -76,7 +79,7 @@ class MemoryVectors:
         return self._points[index_id]
 
 
-def _allowed(payload: Payload, access: AccessFilter) -> bool:
+def _is_allowed(payload: Payload, access: AccessFilter) -> bool:
     return (
         payload.get("tenant") == access.tenant
         and not set(access.principals).isdisjoint(payload.get("principals", ()))
@@ -91,22 +94,22 @@ def _cosine(query: HybridQuery, point: Point) -> float:
 
 
 def _idf(query: SparseVector, points: Collection[Point]) -> dict[int, float]:
-    """Query weights times inverse document frequency over the whole index: ln(1 + (n - df + ½) / (df + ½)), as Qdrant."""
+    """Return query weights times inverse document frequency over the whole index: ln(1 + (n - df + ½) / (df + ½)), as in Qdrant."""
     terms = [set(point.embedding.sparse.indices.tolist()) for point in points]
     weights = dict(zip(query.indices.tolist(), query.values.tolist(), strict=True))
-    found = {term: sum(term in one for one in terms) for term in weights}
+    frequencies = {term: sum(term in each for each in terms) for term in weights}
     return {
-        term: weight * float(np.log(1 + (len(points) - found[term] + 0.5) / (found[term] + 0.5)))
+        term: weight * float(np.log(1 + (len(points) - frequencies[term] + 0.5) / (frequencies[term] + 0.5)))
         for term, weight in weights.items()
     }
 
 
 def _bm25(weights: dict[int, float], point: Point) -> float | None:
-    """None when the point has no term of the query: it is no candidate at all."""
-    held = zip(point.embedding.sparse.indices.tolist(), point.embedding.sparse.values.tolist(), strict=True)
-    shared = [weights[term] * value for term, value in held if term in weights]
+    """Return the score, or None when the point has no term of the query: then it is not a candidate."""
+    pairs = zip(point.embedding.sparse.indices.tolist(), point.embedding.sparse.values.tolist(), strict=True)
+    shared = [weights[term] * value for term, value in pairs if term in weights]
     return sum(shared) if shared else None
 
 
 def _best(scores: dict[str, float], count: int) -> list[str]:
-    return sorted(scores, key=lambda one: (-scores[one], one))[:count]
+    return sorted(scores, key=lambda chunk_id: (-scores[chunk_id], chunk_id))[:count]

@@ -1,4 +1,4 @@
-"""Objects behind one port: S3 buckets and folders, each a container with an address of its own."""
+"""Object store over S3 buckets and folders, each a container with an address of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = logger(__name__)
 
 
 class Container(Protocol):
-    """One bucket or folder. Keys are raw; every method raises Unavailable when the container cannot be asked."""
+    """One bucket or folder. Keys are raw. Every method raises Unavailable when the container does not answer or denies access."""
 
     async def head(self, key: str) -> ObjectState | None: ...
 
@@ -32,7 +32,7 @@ class Container(Protocol):
 
 
 class Objects:
-    """The ObjectStore port over ``containers``: ``scheme://name`` → container. Nothing else can be reached."""
+    """ObjectStore of ``rag.ports`` over ``containers``: ``scheme://name`` → container. No other container can be reached."""
 
     def __init__(self, containers: Mapping[str, Container]) -> None:
         self._containers = dict(containers)
@@ -40,18 +40,18 @@ class Objects:
     async def head(self, uri: str) -> ObjectState | None:
         container, key = self._locate(uri)
         state = await container.head(key)
-        return _named(uri, state) if state else None
+        return _with_uri(uri, state) if state else None
 
     async def get(self, uri: str, *, limit: int | None = None) -> SourceObject | None:
         container, key = self._locate(uri)
-        found = await container.get(key, limit)
-        return SourceObject(_named(uri, found.state), found.content) if found else None
+        stored = await container.get(key, limit)
+        return SourceObject(_with_uri(uri, stored.state), stored.content) if stored else None
 
     async def put(
         self, uri: str, content: bytes, *, media_type: str = "", labels: Mapping[str, str] | None = None
     ) -> ObjectState:
         container, key = self._locate(uri)
-        return _named(uri, await container.put(key, content, media_type, labels or {}))
+        return _with_uri(uri, await container.put(key, content, media_type, labels or {}))
 
     async def delete(self, uris: Sequence[str]) -> None:
         by_container: dict[int, tuple[Container, list[str]]] = {}
@@ -62,7 +62,7 @@ class Objects:
             await container.delete(keys)
 
     async def list(self, prefix_uri: str) -> AsyncIterator[ObjectState]:
-        """Objects whose key can be no canonical uri (a ``..`` in it) are passed over, counted and logged: they hide no others."""
+        """List objects. One whose key cannot be in a canonical uri (a ``..`` in it) is skipped, counted and logged, and hides no other."""
         container, prefix = self._locate(prefix_uri)
         address = prefix_uri.removesuffix("/") if not prefix else object_key(prefix_uri)[0]
         async for key, state in container.list(f"{prefix.rstrip('/')}/" if prefix else ""):
@@ -72,7 +72,7 @@ class Objects:
                 SOURCE_ERRORS.labels(address.partition(":")[0], error.reason).inc()
                 _log.warning("objects.unusable_key", container=address, reason=error.reason)
                 continue
-            yield _named(uri, state)
+            yield _with_uri(uri, state)
 
     def _locate(self, uri: str) -> tuple[Container, str]:
         address, key = object_key(uri if uri.count("/") > 2 else uri + "/")
@@ -80,10 +80,12 @@ class Objects:
             return self._containers[address], key
         except KeyError:
             known = ", ".join(sorted(self._containers))
-            raise Rejected(f"{address} is none of the configured containers ({known})", reason="foreign_uri") from None
+            raise Rejected(
+                f"{address} is not one of the configured containers ({known})", reason="foreign_uri"
+            ) from None
 
 
-def _named(uri: str, state: ObjectState) -> ObjectState:
+def _with_uri(uri: str, state: ObjectState) -> ObjectState:
     return ObjectState(
         uri, state.version, state.size, state.modified, state.change_token, state.media_type, state.labels
     )

@@ -1,5 +1,5 @@
-"""An S3 bucket through boto3, called in threads. boto3 takes every key that S3 takes, empty path segments and controls included:
-a client that refuses some keys lets one odd object hide all others from a listing."""
+"""S3 bucket through boto3, called in threads. boto3 accepts every key that S3 accepts, even with empty path segments and controls:
+with a client that refuses some keys, one odd object would hide all others from a listing."""
 
 from __future__ import annotations
 
@@ -18,15 +18,9 @@ from rag.errors import Rejected, Unavailable
 from rag.models import ObjectState, SourceObject
 
 Result = TypeVar("Result")
-_ABSENT = {
-    "404",
-    "NoSuchKey",
-    "NotFound",
-    "NoSuchVersion",
-    "MethodNotAllowed",
-}  # the last: a delete marker was asked for
-_UNKNOWN = {"binary/octet-stream", "application/octet-stream"}
-_DELETED_AT_ONCE = 1000  # the most that S3 takes
+_ABSENT = {"404", "NoSuchKey", "NotFound", "NoSuchVersion", "MethodNotAllowed"}  # the last is that of a delete marker
+_UNKNOWN_TYPES = {"binary/octet-stream", "application/octet-stream"}
+_DELETE_BATCH = 1000  # S3's maximum
 
 
 def aws_client(
@@ -38,7 +32,7 @@ def aws_client(
     secret: str | None = None,
     read_timeout: float = 30,
 ) -> Any:
-    """A boto3 client; it may be used by several threads. Without ``key_id`` the ambient role is taken."""
+    """Return a boto3 client, which several threads may use. Without ``key_id``, it uses the ambient role."""
     config = Config(
         connect_timeout=5,
         read_timeout=read_timeout,
@@ -73,14 +67,15 @@ class Bucket:
             with answer["Body"] as body:
                 if limit is not None and answer["ContentLength"] > limit:
                     raise Rejected(
-                        f"object of {answer['ContentLength']} bytes, at most {limit}: split it", reason="too_large"
+                        f"object of {answer['ContentLength']} bytes, at most {limit} are allowed: split it",
+                        reason="too_large",
                     )
                 return SourceObject(_state(answer), body.read())
 
         return await self._unless_absent(read)
 
     async def put(self, key: str, content: bytes, media_type: str, labels: Mapping[str, str]) -> ObjectState:
-        """Labels beyond ASCII travel percent-encoded."""
+        """Write an object. Labels beyond ASCII are percent-encoded."""
         metadata = {name.lower(): quote(value, safe=" ,:@/") for name, value in labels.items()}
         typed = {"ContentType": media_type} if media_type else {}
 
@@ -91,17 +86,17 @@ class Bucket:
         return await self._call(write)
 
     async def delete(self, keys: Sequence[str]) -> None:
-        def remove(some: Sequence[str]) -> None:
-            entries = [{"Key": self._prefix + key} for key in some]
+        def remove(batch: Sequence[str]) -> None:
+            entries = [{"Key": self._prefix + key} for key in batch]
             answer = self._client.delete_objects(Bucket=self._name, Delete={"Objects": entries, "Quiet": True})
             if answer.get("Errors"):
                 code = answer["Errors"][0].get("Code")
                 raise Unavailable(
-                    f"bucket {self._name} kept {len(answer['Errors'])} of {len(some)} objects ({code}): check its rights"
+                    f"bucket {self._name} did not delete {len(answer['Errors'])} of {len(batch)} objects ({code}): check its rights"
                 )
 
-        for start in range(0, len(keys), _DELETED_AT_ONCE):
-            await self._call(partial(remove, keys[start : start + _DELETED_AT_ONCE]))
+        for start in range(0, len(keys), _DELETE_BATCH):
+            await self._call(partial(remove, keys[start : start + _DELETE_BATCH]))
 
     async def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectState]]:
         pages = iter(
@@ -115,7 +110,7 @@ class Bucket:
         return {"Bucket": self._name, "Key": self._prefix + key}
 
     async def _unless_absent(self, work: Callable[[], Result]) -> Result | None:
-        """None is a confirmed absence: the bucket is there and answers."""
+        """Return None only for a confirmed absence: the bucket exists and answers."""
         try:
             return await asyncio.to_thread(work)
         except ClientError as error:
@@ -147,13 +142,13 @@ def _state(answer: Mapping[str, Any]) -> ObjectState:
         size=answer["ContentLength"],
         modified=answer["LastModified"],
         change_token=change_token,
-        media_type=None if media_type in _UNKNOWN else media_type,
+        media_type=None if media_type in _UNKNOWN_TYPES else media_type,
         labels={name.lower(): _label(value) for name, value in answer.get("Metadata", {}).items()},
     )
 
 
 def _label(value: str) -> str:
-    """As it was meant: S3 gives text beyond ASCII back as encoded words (RFC 2047), and we write it percent-encoded."""
+    """Return the decoded label. S3 returns text beyond ASCII as encoded words (RFC 2047), and ``put`` writes it percent-encoded."""
     try:
         return unquote(str(make_header(decode_header(value))))
     except (LookupError, UnicodeError, ValueError):

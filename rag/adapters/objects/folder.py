@@ -1,4 +1,4 @@
-"""A folder as a container, in threads. It keeps no labels, follows no links, and shows no file that is being written."""
+"""Folder as a container, accessed in threads. It keeps no labels, follows no links, and shows no file that is being written."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rag.files import write_whole
 from rag.models import ObjectState, SourceObject
 
 Result = TypeVar("Result")
-_PAGE = 1000  # files looked at in one turn of a thread
+_PAGE = 1000  # files that are listed per call of a thread
 
 
 class Folder:
-    """The files below ``root``, which is made when absent."""
+    """Files below ``root``, which is created when absent."""
 
     def __init__(self, root: Path) -> None:
         self._root = Path(os.path.abspath(root))
@@ -31,10 +31,12 @@ class Folder:
 
     async def get(self, key: str, limit: int | None) -> SourceObject | None:
         def read() -> SourceObject:
-            with open(_opened(self._path(key)), "rb") as file:
+            with open(_open_file(self._path(key)), "rb") as file:
                 state = _state(os.fstat(file.fileno()))
                 if limit is not None and state.size > limit:
-                    raise Rejected(f"file of {state.size} bytes, at most {limit}: split it", reason="too_large")
+                    raise Rejected(
+                        f"file of {state.size} bytes, at most {limit} are allowed: split it", reason="too_large"
+                    )
                 return SourceObject(state, file.read())
 
         return await self._unless_absent(read)
@@ -46,9 +48,8 @@ class Folder:
         def write() -> ObjectState:
             path = self._path(key)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(
-                path, content, mode=0o666, durable=False
-            )  # the umask decides: a mounted folder has several readers
+            # The umask limits the mode further. A mounted folder has several readers.
+            write_whole(path, content, mode=0o666, durable=False)
             return _state(os.lstat(path))
 
         return await self._call(write)
@@ -63,11 +64,11 @@ class Folder:
         await self._call(remove)
 
     async def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectState]]:
-        await self._call(self._present)
+        await self._call(self._require_root)
         files = self._walk(prefix)
-        while page := await self._call(lambda: [found for found, _ in zip(files, range(_PAGE), strict=False)]):
-            for found in page:
-                yield found
+        while page := await self._call(lambda: [entry for entry, _ in zip(files, range(_PAGE), strict=False)]):
+            for entry in page:
+                yield entry
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, ObjectState]]:
         for folder, _, names in os.walk(self._root / prefix):
@@ -78,21 +79,21 @@ class Folder:
                     key.encode()
                     yield key, _state(os.lstat(path))
                 except (FileNotFoundError, UnicodeEncodeError, Rejected):
-                    continue  # gone meanwhile, a name that is no text, or a link
+                    continue  # deleted meanwhile, a name that is not text, or a link
 
     def _path(self, key: str) -> Path:
-        """Within the root, whatever the key says and wherever links on the way lead."""
+        """Return the path of a key. Raises Rejected when the key, or a link in its path, leads out of the root."""
         path = self._root / key
         if "\x00" in key or not path.parent.resolve().is_relative_to(self._root.resolve()):
             raise Rejected(f"key {key[:80]!r} leads out of its folder", reason="foreign_uri")
         return path
 
-    def _present(self) -> None:
+    def _require_root(self) -> None:
         if not self._root.is_dir():
             raise Unavailable(f"folder {self._root.name!r} is gone: mount or create it")
 
     def _prune(self, folder: Path) -> None:
-        """Take empty folders away, up to the root."""
+        """Delete empty folders upwards, as far as the root."""
         while folder != self._root and folder.is_relative_to(self._root):
             try:
                 folder.rmdir()
@@ -105,7 +106,7 @@ class Folder:
             try:
                 return work()
             except (FileNotFoundError, NotADirectoryError):
-                self._present()
+                self._require_root()
                 return None
 
         return await self._call(confirmed)
@@ -119,18 +120,18 @@ class Folder:
             ) from error
 
 
-def _opened(path: Path) -> int:
-    """A descriptor of the file itself. Opening a pipe does not wait for its writer."""
+def _open_file(path: Path) -> int:
+    """Return a descriptor of the file itself. Raises Rejected for a link. Opening a pipe does not wait for its writer."""
     try:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise Rejected("a link is no document: put the file itself", reason="not_a_file") from None
+            raise Rejected("a link is not a document: put the file itself in its place", reason="not_a_file") from None
         raise
 
 
-def _state(found: os.stat_result) -> ObjectState:
-    if not stat.S_ISREG(found.st_mode):
-        raise Rejected("not a regular file: links and devices are no documents", reason="not_a_file")
-    change_token = f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"
-    return ObjectState("", change_token, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC), change_token)
+def _state(status: os.stat_result) -> ObjectState:
+    if not stat.S_ISREG(status.st_mode):
+        raise Rejected("not a regular file: links and devices are not documents", reason="not_a_file")
+    change_token = f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
+    return ObjectState("", change_token, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC), change_token)

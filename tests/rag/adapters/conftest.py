@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rag.adapters.providers import Patience
+from rag.adapters.providers import RetryPolicy
 from tests.fakes.cohere import FakeCohere
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.serving import serving
@@ -15,11 +15,11 @@ def waits() -> list[float]:
 
 
 @pytest.fixture
-def patience(waits: list[float]) -> Patience:
+def retry(waits: list[float]) -> RetryPolicy:
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    return Patience(attempts=3, sleep=sleep)
+    return RetryPolicy(attempts=3, sleep=sleep)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Run by alembic with the connection that ``rag.adapters.ledger.migrate`` hands over."""
+"""Migration environment. Alembic runs it with the connection that ``rag.adapters.ledger.schema.migrate`` passes on."""
 
 from alembic import context
 

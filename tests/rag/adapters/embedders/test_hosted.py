@@ -8,7 +8,7 @@ import pytest
 from llama_index.embeddings.openai import OpenAIEmbedding
 
 from rag.adapters.embedders.hosted import HostedEmbedder
-from rag.adapters.providers import Patience
+from rag.adapters.providers import RetryPolicy
 from rag.errors import Unavailable
 from tests.fakes.openai import FakeOpenAI, Scripted
 
@@ -16,14 +16,14 @@ Make = Callable[..., HostedEmbedder]
 
 
 @pytest.fixture
-def make(openai: FakeOpenAI, openai_url: str, patience: Patience) -> Make:
+def make(openai: FakeOpenAI, openai_url: str, retry: RetryPolicy) -> Make:
     def made(
         *, key: str = "sk-test", timeout: float = 5.0, dimensions: int = 32, url: str = openai_url
     ) -> HostedEmbedder:
         embedding = OpenAIEmbedding(
             model_name="any-model", api_base=url, api_key=key, embed_batch_size=8, max_retries=0, timeout=timeout
         )
-        return HostedEmbedder(embedding, dimensions=dimensions, max_tokens=100, request_tokens=2000, patience=patience)
+        return HostedEmbedder(embedding, dimensions=dimensions, max_tokens=100, request_tokens=2000, retry=retry)
 
     return made
 
@@ -45,13 +45,13 @@ async def test_batches_keep_to_the_providers_limits_of_texts_and_tokens(openai: 
 
 
 async def test_tokens_limit_a_batch_before_the_count_does(
-    openai: FakeOpenAI, openai_url: str, patience: Patience
+    openai: FakeOpenAI, openai_url: str, retry: RetryPolicy
 ) -> None:
     openai.most_tokens = 300
     embedding = OpenAIEmbedding(
         model_name="m", api_base=openai_url, api_key="sk-test", embed_batch_size=8, max_retries=0
     )
-    embedder = HostedEmbedder(embedding, dimensions=32, max_tokens=100, request_tokens=300, patience=patience)
+    embedder = HostedEmbedder(embedding, dimensions=32, max_tokens=100, request_tokens=300, retry=retry)
     assert len(await embedder.embed(["word " * 90] * 10)) == 10
     assert max(len(request["input"]) for request in openai.requests) == 3
 
@@ -104,7 +104,7 @@ async def test_a_provider_that_hangs_or_is_not_there_is_unavailable(openai: Fake
 
 
 async def test_other_dimensions_than_set_are_refused(make: Make) -> None:
-    with pytest.raises(Unavailable, match="gave 32 dimensions, the setting says 384"):
+    with pytest.raises(Unavailable, match="returned 32 dimensions, but 384 are set"):
         await make(dimensions=384).embed(["hello"])
 
 

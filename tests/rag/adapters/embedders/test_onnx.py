@@ -99,7 +99,7 @@ def test_other_weights_have_another_fingerprint(folder: Path) -> None:
 
 
 def test_what_is_no_model_is_refused_with_its_folder(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(Rejected, match="has 6 dimensions, the setting says 384"):
+    with pytest.raises(Rejected, match="has 6 dimensions, but 384 are set"):
         OnnxEmbedder.load(folder, dimensions=384)
     with pytest.raises(Rejected, match="pooling 'max'"):
         OnnxEmbedder.load(folder, pooling="max")  # type: ignore[arg-type]

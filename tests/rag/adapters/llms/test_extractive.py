@@ -56,13 +56,13 @@ async def test_a_question_that_the_hits_do_not_answer_gets_a_plain_refusal(
 
 async def test_a_name_that_no_source_has_is_no_evidence(generator: ExtractiveGenerator) -> None:
     assert not (await ask("What is the yearly deductible of the Plus plan?", generator)).abstained
-    _, known = await generator.weigh("What is the yearly deductible of the Plus plan?", HITS)
+    _, known = await generator.score("What is the yearly deductible of the Plus plan?", HITS)
     for question in ("What is the yearly deductible of the Platinum plan?", "What is the deductible of Plus7?"):
-        _, evidence = await generator.weigh(question, HITS)
+        _, evidence = await generator.score(question, HITS)
         assert evidence.unknown_name
         assert evidence.score < known.score
     for question in ("WHAT IS THE DEDUCTIBLE OF THE CHEAP PLAN?", "Wie viele Urlaubstage haben Angestellte pro Jahr?"):
-        assert not (await generator.weigh(question, HITS))[1].unknown_name, "capitals that name nothing"
+        assert not (await generator.score(question, HITS))[1].unknown_name, "capitals that name nothing"
 
 
 async def test_a_sources_own_reference_is_no_marker(generator: ExtractiveGenerator) -> None:

@@ -6,7 +6,7 @@ import pytest
 from llama_index.llms.openai_like import OpenAILike
 
 from rag.adapters.llms.hosted import HostedGenerator
-from rag.adapters.providers import Patience
+from rag.adapters.providers import RetryPolicy
 from rag.answer.generation import answer, stream
 from rag.errors import Unavailable
 from rag.models import Answer
@@ -21,7 +21,7 @@ Make = Callable[..., HostedGenerator]
 
 
 @pytest.fixture
-def make(openai: FakeOpenAI, openai_url: str, patience: Patience) -> Make:
+def make(openai: FakeOpenAI, openai_url: str, retry: RetryPolicy) -> Make:
     def made(*, key: str = "sk-test", timeout: float = 5.0, url: str = openai_url) -> HostedGenerator:
         llm = OpenAILike(
             model="any-model",
@@ -32,7 +32,7 @@ def make(openai: FakeOpenAI, openai_url: str, patience: Patience) -> Make:
             timeout=timeout,
             context_window=8192,
         )
-        return HostedGenerator(llm, patience=patience)
+        return HostedGenerator(llm, retry=retry)
 
     return made
 

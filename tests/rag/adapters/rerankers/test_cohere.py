@@ -2,7 +2,7 @@
 
 import pytest
 
-from rag.adapters.providers import Patience
+from rag.adapters.providers import RetryPolicy
 from rag.adapters.rerankers.cohere import CohereReranker
 from rag.errors import Unavailable
 from tests.fakes.cohere import FakeCohere
@@ -13,8 +13,8 @@ HITS = [hit("annual holiday"), hit("the pump leaks oil"), hit("pump")]
 
 
 @pytest.fixture
-def reranker(cohere_url: str, patience: Patience) -> CohereReranker:
-    return CohereReranker("co-test", base_url=cohere_url, model="rerank-v3.5", patience=patience)
+def reranker(cohere_url: str, retry: RetryPolicy) -> CohereReranker:
+    return CohereReranker("co-test", base_url=cohere_url, model="rerank-v3.5", retry=retry)
 
 
 async def test_hits_come_best_first_with_the_rerankers_scores(cohere: FakeCohere, reranker: CohereReranker) -> None:
@@ -51,11 +51,11 @@ async def test_a_service_that_stays_down_is_unavailable(
         await reranker.rerank("pump", HITS, limit=2)
 
 
-async def test_a_wrong_key_or_no_service_is_unavailable(cohere_url: str, patience: Patience) -> None:
+async def test_a_wrong_key_or_no_service_is_unavailable(cohere_url: str, retry: RetryPolicy) -> None:
     with pytest.raises(Unavailable, match="401"):
-        await CohereReranker("co-wrong", cohere_url, patience=patience).rerank("pump", HITS, limit=2)
+        await CohereReranker("co-wrong", cohere_url, retry=retry).rerank("pump", HITS, limit=2)
     with pytest.raises(Unavailable, match="does not answer"):
-        await CohereReranker("co-test", "http://127.0.0.1:1", patience=patience).rerank("pump", HITS, limit=2)
+        await CohereReranker("co-test", "http://127.0.0.1:1", retry=retry).rerank("pump", HITS, limit=2)
 
 
 async def test_results_that_were_not_asked_for_are_refused(cohere: FakeCohere, reranker: CohereReranker) -> None:

@@ -1,4 +1,4 @@
-"""The ledger as it starts."""
+"""Initial tables of the ledger."""
 
 from alembic import op
 
@@ -12,7 +12,7 @@ create table indexes (
     created_at timestamptz not null default now()
 );
 
--- One row per index and document. `revision` is what compare-and-swap compares.
+-- One row per index and document. Compare-and-swap compares `revision`.
 create table documents (
     index_id text not null,
     document_id uuid not null,
@@ -50,7 +50,7 @@ create table chunks (
 );
 create index chunks_by_document on chunks (index_id, document_id);
 
--- Chunks that were about to be written or are no longer current, until they are swept from the vector index.
+-- Chunks that were about to be written, or are no longer current, until a sweep deletes them from the vector index.
 create table garbage (
     index_id text not null,
     chunk_id uuid not null,
@@ -106,14 +106,14 @@ create table batches (
     primary key (run_id, step, partition)
 );
 
--- How far a polled source has been read.
+-- Position up to which a polled source has been read.
 create table cursors (
     name text primary key,
     value jsonb not null,
     updated_at timestamptz not null default now()
 );
 
--- Hash of every warehouse row that was announced, so that late commits and deleted rows show.
+-- Hash of every warehouse row that was announced, so that late commits and deleted rows are detected.
 create table row_hashes (
     source text not null,
     table_name text not null,
@@ -138,4 +138,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("the ledger is never taken back: restore a backup")
+    raise NotImplementedError("the first migration cannot be undone: restore a backup")

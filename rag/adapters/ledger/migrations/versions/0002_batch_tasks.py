@@ -1,6 +1,6 @@
 """Batches of references: ``works`` becomes ``tasks``, and ``stamp`` becomes ``change_token``.
 
-The bodies are the domain's own dataclasses. They are kept for a day, so a run that goes on after an upgrade must still read them.
+The bodies are the domain's own dataclasses. They are kept for a day, so a run that continues after an upgrade must still read them.
 """
 
 from alembic import op
