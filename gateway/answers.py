@@ -13,7 +13,7 @@ from fastapi.sse import format_sse_event
 from gateway import problems
 from gateway.dependencies import Asking, Backend, access_of
 from gateway.messages import AnswerRequest, AnswerResponse, CitationMessage
-from gateway.openapi import STREAM, stream_schema
+from gateway.openapi import STREAM, event_schema
 from rag.answer.answering import Answered
 from rag.models import AccessFilter
 from rag.telemetry import trace_id
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1", tags=["questions"])
 
 
 @router.post(
-    "/answers", response_model=AnswerResponse, responses={200: {"content": {STREAM: {"schema": stream_schema()}}}}
+    "/answers", response_model=AnswerResponse, responses={200: {"content": {STREAM: {"schema": event_schema()}}}}
 )
 async def answers(asked: AnswerRequest, caller: Asking, services: Backend) -> Any:
     """Answer from what the caller may see, with citations. Abstains when the documents hold no answer.

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from gateway import uploads
 from gateway.dependencies import Asking, Backend, Ingesting, access_of
 from gateway.identity import Caller
-from gateway.messages import DocumentList, DocumentMessage, LineageMessage, UploadResponse
+from gateway.messages import TEXT_PATTERN, DocumentList, DocumentMessage, LineageMessage, UploadResponse
 from rag.errors import Conflict, Rejected, Unavailable
 from rag.models import DocumentStatus
 from rag.telemetry import logger
@@ -38,7 +38,9 @@ _FORM = {
                         "file": {"type": "string", "format": "binary", "minLength": 1},
                         "title": {
                             "type": "string",
-                            "description": f"printable, at most {uploads.MAX_TITLE} characters; replaces the file's own",
+                            "maxLength": uploads.MAX_TITLE,
+                            "pattern": TEXT_PATTERN,
+                            "description": "printable; replaces the file's own title",
                         },
                         "principals": {
                             "type": "array",
@@ -124,7 +126,7 @@ async def document(document_id: UUID, caller: Asking, services: Backend) -> Docu
 
 @router.get("/{document_id}/lineage")
 async def lineage(document_id: UUID, caller: Asking, services: Backend) -> LineageMessage:
-    """Return the origin of each chunk: source version, event and run."""
+    """Return the origin of each chunk: source version, event and run. A document has none until it is indexed."""
     return LineageMessage.model_validate(await _row(str(document_id), caller, services) or _absent(str(document_id)))
 
 
@@ -137,6 +139,7 @@ async def withdraw(document_id: UUID, caller: Ingesting, services: Backend) -> D
             f"document {document_id} comes from source {row['source']!r}: delete it there, and it will disappear here"
         )
     await uploads.withdraw(str(document_id), row["uri"], caller, services)
+    await _note(str(document_id), None, caller, services)
     return DocumentMessage.model_validate(row)
 
 
@@ -171,9 +174,10 @@ async def _known(document_id: str, caller: Caller, services: Services) -> dict[s
     return row | {"status": "pending"} if is_older else row
 
 
-async def _note(document_id: str, noted: _Noted, caller: Caller, services: Services) -> None:
+async def _note(document_id: str, noted: _Noted | None, caller: Caller, services: Services) -> None:
+    """Remember an accepted upload, or forget it when ``noted`` is None."""
     try:
-        value = json.dumps(asdict(noted)).encode()
+        value = json.dumps(asdict(noted)).encode() if noted else b""
         await services.cache.put(_note_key(document_id, caller, services), value, ttl=PENDING_SECONDS)
     except Unavailable as error:  # its status is unknown until it is indexed, and nothing else is lost
         logger(__name__).warning("pending_not_noted", why=str(error))

@@ -6,7 +6,7 @@ import unicodedata
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from governance.access import MAX_VALUE, MAX_VALUES, NARROW_FIELDS
 from rag.answer.answering import TOP_K
@@ -36,6 +36,13 @@ def _question(value: str) -> str:
     return value.strip()
 
 
+def _number(value: Any) -> Any:
+    """Refuse texts and truth values, which would be converted."""
+    if isinstance(value, str | bool):
+        raise ValueError("not a number")
+    return value
+
+
 Question = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_QUESTION),
@@ -61,7 +68,9 @@ Filters = Annotated[
         json_schema_extra={"propertyNames": {"enum": list(NARROW_FIELDS)}},
     ),
 ]
-TopK = Annotated[int, Field(ge=1, le=50, description="how many hits to find or to answer from")]
+TopK = Annotated[
+    int, Field(ge=1, le=50, description="how many hits to find or to answer from"), BeforeValidator(_number)
+]
 
 
 class _Request(BaseModel):
@@ -81,7 +90,9 @@ class AnswerRequest(_Request):
     session_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = Field(
         None, description="reserved for conversations; not recorded yet"
     )
-    stream: bool = Field(False, description="answer as server-sent events: delta (repeated), citations, done; or error")
+    stream: bool = Field(
+        False, strict=True, description="answer as server-sent events: delta (repeated), citations, done; or error"
+    )
 
 
 class CitationMessage(BaseModel):

@@ -13,8 +13,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ProblemMessage}, "
 _REF = "#/components/schemas/"
 
 
-def stream_schema() -> dict[str, Any]:
-    """Return the schema of a streamed answer: the text of the stream, and its events in their order."""
+def event_schema() -> dict[str, Any]:
+    """Return the schema of one event of a streamed answer, which is what OpenAPI before 3.2 describes for a stream."""
     citations = {"type": "array", "items": {"$ref": f"{_REF}CitationMessage"}}
     done = AnswerResponse.model_json_schema(ref_template=f"{_REF}{{model}}")
     del done["properties"]["citations"], done["$defs"]
@@ -25,13 +25,7 @@ def stream_schema() -> dict[str, Any]:
         _event("done", "the last event: the answer without its citations", done),
         _event("error", "the last event instead of done", {"$ref": f"{_REF}ProblemMessage"}),
     ]
-    return {
-        "type": "string",
-        "description": "delta (repeated), citations, done; or error at any time",
-        "contentMediaType": STREAM,
-        "contentSchema": {"type": "array", "items": {"oneOf": events}},
-        "examples": ['event: delta\ndata: {"text": "High water is at noon. [1]"}\n\n'],
-    }
+    return {"oneOf": events, "description": "one event of the stream: delta (repeated), citations, done; or error"}
 
 
 def _event(name: str, description: str, data: dict[str, Any]) -> dict[str, Any]:

@@ -263,10 +263,11 @@ async def test_the_uploader_withdraws_an_upload(world: Any) -> None:
     assert (last.kind, last.document_id) == (ChangeKind.DELETED, said["document_id"])
 
 
-async def test_a_pending_upload_can_be_withdrawn(world: Any) -> None:
+async def test_a_pending_upload_can_be_withdrawn_and_is_pending_no_longer(world: Any) -> None:
     said = (await upload(world)).json()
     assert (await world.client.delete(said["status_url"], headers=world.bearer("alice"))).status_code == 202
     assert await world.objects.head(said["uri"]) is None
+    assert (await world.client.get(said["status_url"], headers=world.bearer("alice"))).status_code == 404
 
 
 async def test_a_colleagues_upload_needs_the_admin_scope(world: Any) -> None:
