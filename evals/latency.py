@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import httpx
 
 from evals.metrics import percentile
+from rag.adapters.issuer import fetch_token
 from rag.answer.answering import TOP_K
 from rag.errors import Unavailable
 from rag.settings import Settings
@@ -39,7 +40,8 @@ class Latencies:
 
 def measure(settings: Settings, questions: Sequence[str], warm_up: Sequence[str]) -> Latencies:
     """Measure all latencies. ``warm_up`` must not share a question with ``questions``. Searches do not fill the answer cache."""
-    headers = {"Authorization": f"Bearer {token(settings)}"}
+    token = fetch_token(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret)
+    headers = {"Authorization": f"Bearer {token}"}
     with httpx.Client(base_url=settings.gateway_url, headers=headers, timeout=60) as client:
         for question in warm_up[:WARM_UP]:
             _search(client, question)
@@ -50,16 +52,6 @@ def measure(settings: Settings, questions: Sequence[str], warm_up: Sequence[str]
             answers_cold=_timed([_answer(client, question) for question in questions]),
             answers_cached=_timed([_answer(client, question) for question in questions]),
         )
-
-
-def token(settings: Settings) -> str:
-    """Client credentials of the development client."""
-    secret = settings.oidc_client_secret.get_secret_value() if settings.oidc_client_secret else ""
-    with httpx.Client(timeout=30) as client:
-        found = client.get(f"{settings.oidc_issuer}/.well-known/openid-configuration").raise_for_status().json()
-        form = {"grant_type": "client_credentials"}
-        asked = client.post(found["token_endpoint"], data=form, auth=(settings.oidc_client_id, secret))
-        return str(asked.raise_for_status().json()["access_token"])
 
 
 def _search(client: httpx.Client, question: str) -> tuple[float, bool]:

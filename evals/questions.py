@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evals.sample_corpus import SAMPLE
 from rag.errors import Rejected
 from rag.ids import object_uri
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"  # test data beside a checkout, not in it
-SAMPLE = Path(__file__).parent / "datasets" / "sample"
 _FILES = {
     "sample": (SAMPLE / "documents", SAMPLE / "questions.jsonl"),
     "enterprise": (SHARED / "enterprise" / "corpus", SHARED / "enterprise" / "qa.jsonl"),

@@ -31,6 +31,7 @@ from rag.models import (
     SparseVector,
     Vector,
 )
+from rag.telemetry import SampleKey
 
 
 class ObjectStore(Protocol):
@@ -317,10 +318,10 @@ class Cursors(Protocol):
 class Measurements(Protocol):
     """Counters that outlive their process. A Dagster run adds to them; the gateway's ``/metrics`` reports them."""
 
-    async def add(self, values: Mapping[tuple[str, tuple[tuple[str, str], ...]], float]) -> None:
-        """Add the increments, by (metric name, sorted labels)."""
+    async def add(self, values: Mapping[SampleKey, float]) -> None:
+        """Add the increments."""
 
-    async def totals(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]: ...
+    async def totals(self) -> dict[SampleKey, float]: ...
 
 
 class Stores(Ledger, Positions, Catalog, EmbeddingCache, Suppressions, Batches, Cursors, Measurements, Protocol):

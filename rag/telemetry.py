@@ -19,6 +19,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
+SampleKey = tuple[str, tuple[tuple[str, str], ...]]  # (metric name, sorted labels)
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 # -- metrics ------------------------------------------------------------------------------------------------------------
@@ -142,8 +144,8 @@ def flush(timeout: float = 5.0) -> None:
         provider.force_flush(int(timeout * 1000))
 
 
-def samples() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """Return the samples of this process's declared counters and histograms: (name, sorted labels) → value."""
+def samples() -> dict[SampleKey, float]:
+    """Return the samples of this process's declared counters and histograms."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in REGISTRY.collect()

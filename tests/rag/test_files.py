@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""A file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
     path = tmp_path / "ports"
     path.write_bytes(b"old")
 
-    def full(_: int) -> None:
+    def fail(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space left"):
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
@@ -40,14 +40,14 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
 def test_the_content_reaches_the_disk_before_the_name_and_the_name_before_the_return(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, seen = tmp_path / "bucket.json", []
+    path, calls = tmp_path / "bucket.json", []
 
     def record(descriptor: int) -> None:
-        seen.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), path.exists()))
+        calls.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), path.exists()))
 
     monkeypatch.setattr(os, "fsync", record)
     write_whole(path, b"content")
-    assert seen == [(False, False), (True, True)]
+    assert calls == [(False, False), (True, True)]
 
 
 def test_a_name_of_the_greatest_length_can_be_written(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Dependencies that report to nobody: every one is imported in an empty home, and files and connections are counted."""
+"""No dependency sends telemetry: each is imported in an empty home, and new files and connections are recorded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OFFLINE = ("-e", "inject=connect:error=ENETUNREACH")
 
 @dataclass(frozen=True)
 class Imported:
-    """Traces of one child process that imported every dependency."""
+    """The traces of a child process that imported every dependency."""
 
     output: str
     files: list[str]
@@ -35,7 +35,7 @@ def traceable() -> bool:
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Imported:
-    """A run in an environment of its own, so that no variable of this process helps."""
+    """Import everything in a new environment, so that no variable of this process turns telemetry off."""
     home = tmp_path_factory.mktemp("home")
     scratch = tmp_path_factory.mktemp("scratch")
     log = tmp_path_factory.mktemp("log") / "strace"
@@ -85,14 +85,14 @@ def test_no_import_resolves_a_name_or_opens_a_connection(imported: Imported) -> 
 
 
 def test_no_native_code_resolves_a_name_or_opens_a_connection(imported: Imported) -> None:
-    """Audit hooks see Python's sockets alone; onnxruntime's are opened by its library."""
+    """Audit hooks observe Python's sockets only. The native library of onnxruntime opens its own sockets."""
     if imported.system_calls is None:
         pytest.skip("strace is not installed or may not trace: connections of native code are NOT checked here")
     assert not [call for call in imported.system_calls if "AF_INET" in call]
 
 
 def test_the_image_sets_every_switch() -> None:
-    """Dagster's webserver and daemon import no module of the project."""
+    """Dagster's webserver and daemon do not import a module of the project, so the image must set the variables."""
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
     missing = [f"{name}={value}" for name, value in SWITCHES.items() if f"{name}={value}" not in dockerfile]
     assert not missing

@@ -72,7 +72,7 @@ def test_each_refusal_can_be_lifted_by_name_alone(name: str, value: Any, remedy:
 
 
 @pytest.mark.parametrize(("name", "value", "remedy"), UNSAFE)
-def test_development_accepts_each(name: str, value: Any, remedy: str) -> None:
+def test_development_accepts_each_unsafe_setting(name: str, value: Any, remedy: str) -> None:
     assert production(**{name: value}, tidemark_environment="development")
 
 

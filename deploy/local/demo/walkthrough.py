@@ -14,13 +14,13 @@ from typing import Any
 
 import httpx
 import snowflake.connector
-from authlib.integrations.httpx_client import OAuth2Client
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from deploy.local.demo import loading
 from deploy.local.errors import StackError
+from rag.adapters.issuer import fetch_token
 from rag.ids import object_uri
 from rag.settings import Settings, load, snowflake_parameters
 from rag.wiring import Services, aws, services
@@ -78,7 +78,8 @@ def run(folder: Path, console: Console) -> None:
         embedded = asyncio.run(_arrive(settings, documents.keys, rows.found, console))
     with httpx.Client(base_url=settings.gateway_url, timeout=60) as client:
         with timings.step("token"):
-            client.headers["Authorization"] = f"Bearer {token(settings)}"
+            token = fetch_token(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret)
+            client.headers["Authorization"] = f"Bearer {token}"
         questions = (os.environ.get("QUESTION"),) if os.environ.get("QUESTION") else QUESTIONS
         answers = [_ask(client, str(question), timings, console) for question in questions]
     first = answers[0]
@@ -96,14 +97,6 @@ def run(folder: Path, console: Console) -> None:
     console.print(f"Gateway     {settings.gateway_url}/docs   (log in as alice, bob, eve or dpo)")
     console.print(f"Dagster     {settings.dagster_url}")
     console.print(f"Written     {folder / 'demo.json'}; `make down` stops the stack", soft_wrap=True)
-
-
-def token(settings: Settings) -> str:
-    """Client credentials of the development client, by the discovery document of the issuer."""
-    found = httpx.get(f"{settings.oidc_issuer}/.well-known/openid-configuration", timeout=10).raise_for_status().json()
-    secret = settings.oidc_client_secret.get_secret_value() if settings.oidc_client_secret else None
-    with OAuth2Client(settings.oidc_client_id, secret, token_endpoint=found["token_endpoint"]) as client:
-        return str(client.fetch_token(grant_type="client_credentials")["access_token"])
 
 
 async def _arrive(settings: Settings, keys: Sequence[str], rows: int, console: Console) -> int:

@@ -1,4 +1,4 @@
-"""Builds the PDF and Word documents of the sample corpus from `sources/<folder>/<name>.<pdf|docx>.md`.
+"""Build the PDF and Word documents of the sample corpus from `sources/<folder>/<name>.<pdf|docx>.md`.
 
 `python evals/datasets/sample/build.py [OUTPUT]` writes `OUTPUT/<folder>/<name>.<pdf|docx>` (default: `documents/` beside this
 file). Dates and ids are fixed, so the same libraries build the same bytes.
@@ -45,7 +45,10 @@ ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Block:
-    """`kind` is heading, paragraph, bullets, numbers, table, note, newpage, columns or end; `lines` are its items or rows."""
+    """A block of a source. `lines` are its items or rows.
+
+    `kind` is heading, paragraph, bullets, numbers, table, note, newpage, columns or end.
+    """
 
     kind: str
     lines: tuple[str, ...] = ()
@@ -65,7 +68,7 @@ def read_source(text: str) -> Source:
 
 
 def _blocks(chunk: str) -> Iterator[Block]:
-    """One blank-line-separated chunk is one block, but for the heading that may stand directly above it."""
+    """Yield one block per chunk between blank lines, and a separate one for a heading in its first line."""
     lines = chunk.strip().splitlines()
     if heading := re.match(r"(#+) (.+)", lines[0]):
         yield Block("heading", (heading[2],), len(heading[1]))
@@ -130,7 +133,7 @@ def _markup(text: str) -> str:
 
 def _pdf_table(block: Block, styles: dict[str, ParagraphStyle], width: float) -> Table:
     rows = [_cells(line) for line in block.lines]
-    # Columns share the width by their longest text, within bounds, so that a long one cannot starve the rest.
+    # Columns share the width in proportion to their longest text, within bounds, so that a long text leaves room for the others.
     weights = [min(40, max(9, *(len(row[column]) for row in rows))) for column in range(len(rows[0]))]
     cells = [[Paragraph(_markup(c), styles["head" if i == 0 else "cell"]) for c in row] for i, row in enumerate(rows)]
     table = Table(cells, colWidths=[width * weight / sum(weights) for weight in weights], repeatRows=1)
@@ -246,7 +249,7 @@ def word(source: Source) -> bytes:
 
 
 def _without_clock(archive: bytes) -> bytes:
-    """The same zip with every entry's date set to the zip epoch: python-docx stamps them with the time of the build."""
+    """Return the zip with every entry's date set to the zip epoch. python-docx writes the time of the build."""
     target = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
@@ -258,7 +261,7 @@ BUILDERS = {".pdf": pdf, ".docx": word}
 
 
 def build(output: Path) -> list[Path]:
-    """Every document that has a source, written under `output`; returns the paths written, sorted."""
+    """Build every document that has a source under `output`. Return the written paths, sorted."""
     written = []
     for path in sorted((HERE / "sources").glob("*/*.md")):
         target = output / path.parent.name / path.stem
