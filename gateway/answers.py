@@ -28,10 +28,10 @@ router = APIRouter(prefix="/v1", tags=["questions"])
     "/answers", response_model=AnswerResponse, responses={200: {"content": {STREAM: {"schema": event_schema()}}}}
 )
 async def answers(asked: AnswerRequest, caller: Asking, services: Backend) -> Any:
-    """Answer from what the caller may see, with citations. Abstains when the documents hold no answer.
+    """Answer from the documents that the caller may see, with citations. Abstain when they contain no answer.
 
-    As a stream: ``delta`` events while the text is written, then ``citations`` and ``done`` with the answer as it stands, or
-    ``error`` with a problem. What counts is ``done``: a claim that did not hold is missing from it.
+    A stream has ``delta`` events while the text is written, then ``citations`` and ``done`` with the final answer, or ``error``
+    with a problem. Only ``done`` is binding: a claim that could not be verified is missing from it.
     """
     access = access_of(caller, asked.filters)
     if asked.stream:

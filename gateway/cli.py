@@ -1,7 +1,7 @@
 """``tidemark``: log in, ask, search, upload and list, at any gateway.
 
-Where the gateway and the issuer are: options, else the environment, else ``.stack/env`` of a local stack here or above.
-Exit codes: 1 refused, 2 wrong usage, 3 not logged in, 4 not reachable.
+The addresses of the gateway and the issuer come from the options, else from the environment, else from ``.stack/env`` of a local
+stack in this folder or above. Exit codes: 1 refused, 2 wrong usage, 3 not logged in, 4 not reachable.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from rich.table import Table
 from rich.text import Text
 
-from gateway.client import NOT_LOGGED_IN, Failed, GatewayClient
+from gateway.client import NOT_LOGGED_IN, UNREACHABLE, Failed, GatewayClient
 from gateway.login import LoginFailed, Target, TokenFile, access_token, by_browser, by_client_credentials
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 console, complaints = Console(highlight=False), Console(stderr=True, highlight=False)
 
-AsJson = Annotated[bool, typer.Option("--json", help="print what the gateway answered")]
+AsJson = Annotated[bool, typer.Option("--json", help="print the gateway's answer as JSON")]
 Filter = Annotated[list[str] | None, typer.Option("--filter", help="field=value, repeatable: source, language, ...")]
 TopK = Annotated[int, typer.Option(min=1, max=50, help="how many hits")]
 
 
 @dataclass(frozen=True)
 class Context:
+    """The target of a command, and the tokens kept for it."""
+
     target: Target
     kept: TokenFile
 
@@ -69,28 +71,28 @@ def _where(
 @app.command()
 def login(
     context: typer.Context,
-    user: Annotated[str, typer.Option(help="local development only: who to be, without a browser")] = "",
+    user: Annotated[str, typer.Option(help="local development only: the user, without a browser")] = "",
     client_credentials: Annotated[
         bool, typer.Option("--client-credentials", help="as a program, not a person")
     ] = False,
 ) -> None:
     """Get a token and keep it for this gateway."""
     target: Target = context.obj.target
-    with _told():
+    with _reported():
         if user and client_credentials:
             raise Failed("choose one of --user and --client-credentials", 2)
         if client_credentials:
             token = by_client_credentials(target)
         else:
-            token = by_browser(target, user=user, tell=lambda url: console.print(f"Log in at {url}", soft_wrap=True))
+            token = by_browser(target, user=user, show=lambda url: console.print(f"Log in at {url}", soft_wrap=True))
         context.obj.kept.write(target.gateway, token)
     console.print(f"Logged in to {target.gateway}" + (f" as {user}" if user else ""))
 
 
 @app.command()
 def ask(context: typer.Context, question: str, top_k: TopK = 8, filter: Filter = None, as_json: AsJson = False) -> None:
-    """Ask, and see where the answer comes from."""
-    with _told():
+    """Ask a question and show the answer with its evidence."""
+    with _reported():
         body = {"question": question, "top_k": top_k, "filters": _filters(filter)}
         answer = context.obj.gateway().call("POST", "/v1/answers", json=body)
     if as_json:
@@ -104,7 +106,7 @@ def ask(context: typer.Context, question: str, top_k: TopK = 8, filter: Filter =
 @app.command()
 def search(context: typer.Context, query: str, top_k: TopK = 8, filter: Filter = None, as_json: AsJson = False) -> None:
     """Find passages."""
-    with _told():
+    with _reported():
         body = {"query": query, "top_k": top_k, "filters": _filters(filter)}
         found = context.obj.gateway().call("POST", "/v1/search", json=body)
     return _print_json(found) if as_json else _print_hits(found["hits"])
@@ -115,7 +117,9 @@ def upload(
     context: typer.Context,
     files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, readable=True)],
     title: Annotated[str, typer.Option(help="instead of the file's own; one file only")] = "",
-    principal: Annotated[list[str] | None, typer.Option(help="who may see it, of your own; default: you alone")] = None,
+    principal: Annotated[
+        list[str] | None, typer.Option(help="a principal of yours who may see it; default: you alone")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="until it is searchable")] = False,
     seconds: Annotated[float, typer.Option(help="how long to wait for each")] = 120,
     as_json: AsJson = False,
@@ -124,7 +128,7 @@ def upload(
     gateway, done = context.obj.gateway(), []
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TextColumn("{task.fields[status]}"),
                TimeElapsedColumn())  # fmt: skip
-    with _told(), Progress(*columns, console=complaints) as progress:
+    with _reported(), Progress(*columns, console=complaints) as progress:
         if title and len(files) > 1:
             raise Failed("--title is for one file", 2)
         if twice := sorted(name for name, count in Counter(path.name for path in files).items() if count > 1):
@@ -162,7 +166,7 @@ def documents(
     as_json: AsJson = False,
 ) -> None:
     """List the documents that you may see."""
-    with _told():
+    with _reported():
         rows = list(context.obj.gateway().documents(status=status, limit=limit))
     if as_json:
         return _print_json(rows)
@@ -211,22 +215,28 @@ def _why(document: dict[str, Any]) -> str:
 
 
 def _plain(text: str) -> Text:
-    """Documents may hold escape sequences: none reaches the terminal, nor is anything read as markup."""
+    """Return ``text`` without escape sequences and markup: documents may contain both, and neither may reach the terminal."""
     return Text("".join(c if c.isprintable() or c == "\n" else " " for c in text))
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Failures as one sentence on stderr and an exit code."""
+def _reported() -> Iterator[None]:
+    """Report failures as one sentence on stderr and as an exit code."""
     try:
         yield
     except (Failed, LoginFailed) as error:
         complaints.print(_plain(str(error)), style="red")
-        raise typer.Exit(error.code if isinstance(error, Failed) else NOT_LOGGED_IN) from None
+        raise typer.Exit(_code(error)) from None
+
+
+def _code(error: Failed | LoginFailed) -> int:
+    if isinstance(error, Failed):
+        return error.code
+    return UNREACHABLE if error.is_unreachable else NOT_LOGGED_IN
 
 
 def main() -> None:
-    """The entry point ``tidemark``."""
+    """Run ``tidemark``."""
     app()
 
 

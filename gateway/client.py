@@ -1,4 +1,4 @@
-"""The gateway as a program uses it: calls with a token, problems as sentences."""
+"""A client of the gateway for programs: calls with a token, and problems as sentences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FINAL = {"live", "dead", "suppressed", "deleted"}
 
 
 class Failed(Exception):
-    """The message is for people."""
+    """A call that did not succeed. The message is for people, ``code`` for the shell."""
 
     def __init__(self, message: str, code: int = REFUSED) -> None:
         super().__init__(message)
@@ -25,6 +25,8 @@ class Failed(Exception):
 
 @dataclass
 class GatewayClient:
+    """A client of one gateway. ``token`` returns a valid access token."""
+
     url: str
     token: Callable[[], str]
     transport: httpx.BaseTransport | None = None
@@ -34,7 +36,7 @@ class GatewayClient:
         self._client = httpx.Client(base_url=self.url, timeout=TIMEOUT, transport=self.transport)
 
     def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Raises Failed."""
+        """Return the body of a successful response. Raises Failed for any other."""
         try:
             answer = self._client.request(method, path, headers={"Authorization": f"Bearer {self.token()}"}, **options)
         except httpx.HTTPError as error:
@@ -46,7 +48,7 @@ class GatewayClient:
     def upload(
         self, path: Path, *, title: str = "", principals: Sequence[str] = (), progress: Callable[[int], None]
     ) -> dict[str, Any]:
-        """``progress`` is told the number of bytes sent since the last time."""
+        """Upload a file. ``progress`` gets the number of bytes sent since its last call. Raises Failed."""
         form: dict[str, Any] = {"principals": list(principals)} | ({"title": title} if title else {})
         try:
             with path.open("rb") as file:
@@ -56,7 +58,7 @@ class GatewayClient:
             raise Failed(f"{path} cannot be read: {error.strerror}") from None
 
     def wait(self, status_url: str, *, seconds: float, pause: float = 0.5) -> dict[str, Any]:
-        """The document once it is searchable, or will never be. Raises Failed when that takes longer than ``seconds``."""
+        """Return the document once its status is final. Raises Failed when that takes longer than ``seconds``."""
         end = time.monotonic() + seconds
         while True:
             document = self.call("GET", status_url)
@@ -67,6 +69,7 @@ class GatewayClient:
             time.sleep(pause)
 
     def documents(self, *, status: str, limit: int) -> Iterator[dict[str, Any]]:
+        """Yield the visible documents, page by page. Raises Failed."""
         query: dict[str, Any] = {"limit": min(limit, 500)} | ({"status": status} if status else {})
         while limit > 0:
             page = self.call("GET", "/v1/documents", params=query)
@@ -78,7 +81,7 @@ class GatewayClient:
 
 
 class _Watched:
-    """A file that tells how much of it was read."""
+    """A file that reports the number of bytes read."""
 
     def __init__(self, file: IO[bytes], progress: Callable[[int], None]) -> None:
         self._file, self._progress = file, progress
@@ -101,7 +104,7 @@ def _json(answer: httpx.Response) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise Failed(f"{answer.url.host} answers like no gateway of ours: is the address right?", UNREACHABLE)
+        raise Failed(f"{answer.url.host} does not answer as a gateway: check the address", UNREACHABLE)
     return found
 
 

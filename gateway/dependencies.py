@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 SCOPES = {
     "rag:query": "search, ask and look at documents",
-    "rag:ingest": "upload documents and withdraw own ones",
+    "rag:ingest": "upload documents and withdraw your own",
     "rag:admin": "withdraw uploads of others",
 }
-# The addresses are the issuer's: gateway.docs fills them in when the API page is served.
+# The addresses are the issuer's, and gateway.docs fills them in when it serves the API page.
 _schemes = (
     OAuth2AuthorizationCodeBearer("issuer", "issuer", scheme_name="oauth2", scopes=SCOPES, auto_error=False),
     OpenIdConnect(openIdConnectUrl="issuer", scheme_name="oidc", auto_error=False),

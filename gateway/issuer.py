@@ -1,4 +1,4 @@
-"""The issuer's published keys: read by discovery, kept, and read again when a token names a key that is not known yet."""
+"""The issuer's published keys: read by discovery, kept, and read again when a token names an unknown key."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rag.errors import Unavailable
 from rag.telemetry import logger
 
 ALGORITHMS = ("RS256", "ES256", "EdDSA", "Ed25519")  # Ed25519 is EdDSA's name in RFC 9864
-REFRESH = 300.0  # seconds after which keys are read again: so long a withdrawn key may still be accepted
-COOLDOWN = 10.0  # seconds between two reads, whatever tokens name: a flood of unknown kids is not passed on
+REFRESH = 300.0  # seconds after which keys are read again; a withdrawn key may be accepted for so long
+COOLDOWN = 10.0  # seconds between two reads, so that a flood of unknown kids does not reach the issuer
 STALE = 3600.0  # seconds that known keys outlive an issuer that does not answer
 MAX_DOCUMENT = 256 * 1024
 
 
 class IssuerKeys:
-    """The verification keys of ``issuer``, by its discovery document. Plain http only when ``allow_http``."""
+    """The verification keys of ``issuer``, found by its discovery document. Plain http is accepted only with ``allow_http``."""
 
     def __init__(
         self,
@@ -41,9 +41,9 @@ class IssuerKeys:
         self._lock = asyncio.Lock()
 
     async def candidates(self, kid: str | None, alg: str) -> list[Key]:
-        """Published keys that may have signed such a token; none when there is no such key.
+        """Return the published keys that may have signed such a token.
 
-        Raises Unavailable when no keys are known, or the known ones are too old, and the issuer does not answer.
+        Raises Unavailable when the issuer does not answer and the known keys are too old, or none is known.
         """
         now = self._clock()
         if now - self._read_at > REFRESH or not self._matching(kid, alg):
@@ -55,13 +55,13 @@ class IssuerKeys:
         return self._matching(kid, alg)
 
     async def discovery(self) -> dict[str, Any]:
-        """The discovery document as last read; empty when it could not be read yet."""
+        """Return the discovery document as last read, or an empty one before the first successful read."""
         if not self._discovery:
             await self._refresh(self._clock())
         return self._discovery
 
     async def _refresh(self, asked_at: float) -> None:
-        async with self._lock:  # whoever waited here finds the keys that were read meanwhile
+        async with self._lock:  # a task that waited here finds the keys that another one read meanwhile
             if self._tried_at >= asked_at or self._clock() - self._tried_at < COOLDOWN:
                 return
             self._tried_at = self._clock()
@@ -91,7 +91,7 @@ class IssuerKeys:
                     raise ValueError("the issuer's document is too large")
         document = httpx.Response(200, content=bytes(body)).json()
         if not isinstance(document, dict):
-            raise ValueError("the issuer's document is no object")
+            raise ValueError("the issuer's document is not an object")
         return document
 
     def _matching(self, kid: str | None, alg: str) -> list[Key]:
@@ -99,7 +99,7 @@ class IssuerKeys:
 
 
 def _verification_key(published: dict[str, Any]) -> Key | None:
-    """None for what can verify nothing here: encryption keys, symmetric ones, small RSA keys, kinds that are not known."""
+    """Return the key, or None for an encryption key, a symmetric key, a small RSA key or a key of an unknown kind."""
     if published.get("use", "sig") != "sig" or published.get("kty") not in {"RSA", "EC", "OKP"}:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Tokens for the command line: by browser (code and PKCE), by client credentials, refreshed, kept readable by their owner alone."""
+"""Tokens for the command line: got by browser (code and PKCE) or client credentials, refreshed, and readable by their owner alone."""
 
 from __future__ import annotations
 
@@ -28,11 +28,17 @@ TIMEOUT = 10.0
 
 
 class LoginFailed(Exception):
-    """The message says what to do."""
+    """A login that did not succeed. The message has the remedy; ``is_unreachable`` when the issuer did not answer."""
+
+    def __init__(self, message: str, *, is_unreachable: bool = False) -> None:
+        super().__init__(message)
+        self.is_unreachable = is_unreachable
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
+    """A gateway and the issuer whose tokens it accepts."""
+
     gateway: str
     issuer: str
     client_id: str  # a public client that may redirect to loopback
@@ -41,7 +47,7 @@ class Target:
 
 
 class TokenFile:
-    """Tokens by gateway: a token is never sent to another gateway than it was got for."""
+    """A file of tokens by gateway: a token is only sent to the gateway that it was issued for."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -69,7 +75,7 @@ class TokenFile:
 
 
 def access_token(target: Target, kept: TokenFile) -> str:
-    """A token that lives for half a minute at least. Raises LoginFailed when only a login helps."""
+    """Return a token that is valid for at least half a minute. Raises LoginFailed when only a login helps."""
     with kept.locked():
         token = kept.read(target.gateway)
         if token is None or token.get("issuer") != target.issuer:
@@ -81,6 +87,7 @@ def access_token(target: Target, kept: TokenFile) -> str:
 
 
 def by_client_credentials(target: Target, scope: str = "") -> dict[str, Any]:
+    """Return a token of the program itself. Raises LoginFailed."""
     if not target.machine_secret:
         raise LoginFailed(
             "client credentials need OIDC_CLIENT_ID and OIDC_CLIENT_SECRET in the environment or the stack's env"
@@ -92,8 +99,11 @@ def by_client_credentials(target: Target, scope: str = "") -> dict[str, Any]:
             endpoints["token_endpoint"], grant_type="client_credentials", **asked))  # fmt: skip
 
 
-def by_browser(target: Target, *, user: str = "", scope: str = SCOPE, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Authorization code with PKCE (RFC 8252). ``user`` is for issuers that let a hint log in, as the development issuer does."""
+def by_browser(target: Target, *, user: str = "", scope: str = SCOPE, show: Callable[[str], None]) -> dict[str, Any]:
+    """Return a person's token, by authorization code with PKCE (RFC 8252). Raises LoginFailed.
+
+    ``user`` is for issuers that log in by a hint, as the development issuer does. ``show`` gets the address to open.
+    """
     endpoints = discover(target.issuer)
     with _Listener(("127.0.0.1", 0), _Callback) as listener:
         redirect = f"http://127.0.0.1:{listener.server_port}/callback"
@@ -111,13 +121,14 @@ def by_browser(target: Target, *, user: str = "", scope: str = SCOPE, tell: Call
             url, state = client.create_authorization_url(
                 endpoints["authorization_endpoint"], code_verifier=verifier, **hint
             )
-            answer = _hinted(url, redirect) if user else listener.wait(url, tell)
+            answer = _hinted(url, redirect) if user else listener.wait(url, show)
             _check(answer, state, endpoints)
             return _fetched(target, "person", lambda: client.fetch_token(
                 endpoints["token_endpoint"], authorization_response=answer, state=state, code_verifier=verifier))  # fmt: skip
 
 
 def discover(issuer: str) -> dict[str, Any]:
+    """Return the issuer's discovery document. Raises LoginFailed."""
     if not issuer:
         raise LoginFailed("no issuer is known: pass --issuer, or set OIDC_ISSUER, or start the local stack")
     try:
@@ -129,7 +140,7 @@ def discover(issuer: str) -> dict[str, Any]:
         return dict(found)
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         raise LoginFailed(
-            f"the issuer {issuer} cannot be read ({type(error).__name__}): is its address right?"
+            f"the issuer {issuer} cannot be read ({type(error).__name__}): check its address", is_unreachable=True
         ) from None
 
 
@@ -148,7 +159,10 @@ def _fetched(target: Target, kind: str, fetch: Callable[[], Mapping[str, Any]]) 
     try:
         token = fetch()
     except (OAuthError, httpx.HTTPError) as error:
-        raise LoginFailed(f"the issuer gave no token ({error}): run `tidemark login` again") from None
+        is_unreachable = isinstance(error, httpx.TransportError)
+        raise LoginFailed(
+            f"the issuer gave no token ({error}): run `tidemark login` again", is_unreachable=is_unreachable
+        ) from None
     names = ("access_token", "refresh_token", "scope")
     expires_at = float(token.get("expires_at") or time.time() + 300)
     found = {name: token[name] for name in names if token.get(name)}
@@ -159,7 +173,9 @@ def _hinted(url: str, redirect: str) -> str:
     try:
         answer = httpx.get(url, timeout=TIMEOUT)
     except httpx.HTTPError as error:
-        raise LoginFailed(f"the issuer does not answer ({type(error).__name__})") from None
+        raise LoginFailed(
+            f"the issuer does not answer ({type(error).__name__}): try again", is_unreachable=True
+        ) from None
     location = answer.headers.get("location", "")
     if not answer.is_redirect or not location.startswith(redirect):
         raise LoginFailed("this issuer does not log in by name: leave out --user and log in at the browser")
@@ -175,10 +191,12 @@ def _check(answer: str, state: str, endpoints: Mapping[str, Any]) -> None:
     if "error" in found:
         raise LoginFailed(f"the issuer refuses: {found.get('error_description') or found['error']}")
     if "code" not in found:
-        raise LoginFailed("the answer holds no code: try again")
+        raise LoginFailed("the answer contains no code: try again")
 
 
 class _Callback(BaseHTTPRequestHandler):
+    """A page that takes the code from the browser."""
+
     server: _Listener
 
     def do_GET(self) -> None:
@@ -193,16 +211,17 @@ class _Callback(BaseHTTPRequestHandler):
             self.server.answer = f"http://127.0.0.1{self.path}"
 
     def log_message(self, *_: Any) -> None:
-        """The path holds a code."""
+        """Log nothing, because the path contains a code."""
 
 
 class _Listener(HTTPServer):
-    """Waits on loopback for the browser to come back."""
+    """A server on loopback that waits for the browser to come back."""
 
     answer = ""
 
-    def wait(self, url: str, tell: Callable[[str], None]) -> str:
-        tell(url)
+    def wait(self, url: str, show: Callable[[str], None]) -> str:
+        """Return the address that the browser came back to."""
+        show(url)
         webbrowser.open(url)
         end = time.monotonic() + PATIENCE
         while not self.answer and (left := end - time.monotonic()) > 0:

@@ -145,8 +145,9 @@ def test_a_gateway_that_is_down_is_told_in_a_sentence(tidemark: Any) -> None:
     assert "does not answer" in tidemark("--gateway", "http://127.0.0.1:1", "documents", code=4).output
 
 
-def test_an_issuer_that_is_down_is_told_in_a_sentence(tidemark: Any) -> None:
-    assert "cannot be read" in tidemark("--issuer", "http://127.0.0.1:1", "login", "--user", "alice", code=3).output
+@pytest.mark.parametrize("way", [("--user", "alice"), ("--client-credentials",)])
+def test_an_issuer_that_is_down_is_reported_as_unreachable(tidemark: Any, way: tuple[str, ...]) -> None:
+    assert "cannot be read" in tidemark("--issuer", "http://127.0.0.1:1", "login", *way, code=4).output
 
 
 async def test_uploads_are_awaited_until_searchable(tidemark: Any, world: Any, tmp_path: Path) -> None:
