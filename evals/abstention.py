@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from evals.hybrid import HybridIndex
 from rag.adapters.embedders.bm25 import Bm25Encoder
 from rag.adapters.embedders.minilm import Minilm
 from rag.adapters.embedders.onnx import OnnxEmbedder
@@ -28,8 +28,6 @@ from rag.ingest.parsing import parse
 from rag.models import Cause, Chunk, Hit, Provenance
 
 _QUESTIONS = 200  # per folder, evenly spaced: enough to distinguish 2% from 5%
-_CANDIDATES = 50  # of the dense and of the sparse ranking
-_RRF_K = 2  # the constant of reciprocal rank fusion at the time of the choice; the index now uses another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,34 +52,17 @@ class Outcome:
 
 
 class Collection:
-    """Chunks and their vectors in memory. A search fuses dense and BM25 candidates by reciprocal rank."""
+    """The chunks of a corpus in memory."""
 
     def __init__(self, chunks: Sequence[tuple[str, Chunk]], embedder: OnnxEmbedder) -> None:
-        self._chunks, self._embedder, self._sparse = chunks, embedder, Bm25Encoder()
+        self._chunks, self._embedder = chunks, embedder
         inputs = [chunk.input for _, chunk in chunks]
-        self._dense = np.stack(embedder.embed_now(inputs))
-        self._weights: dict[int, dict[int, float]] = {}
-        for row, vector in enumerate(self._sparse.encode(inputs)):
-            for index, value in zip(vector.indices.tolist(), vector.values.tolist(), strict=True):
-                self._weights.setdefault(index, {})[row] = value
+        self._index = HybridIndex(inputs, np.stack(embedder.embed_now(inputs)), Bm25Encoder())
 
     async def search(self, question: str) -> list[Hit]:
-        near = self._dense @ await self._embedder.embed_query(question)
-        scores: dict[int, float] = {}
-        for ranked in (np.argsort(-near)[:_CANDIDATES].tolist(), self._by_terms(question)):
-            for rank, row in enumerate(ranked):
-                scores[row] = scores.get(row, 0.0) + 1 / (_RRF_K + rank)
-        best = sorted(scores, key=lambda row: -scores[row])[:TOP_K]
-        return [_hit(*self._chunks[row], scores[row]) for row in best]
-
-    def _by_terms(self, question: str) -> list[int]:
-        total: npt.NDArray[np.float64] = np.zeros(len(self._chunks))
-        for index in self._sparse.encode_query(question).indices.tolist():
-            rows = self._weights.get(index, {})
-            rarity = np.log(1 + (len(self._chunks) - len(rows) + 0.5) / (len(rows) + 0.5))
-            for row, value in rows.items():
-                total[row] += rarity * value
-        return [row for row in np.argsort(-total)[:_CANDIDATES].tolist() if total[row] > 0]
+        """Return the best ``TOP_K`` hits, best first."""
+        scored = self._index.search(question, await self._embedder.embed_query(question))
+        return [_hit(*self._chunks[row], score) for row, score in scored[:TOP_K]]
 
 
 async def measure(folder: Path, embedder: OnnxEmbedder) -> list[Measurement]:

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from evals.hybrid import HybridIndex
 from evals.metrics import distinct, recall_at, reciprocal_rank
 from evals.questions import ROOT, Question, QuestionSet, load
 from rag.adapters.embedders.bm25 import Bm25Encoder
@@ -33,7 +34,6 @@ from rag.ingest.parsing import parse
 from rag.models import Block, BlockKind, Chunk, ParsedDocument, Vector
 from rag.ports import Tokenizer
 
-_CANDIDATES, _RRF = 50, 2  # of each list; Qdrant's constant of reciprocal rank fusion
 _EDITS = 300
 _SEED = 20
 
@@ -194,17 +194,12 @@ def retrieval_scores(
 ) -> list[float]:
     """Return mean Recall@1, 5, 10 and MRR of a hybrid search: dense and BM25 candidates, fused by reciprocal rank."""
     names, inputs = [name for name, _ in chunks], [c.input for _, c in chunks]
-    dense, sparse = vectors(inputs), _Sparse(inputs)
+    index = HybridIndex(inputs, vectors(inputs), Bm25Encoder())
     questions = [q for q in questions if q.gold]
     questions = questions[:: max(1, len(questions) // sample)]
     scored = []
     for question, vector in zip(questions, vectors([q.text for q in questions]), strict=True):
-        scores: dict[int, float] = defaultdict(float)
-        for ranked in (np.argsort(-(dense @ vector))[:_CANDIDATES].tolist(), sparse.best(question.text)):
-            for rank, row in enumerate(ranked):
-                scores[row] += 1 / (_RRF + rank)
-        best = sorted(scores, key=lambda row: -scores[row])
-        ranked = distinct(names[row] for row in best)
+        ranked = distinct(names[row] for row, _ in index.search(question.text, vector))
         scored.append(
             [*(recall_at(ranked, question.gold, k) for k in (1, 5, 10)), reciprocal_rank(ranked, question.gold)]
         )
@@ -217,27 +212,6 @@ def page_questions(question_set: QuestionSet) -> list[Question]:
         items = {str(item["id"]): item["evidence"] for item in map(json.loads, lines)}
     answerable = [question for question in question_set.questions if question.gold]
     return [replace(q, gold=tuple(f"{e['doc']}#{e['page']}" for e in items[q.id])) for q in answerable]
-
-
-class _Sparse:
-    """A BM25 index of texts, by row."""
-
-    def __init__(self, inputs: Sequence[str]) -> None:
-        self._encoder, self._size = Bm25Encoder(), len(inputs)
-        self._postings: dict[int, list[tuple[int, float]]] = defaultdict(list)
-        for row, vector in enumerate(self._encoder.encode(inputs)):
-            for term, weight in zip(vector.indices.tolist(), vector.values.tolist(), strict=True):
-                self._postings[term].append((row, weight))
-
-    def best(self, question: str) -> list[int]:
-        scores = np.zeros(self._size)
-        query = self._encoder.encode_query(question)
-        for term, weight in zip(query.indices.tolist(), query.values.tolist(), strict=True):
-            postings = self._postings.get(term, [])
-            idf = np.log(1 + (self._size - len(postings) + 0.5) / (len(postings) + 0.5))
-            for row, value in postings:
-                scores[row] += idf * value * weight
-        return [row for row in np.argsort(-scores)[:_CANDIDATES].tolist() if scores[row] > 0]
 
 
 # -- the table ----------------------------------------------------------------------------------------------------------
