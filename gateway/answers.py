@@ -27,36 +27,36 @@ router = APIRouter(prefix="/v1", tags=["questions"])
 @router.post(
     "/answers", response_model=AnswerResponse, responses={200: {"content": {STREAM: {"schema": event_schema()}}}}
 )
-async def answers(asked: AnswerRequest, caller: Asking, services: Backend) -> Any:
+async def answers(request: AnswerRequest, caller: Asking, services: Backend) -> Any:
     """Answer from the documents that the caller may see, with citations. Abstain when they contain no answer.
 
     A stream has ``delta`` events while the text is written, then ``citations`` and ``done`` with the final answer, or ``error``
     with a problem. Only ``done`` is binding: a claim that could not be verified is missing from it.
     """
-    access = access_of(caller, asked.filters)
-    if asked.stream:
-        return _stream(asked, access, services)
-    return _message(await services.answering.answer(asked.question, access, top_k=asked.top_k), services)
+    access = access_of(caller, request.filters)
+    if request.stream:
+        return _stream(request, access, services)
+    return _message(await services.answering.answer(request.question, access, top_k=request.top_k), services)
 
 
-def _message(made: Answered, services: Services) -> AnswerResponse:
+def _message(answered: Answered, services: Services) -> AnswerResponse:
     return AnswerResponse(
-        answer=made.answer.text,
-        citations=[CitationMessage.of(citation) for citation in made.answer.citations],
-        generator=made.answer.generator,
-        abstained=made.answer.abstained,
-        cached=made.is_cached,
-        usage=dict(made.answer.usage),
-        timings=made.timings,
+        answer=answered.answer.text,
+        citations=[CitationMessage.of(citation) for citation in answered.answer.citations],
+        generator=answered.answer.generator,
+        abstained=answered.answer.abstained,
+        cached=answered.is_cached,
+        usage=dict(answered.answer.usage),
+        timings=answered.timings,
         trace_id=trace_id(),
         index_version=services.spec.index_id,
     )
 
 
-def _stream(asked: AnswerRequest, access: AccessFilter, services: Services) -> Response:
+def _stream(request: AnswerRequest, access: AccessFilter, services: Services) -> Response:
     async def events() -> AsyncIterator[bytes]:
         try:
-            async for piece in services.answering.stream(asked.question, access, top_k=asked.top_k):
+            async for piece in services.answering.stream(request.question, access, top_k=request.top_k):
                 if isinstance(piece, str):
                     yield _event("delta", {"text": piece})
                 else:

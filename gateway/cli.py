@@ -135,7 +135,7 @@ def upload(
             raise Failed(f"several files are named {twice[0]!r}, and each would replace the one before: rename them", 2)
         for path in files:
             bar = progress.add_task(_plain(path.name).plain, total=path.stat().st_size, status="uploading")
-            said = gateway.upload(
+            uploaded = gateway.upload(
                 path,
                 title=title,
                 principals=principal or (),
@@ -143,18 +143,19 @@ def upload(
             )
             progress.update(bar, status="indexing" if wait else "accepted")
             if wait:
-                said |= gateway.wait(said["status_url"], seconds=seconds)
-                progress.update(bar, status=said["status"] if said["status"] == "live" else _why(said))
-            done.append(said)
+                uploaded |= gateway.wait(uploaded["status_url"], seconds=seconds)
+                progress.update(bar, status=uploaded["status"] if uploaded["status"] == "live" else _why(uploaded))
+            done.append(uploaded)
     if as_json:
         _print_json(done)
     else:
-        for said in done:
-            note = "  (replaces your earlier upload of this name)" if said.get("replaces") else ""
+        for uploaded in done:
+            note = "  (replaces your earlier upload of this name)" if uploaded.get("replaces") else ""
             console.print(
-                f"{said['document_id']}  {said.get('status', 'accepted')}  {said['uri']}{note}", soft_wrap=True
+                f"{uploaded['document_id']}  {uploaded.get('status', 'accepted')}  {uploaded['uri']}{note}",
+                soft_wrap=True,
             )
-    if wait and any(said["status"] != "live" for said in done):
+    if wait and any(uploaded["status"] != "live" for uploaded in done):
         raise typer.Exit(1)
 
 

@@ -110,8 +110,8 @@ def _json(answer: httpx.Response) -> dict[str, Any]:
 
 def _failed(answer: httpx.Response) -> Failed:
     problem = _json(answer)
-    said = problem.get("detail") or problem.get("title") or f"status {answer.status_code}"
+    reason = problem.get("detail") or problem.get("title") or f"status {answer.status_code}"
     trace = f" (trace {problem['trace_id']})" if problem.get("trace_id") and answer.status_code >= 500 else ""
     codes = {401: NOT_LOGGED_IN, 502: UNREACHABLE, 503: UNREACHABLE, 504: UNREACHABLE}
     hint = "; run `tidemark login`" if answer.status_code == 401 else ""
-    return Failed(f"{problem.get('title', 'Refused')}: {said}{trace}{hint}", codes.get(answer.status_code, REFUSED))
+    return Failed(f"{problem.get('title', 'Refused')}: {reason}{trace}{hint}", codes.get(answer.status_code, REFUSED))

@@ -94,9 +94,9 @@ def by_client_credentials(target: Target, scope: str = "") -> dict[str, Any]:
         )
     endpoints = discover(target.issuer)
     with OAuth2Client(target.machine_id, target.machine_secret, timeout=TIMEOUT) as client:
-        asked = {"scope": scope} if scope else {}
+        narrowed = {"scope": scope} if scope else {}
         return _fetched(target, "machine", lambda: client.fetch_token(
-            endpoints["token_endpoint"], grant_type="client_credentials", **asked))  # fmt: skip
+            endpoints["token_endpoint"], grant_type="client_credentials", **narrowed))  # fmt: skip
 
 
 def by_browser(target: Target, *, user: str = "", scope: str = SCOPE, show: Callable[[str], None]) -> dict[str, Any]:
@@ -134,10 +134,10 @@ def discover(issuer: str) -> dict[str, Any]:
     try:
         answer = httpx.get(f"{issuer.rstrip('/')}/.well-known/openid-configuration", timeout=TIMEOUT)
         answer.raise_for_status()
-        found = answer.json()
-        if found["issuer"] != issuer or not {"authorization_endpoint", "token_endpoint"} <= found.keys():
+        discovery = answer.json()
+        if discovery["issuer"] != issuer or not {"authorization_endpoint", "token_endpoint"} <= discovery.keys():
             raise ValueError("another issuer's document")
-        return dict(found)
+        return dict(discovery)
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         raise LoginFailed(
             f"the issuer {issuer} cannot be read ({type(error).__name__}): check its address", is_unreachable=True
@@ -183,14 +183,14 @@ def _hinted(url: str, redirect: str) -> str:
 
 
 def _check(answer: str, state: str, endpoints: Mapping[str, Any]) -> None:
-    found = {name: values[0] for name, values in parse_qs(urlsplit(answer).query).items()}
-    if found.get("state") != state:
+    parameters = {name: values[0] for name, values in parse_qs(urlsplit(answer).query).items()}
+    if parameters.get("state") != state:
         raise LoginFailed("the answer belongs to another login: try again")
-    if found.get("iss", endpoints["issuer"]) != endpoints["issuer"]:  # RFC 9207
+    if parameters.get("iss", endpoints["issuer"]) != endpoints["issuer"]:  # RFC 9207
         raise LoginFailed("the answer comes from another issuer: try again")
-    if "error" in found:
-        raise LoginFailed(f"the issuer refuses: {found.get('error_description') or found['error']}")
-    if "code" not in found:
+    if "error" in parameters:
+        raise LoginFailed(f"the issuer refuses: {parameters.get('error_description') or parameters['error']}")
+    if "code" not in parameters:
         raise LoginFailed("the answer contains no code: try again")
 
 
@@ -228,5 +228,5 @@ class _Listener(HTTPServer):
             self.timeout = left
             self.handle_request()
         if not self.answer:
-            raise LoginFailed(f"nobody logged in within {PATIENCE} seconds")
+            raise LoginFailed(f"no login within {PATIENCE} seconds")
         return self.answer

@@ -12,10 +12,10 @@ router = APIRouter(prefix="/v1", tags=["questions"])
 
 
 @router.post("/search")
-async def search(asked: SearchRequest, caller: Asking, services: Backend) -> SearchResponse:
+async def search(request: SearchRequest, caller: Asking, services: Backend) -> SearchResponse:
     """Find chunks by meaning and by words."""
-    access = access_of(caller, asked.filters)
-    found = await services.answering.search(asked.query, access, top_k=asked.top_k)
+    access = access_of(caller, request.filters)
+    found = await services.answering.search(request.query, access, top_k=request.top_k)
     return SearchResponse(
         hits=[HitMessage.of_hit(marker, hit) for marker, hit in enumerate(found.hits, 1)],
         timings=found.timings,
