@@ -1,4 +1,4 @@
-"""Real parts for the contract suites, each started alone, once, in a folder of its own."""
+"""Real servers for the contract suites, each started once, separately, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _local(verb: str, folder: Path, *arguments: str) -> None:
 
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
-    """A PostgreSQL with the ledger's schema."""
+    """Return the address of a PostgreSQL with the ledger's schema."""
     folder = Path(tempfile.mkdtemp(prefix="tidemark-postgres-"))
     try:
         _local("up", folder, "--only", "ledger", "--free-ports")
@@ -34,7 +34,7 @@ def database_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def event_servers() -> Iterator[Mapping[str, str]]:
-    """Kafka and the schema registry with the topics of the table: the values of their env file."""
+    """Start Kafka and the schema registry with the topics of the table. Return the values of their env file."""
     folder = Path(tempfile.mkdtemp(prefix="tidemark-kafka-"))
     try:
         _local("up", folder, "--only", "topics", "--free-ports")

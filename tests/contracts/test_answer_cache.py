@@ -33,25 +33,25 @@ async def cache(request: pytest.FixtureRequest) -> AsyncIterator[AnswerCache]:
             yield opened
 
 
-async def test_what_was_put_is_got(cache: AnswerCache) -> None:
+async def test_a_value_that_was_put_is_returned(cache: AnswerCache) -> None:
     await cache.put("k1", b"\x00\xffanswer", ttl=60)
     assert await cache.get("k1") == b"\x00\xffanswer"
 
 
-async def test_what_was_never_put_is_none(cache: AnswerCache) -> None:
+async def test_a_key_that_was_never_put_gives_none(cache: AnswerCache) -> None:
     assert await cache.get("never") is None
 
 
-async def test_the_last_put_stands(cache: AnswerCache) -> None:
+async def test_the_last_put_wins(cache: AnswerCache) -> None:
     await cache.put("k2", b"1", ttl=60)
     await cache.put("k2", b"2", ttl=60)
     assert await cache.get("k2") == b"2"
 
 
-async def test_an_entry_ends(cache: AnswerCache) -> None:
+async def test_an_entry_expires(cache: AnswerCache) -> None:
     await cache.put("k3", b"1", ttl=0.02)
     async with asyncio.timeout(5):
-        while await cache.get("k3") is not None:  # noqa: ASYNC110  (expiry tells nobody)
+        while await cache.get("k3") is not None:  # noqa: ASYNC110  (an expiry raises no event)
             await asyncio.sleep(0.005)
 
 

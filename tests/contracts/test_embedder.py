@@ -74,7 +74,7 @@ def test_spans_are_in_order_and_within_the_text(embedder: Any) -> None:
     assert [("Pay 5.")[a:b] for a, b in embedder.spans("Pay 5.")] == ["Pay", "5", "."]
 
 
-def test_an_embedder_says_who_it_is(embedder: Any) -> None:
+def test_an_embedder_declares_its_identity(embedder: Any) -> None:
     assert embedder.name
     assert len(embedder.fingerprint) == 16
 

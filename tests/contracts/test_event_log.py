@@ -29,16 +29,16 @@ SECONDS = 60.0
 
 
 class World(Protocol):
-    """A log with a topic of its own, and the powers of its operator."""
+    """Log with a topic of its own, and the actions of its operator."""
 
     log: Any
     topic: str
 
     async def append(self, key: bytes, value: bytes | None) -> tuple[int, int]:
-        """What another client writes; returns partition and offset."""
+        """Append a record as another client would. Return partition and offset."""
 
     async def compact(self, partition: int) -> None:
-        """Until the first record of the partition, which a later one supersedes, is gone. May write records of its own."""
+        """Compact until the first record of the partition, which a later one supersedes, is gone. May append other records."""
 
     async def truncate(self, partition: int, low: int) -> None: ...
 
@@ -50,7 +50,7 @@ class World(Protocol):
 
 
 def a_topic() -> Topic:
-    """Settings that let a broker compact at once."""
+    """Return a topic whose settings let a broker compact at once."""
     hasty = {
         "cleanup.policy": "compact,delete",
         "retention.ms": "-1",
@@ -134,7 +134,7 @@ class KafkaWorld:
         return written[0].partition(), written[0].offset()
 
     def _compact(self, partition: int) -> None:
-        """Only what a newer segment follows is compacted, and only a new record begins a segment."""
+        """Compact the partition. Only closed segments are compacted, and only a new record begins another segment."""
         reader = Consumer({**self._client, "group.id": "probe", "auto.offset.reset": "earliest"})
 
         def cleaned() -> bool:
@@ -165,7 +165,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def hasten_compaction(admin: AdminClient) -> None:
-    """The broker looks for something to compact every 15 s unless told otherwise."""
+    """Shorten the broker's interval between compactions, which is 15 s by default."""
     entry = ConfigEntry("log.cleaner.backoff.ms", "100", incremental_operation=AlterConfigOpType.SET)
     for broker in admin.list_topics(timeout=SECONDS).brokers:
         change = ConfigResource(ResourceType.BROKER, str(broker), incremental_configs=[entry])
@@ -200,7 +200,7 @@ def changed(document_id: str, version: str = "1") -> tuple[str, DocumentChanged]
 
 
 async def settled(world: World) -> TopicState:
-    """A broker that just took over answers Unavailable for a moment, as it should."""
+    """Return the state of the topic once it has leaders. A broker that just took over answers Unavailable for a moment."""
     for _ in range(600):
         try:
             return await world.log.describe(world.topic)
@@ -219,7 +219,7 @@ def versions(records: list[Record], key: str) -> list[str]:
     return [record.value.version for record in records if record.key == key]
 
 
-async def test_what_is_published_is_read_back_in_order_of_its_key(world: World) -> None:
+async def test_published_events_are_read_back_in_order_of_their_key(world: World) -> None:
     pairs = [changed(f"document-{i % 5}", str(i)) for i in range(50)]
     await world.log.publish(world.topic, pairs, headers={"traceparent": "00-aa-bb-01"})
     records = await everything(world)
@@ -229,7 +229,7 @@ async def test_what_is_published_is_read_back_in_order_of_its_key(world: World) 
     assert records[0].value == changed(records[0].key, records[0].value.version)[1]
 
 
-async def test_a_key_lies_where_every_kafka_client_puts_it(world: World) -> None:
+async def test_a_key_is_on_the_partition_that_every_kafka_client_chooses(world: World) -> None:
     keys = ["", "a", "ab", "abc", "abcd", "21", "straße", *(str(uuid.UUID(int=i**9)) for i in range(40))]
     await world.log.publish(world.topic, [(key, None) for key in keys])
     placed = {record.key: record.partition for record in await everything(world)}
@@ -265,7 +265,7 @@ async def test_compacted_records_leave_holes_that_no_reader_waits_for(world: Wor
     assert await world.log.read(world.topic, partition, 1, 4) == []
 
 
-async def test_a_position_that_the_log_no_longer_holds_is_told_as_lost_events(world: World) -> None:
+async def test_a_position_that_the_log_no_longer_holds_raises_lost_events(world: World) -> None:
     await world.log.publish(world.topic, [changed("a", str(i)) for i in range(6)])
     partition = partition_of(b"a", PARTITIONS)
     await world.truncate(partition, 4)
@@ -319,7 +319,7 @@ async def test_reads_at_the_same_time_do_not_disturb_each_other(world: World) ->
     assert [[record.offset for record in answer] for answer in answers] == [list(range(*at)) for at in ranges]
 
 
-async def test_a_topic_that_is_made_anew_has_another_epoch_and_loses_old_positions(world: World) -> None:
+async def test_a_recreated_topic_has_another_epoch_and_loses_old_positions(world: World) -> None:
     await world.log.publish(world.topic, [changed("a", str(i)) for i in range(5)])
     partition = partition_of(b"a", PARTITIONS)
     before = await world.log.describe(world.topic)

@@ -1,4 +1,4 @@
-"""What holds for Kafka and the registry alone: other clients, dead servers, registration."""
+"""Behaviour of Kafka and the registry alone: other clients, dead servers, registration."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ async def test_a_dead_registry_is_unavailable_and_turns_no_record_into_poison(
 
 
 def test_the_registry_answers_for_a_path_that_it_does_not_know(event_servers: Mapping[str, str]) -> None:
-    """Confluent's deserializer asks one first. As configured by default, the registry leaves four of these without an answer."""
+    """Confluent's deserializer first requests one. By default, the registry leaves four of these without an answer."""
     unanswered = 0
     with httpx.Client(base_url=event_servers["SCHEMA_REGISTRY_URL"], timeout=2) as client:
         for _ in range(600):
@@ -215,7 +215,7 @@ async def test_client_options_reach_kafka(event_servers: Mapping[str, str]) -> N
             await encrypted.describe(CHANGED)
 
 
-async def test_an_unregistered_schema_is_unavailable_and_says_what_to_do(event_servers: Mapping[str, str]) -> None:
+async def test_an_unregistered_schema_is_unavailable_with_a_remedy(event_servers: Mapping[str, str]) -> None:
     row = replace(TOPICS[CHANGED], name=f"unregistered.{uuid.uuid4().hex}")
     async with KafkaEventLog.open(
         event_servers["KAFKA_BOOTSTRAP"], event_servers["SCHEMA_REGISTRY_URL"], table={row.name: row}
@@ -248,7 +248,7 @@ def test_the_settings_of_the_table_are_those_of_the_topics(admin: AdminClient) -
         assert len(admin.list_topics(timeout=SECONDS).topics[topic.name].partitions) == topic.partitions
 
 
-def test_a_setting_that_drifted_is_put_right_and_told(admin: AdminClient) -> None:
+def test_a_setting_that_drifted_is_corrected_and_reported(admin: AdminClient) -> None:
     entry = ConfigEntry("retention.ms", "5000", incremental_operation=AlterConfigOpType.SET)
     change = ConfigResource(ResourceType.TOPIC, "documents.dead.v1", incremental_configs=[entry])
     admin.incremental_alter_configs([change])[change].result(SECONDS)
@@ -277,7 +277,7 @@ def test_the_registry_itself_refuses_a_schema_that_breaks_readers(event_servers:
     assert registry.client.get_compatibility(TOPICS[CHANGED].subject) == "BACKWARD_TRANSITIVE"
 
 
-def test_a_cluster_or_a_registry_that_is_away_is_told_in_a_line(
+def test_an_absent_cluster_or_registry_is_reported_in_a_line(
     event_servers: Mapping[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hasty = tmp_path / "client.properties"

@@ -35,7 +35,7 @@ async def ledger(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
 
 @pytest.fixture
 def index() -> str:
-    """An index of its own for every test: they share a database."""
+    """Return a separate index for every test, because the tests share a database."""
     return uuid.uuid4().hex[:16]
 
 
@@ -64,9 +64,9 @@ def delta(
 
 async def applied(ledger: Any, index: str, *deltas: Delta) -> Any:
     await ledger.record_intent(index, deltas)
-    async with ledger.swap(index, deltas) as verdict:
+    async with ledger.swap(index, deltas) as result:
         pass
-    return verdict
+    return result
 
 
 async def test_a_document_never_seen_has_revision_zero(ledger: Any, index: str) -> None:
@@ -74,30 +74,30 @@ async def test_a_document_never_seen_has_revision_zero(ledger: Any, index: str) 
     assert (await ledger.recorded(index, [document]))[document] == DocumentRecord(document)
 
 
-async def test_what_was_applied_is_recorded_with_the_next_revision(ledger: Any, index: str) -> None:
+async def test_an_applied_delta_is_recorded_with_the_next_revision(ledger: Any, index: str) -> None:
     document, chunk = an_id(), an_id()
-    verdict = await applied(ledger, index, delta(document, {chunk: "h"}, title="Handbook", subjects=("s1",)))
-    assert len(verdict.accepted) == 1
+    result = await applied(ledger, index, delta(document, {chunk: "h"}, title="Handbook", subjects=("s1",)))
+    assert len(result.accepted) == 1
     row = (await ledger.recorded(index, [document]))[document]
     assert (row.revision, row.status, row.title, row.subjects, dict(row.chunks)) == (
         1, DocumentStatus.LIVE, "Handbook", ("s1",), {chunk: "h"},
     )  # fmt: skip
 
 
-async def test_who_planned_from_an_old_revision_loses_and_changes_nothing(ledger: Any, index: str) -> None:
+async def test_a_delta_planned_from_an_old_revision_loses_and_changes_nothing(ledger: Any, index: str) -> None:
     document, first, second = an_id(), an_id(), an_id()
     await applied(ledger, index, delta(document, {first: "h"}))
-    verdict = await applied(ledger, index, delta(document, {second: "h"}, revision=0))
-    assert len(verdict.lost) == 1
-    assert not verdict.accepted
+    result = await applied(ledger, index, delta(document, {second: "h"}, revision=0))
+    assert len(result.lost) == 1
+    assert not result.accepted
     assert set((await ledger.recorded(index, [document]))[document].chunks) == {first}
 
 
 async def test_of_two_at_once_exactly_one_wins(ledger: Any, index: str) -> None:
     document = an_id()
     attempts = [applied(ledger, index, delta(document, {an_id(): "h"})) for _ in range(6)]
-    verdicts = await asyncio.gather(*attempts)
-    assert sum(len(verdict.accepted) for verdict in verdicts) == 1
+    results = await asyncio.gather(*attempts)
+    assert sum(len(result.accepted) for result in results) == 1
     assert (await ledger.recorded(index, [document]))[document].revision == 1
 
 
@@ -118,8 +118,8 @@ async def test_an_intent_that_was_swept_makes_its_writer_plan_again(ledger: Any,
     await ledger.record_intent(index, [planned])
     async with ledger.garbage(index):
         pass
-    async with ledger.swap(index, [planned]) as verdict:
-        assert len(verdict.lost) == 1
+    async with ledger.swap(index, [planned]) as result:
+        assert len(result.lost) == 1
 
 
 async def test_removed_chunks_become_garbage_and_are_forgotten_when_swept(ledger: Any, index: str) -> None:
@@ -162,14 +162,14 @@ async def test_only_current_live_chunks_of_the_callers_are_visible(ledger: Any, 
 
 
 @pytest.mark.parametrize("status", [DocumentStatus.DELETED, DocumentStatus.DEAD, DocumentStatus.SUPPRESSED])
-async def test_what_is_not_live_is_not_visible(ledger: Any, index: str, status: DocumentStatus) -> None:
+async def test_a_document_that_is_not_live_is_not_visible(ledger: Any, index: str, status: DocumentStatus) -> None:
     document, chunk = an_id(), an_id()
     await applied(ledger, index, delta(document, {chunk: "h"}))
     await applied(ledger, index, delta(document, {chunk: "h"}, revision=1, status=status))
     assert not await ledger.visible(index, [chunk], STAFF)
 
 
-async def test_a_suppression_hides_at_once_and_refuses_what_comes_later(ledger: Any, index: str) -> None:
+async def test_a_suppression_hides_at_once_and_refuses_later_deltas(ledger: Any, index: str) -> None:
     tenant = uuid.uuid4().hex
     document, chunk, subject = an_id(), an_id(), uuid.uuid4().hex
     staff = AccessFilter(tenant, ("group:staff",))
@@ -227,7 +227,7 @@ async def test_a_partition_lists_live_and_dead_documents(ledger: Any, index: str
     assert await ledger.chunks(index, 3, documents=[dead]) == await ledger.chunks(index, 3, documents=[]) == {}
 
 
-async def test_the_catalog_shows_documents_by_page_and_status_to_who_may_see_them(ledger: Any, index: str) -> None:
+async def test_the_catalog_lists_allowed_documents_by_page_and_status(ledger: Any, index: str) -> None:
     ids = sorted(an_id() for _ in range(3))
     for each in ids[:2]:
         await applied(ledger, index, delta(each, {an_id(): "h"}))
@@ -249,7 +249,7 @@ async def test_a_documents_lineage_names_its_event_and_run(ledger: Any, index: s
     assert (found["cause"]["offset"], found["cause"]["run_id"]) == (41, "run")
 
 
-async def test_the_inventory_holds_stamps_of_all_but_deleted_documents(ledger: Any, index: str) -> None:
+async def test_the_inventory_holds_change_tokens_of_all_but_deleted_documents(ledger: Any, index: str) -> None:
     live, gone = an_id(), an_id()
     await applied(ledger, index, delta(live, {}, change_token="etag@1"))
     await applied(ledger, index, delta(gone, {}, status=DocumentStatus.DELETED))
@@ -257,9 +257,9 @@ async def test_the_inventory_holds_stamps_of_all_but_deleted_documents(ledger: A
     assert await ledger.counts(index, "s3") == {"live": 1, "deleted": 1}
 
 
-async def test_a_batch_is_handed_on_within_its_run(ledger: Any, index: str) -> None:
-    work = IndexingTask(an_id(), "acme", "s3", "s3://b/k", 4, CAUSE, parsed="key", principals=("group:staff",))
-    batch = Batch(index, 3, (work,), OffsetRange("t", "e", 3, 10, 20))
+async def test_a_batch_is_stored_for_its_run(ledger: Any, index: str) -> None:
+    task = IndexingTask(an_id(), "acme", "s3", "s3://b/k", 4, CAUSE, parsed="key", principals=("group:staff",))
+    batch = Batch(index, 3, (task,), OffsetRange("t", "e", 3, 10, 20))
     await ledger.save(index, "chunks", batch)
     assert await ledger.load(index, "chunks", 3) == batch
     assert await ledger.load(index, "chunks", 4) is None
@@ -274,7 +274,7 @@ async def test_measurements_add_up(ledger: Any, index: str) -> None:
     assert (await ledger.totals())[key] == 5
 
 
-async def test_cursors_and_row_hashes_remember_what_was_read(ledger: Any, index: str) -> None:
+async def test_cursors_and_row_hashes_record_the_progress_of_a_source(ledger: Any, index: str) -> None:
     assert await ledger.cursor(index) == {}
     await ledger.set_cursor(index, {"read": "2026-01-01"})
     assert await ledger.cursor(index) == {"read": "2026-01-01"}

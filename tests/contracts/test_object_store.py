@@ -21,11 +21,11 @@ BASE = "s3://store"
 
 
 @dataclass
-class Made:
+class Store:
     objects: Any
     keeps_labels: bool = True
     raw: Any = None
-    take_away: Any = None
+    remove: Any = None
     odd_keys: tuple[str, ...] = field(
         default=("ü/é.md", "sp ace+plus%25.md", "q?x=1#f.md", "a\\b.md", "tab\tx.md", "e\u0301.md")
     )
@@ -41,13 +41,13 @@ def s3_endpoint() -> Iterator[str]:
 
 
 @pytest.fixture(params=["memory", "folder", "bucket", "prefix"])
-def made(request: pytest.FixtureRequest, tmp_path: Path) -> Made:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "memory":
         objects = MemoryObjects(BASE)
-        return Made(objects, take_away=lambda: objects.denied.add(BASE))
+        return Store(objects, remove=lambda: objects.denied.add(BASE))
     if request.param == "folder":
-        return Made(
-            Objects({BASE: Folder(tmp_path / "store")}), False, take_away=lambda: shutil.rmtree(tmp_path / "store")
+        return Store(
+            Objects({BASE: Folder(tmp_path / "store")}), False, remove=lambda: shutil.rmtree(tmp_path / "store")
         )
     endpoint = request.getfixturevalue("s3_endpoint")
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
@@ -56,18 +56,18 @@ def made(request: pytest.FixtureRequest, tmp_path: Path) -> Made:
     client = aws_client("s3", region="us-east-1", endpoint=endpoint, key_id="a", secret="b")
     bucket = Bucket(client, raw.name, "below/" if request.param == "prefix" else "")
 
-    def take_away() -> None:
+    def remove() -> None:
         raw.object_versions.delete()
         raw.delete()
 
-    return Made(Objects({BASE: bucket}), raw=raw if request.param == "bucket" else None, take_away=take_away)
+    return Store(Objects({BASE: bucket}), raw=raw if request.param == "bucket" else None, remove=remove)
 
 
-async def test_what_was_put_is_got_back_with_one_stamp_everywhere(made: Made) -> None:
+async def test_a_written_object_is_returned_with_the_same_change_token_everywhere(store: Store) -> None:
     uri = object_uri(BASE, "a/b.md")
-    await made.objects.put(uri, b"content")
-    head, got = await made.objects.head(uri), await made.objects.get(uri)
-    (listed,) = [state async for state in made.objects.list(BASE)]
+    await store.objects.put(uri, b"content")
+    head, got = await store.objects.head(uri), await store.objects.get(uri)
+    (listed,) = [state async for state in store.objects.list(BASE)]
     assert got.content == b"content"
     assert head.uri == got.state.uri == listed.uri == uri
     assert head.change_token == got.state.change_token == listed.change_token != ""
@@ -75,93 +75,93 @@ async def test_what_was_put_is_got_back_with_one_stamp_everywhere(made: Made) ->
     assert head.size == listed.size == 7
 
 
-async def test_other_content_has_another_version_and_stamp(made: Made) -> None:
+async def test_other_content_has_another_version_and_change_token(store: Store) -> None:
     uri = object_uri(BASE, "a.md")
-    await made.objects.put(uri, b"one")
-    first = await made.objects.head(uri)
-    await made.objects.put(uri, b"two")
-    second = await made.objects.head(uri)
+    await store.objects.put(uri, b"one")
+    first = await store.objects.head(uri)
+    await store.objects.put(uri, b"two")
+    second = await store.objects.head(uri)
     assert first.version != second.version
     assert first.change_token != second.change_token
 
 
-async def test_labels_and_media_type_come_back_whatever_they_hold(made: Made) -> None:
-    if not made.keeps_labels:
+async def test_labels_and_media_type_come_back_whatever_they_hold(store: Store) -> None:
+    if not store.keeps_labels:
         with pytest.raises(ValueError, match="no labels"):
-            await made.objects.put(object_uri(BASE, "a.md"), b"x", labels={"title": "T"})
+            await store.objects.put(object_uri(BASE, "a.md"), b"x", labels={"title": "T"})
         return
     labels = {"title": "Müller & Söhne, 100% — ok", "principals": "group:staff,user:alice"}
-    await made.objects.put(object_uri(BASE, "a.md"), b"x", media_type="text/markdown", labels=labels)
-    state = (await made.objects.get(object_uri(BASE, "a.md"))).state
+    await store.objects.put(object_uri(BASE, "a.md"), b"x", media_type="text/markdown", labels=labels)
+    state = (await store.objects.get(object_uri(BASE, "a.md"))).state
     assert state.labels == labels
     assert state.media_type == "text/markdown"
 
 
-async def test_every_key_a_source_may_hold_is_read_and_listed(made: Made) -> None:
-    uris = {object_uri(BASE, key) for key in made.odd_keys}
+async def test_every_key_a_source_may_hold_is_read_and_listed(store: Store) -> None:
+    uris = {object_uri(BASE, key) for key in store.odd_keys}
     for uri in uris:
-        await made.objects.put(uri, object_key(uri)[1].encode())
-    assert {state.uri async for state in made.objects.list(BASE)} == uris
+        await store.objects.put(uri, object_key(uri)[1].encode())
+    assert {state.uri async for state in store.objects.list(BASE)} == uris
     for uri in uris:
-        assert (await made.objects.get(uri)).content == object_key(uri)[1].encode()
+        assert (await store.objects.get(uri)).content == object_key(uri)[1].encode()
 
 
-async def test_one_odd_object_hides_no_other(made: Made) -> None:
-    if made.raw is None:
+async def test_one_odd_object_hides_no_other(store: Store) -> None:
+    if store.raw is None:
         pytest.skip("only S3 takes such keys")
     for key in ("up/../x.md", "dot/./x.md", "a//b.md", "/lead.md", "ok.md"):
-        made.raw.put_object(Key=key, Body=b"x")
-    listed = {state.uri async for state in made.objects.list(BASE)}
+        store.raw.put_object(Key=key, Body=b"x")
+    listed = {state.uri async for state in store.objects.list(BASE)}
     assert listed == {object_uri(BASE, key) for key in ("a//b.md", "/lead.md", "ok.md")}
-    assert (await made.objects.get(object_uri(BASE, "a//b.md"))).content == b"x"
+    assert (await store.objects.get(object_uri(BASE, "a//b.md"))).content == b"x"
 
 
-async def test_a_missing_object_is_an_absence(made: Made) -> None:
-    assert await made.objects.head(object_uri(BASE, "none.md")) is None
-    assert await made.objects.get(object_uri(BASE, "none.md")) is None
+async def test_a_missing_object_is_an_absence(store: Store) -> None:
+    assert await store.objects.head(object_uri(BASE, "none.md")) is None
+    assert await store.objects.get(object_uri(BASE, "none.md")) is None
 
 
-async def test_a_missing_store_is_an_outage_and_no_absence(made: Made) -> None:
+async def test_a_missing_store_is_an_outage_and_not_an_absence(store: Store) -> None:
     uri = object_uri(BASE, "a.md")
-    await made.objects.put(uri, b"x")
-    made.take_away()
-    if isinstance(made.objects, MemoryObjects):
+    await store.objects.put(uri, b"x")
+    store.remove()
+    if isinstance(store.objects, MemoryObjects):
         pytest.skip("memory cannot go away")
     with pytest.raises(Unavailable):
-        await made.objects.head(uri)
+        await store.objects.head(uri)
     with pytest.raises(Unavailable):
-        await made.objects.get(uri)
+        await store.objects.get(uri)
     with pytest.raises(Unavailable):
-        [state async for state in made.objects.list(BASE)]
+        [state async for state in store.objects.list(BASE)]
 
 
-async def test_a_large_object_is_refused_before_it_is_read(made: Made) -> None:
+async def test_a_large_object_is_refused_before_it_is_read(store: Store) -> None:
     uri = object_uri(BASE, "large.bin")
-    await made.objects.put(uri, b"x" * 100)
+    await store.objects.put(uri, b"x" * 100)
     with pytest.raises(Rejected) as caught:
-        await made.objects.get(uri, limit=99)
+        await store.objects.get(uri, limit=99)
     assert caught.value.reason == "too_large"
-    assert (await made.objects.get(uri, limit=100)).state.size == 100
+    assert (await store.objects.get(uri, limit=100)).state.size == 100
 
 
-async def test_deleting_twice_is_no_error(made: Made) -> None:
+async def test_deleting_twice_is_not_an_error(store: Store) -> None:
     uris = [object_uri(BASE, f"d/{n}.md") for n in range(3)]
-    await made.objects.put(uris[0], b"x")
-    await made.objects.delete(uris)
-    await made.objects.delete(uris)
-    assert [state async for state in made.objects.list(BASE)] == []
+    await store.objects.put(uris[0], b"x")
+    await store.objects.delete(uris)
+    await store.objects.delete(uris)
+    assert [state async for state in store.objects.list(BASE)] == []
 
 
-async def test_a_prefix_lists_what_is_below_it_only(made: Made) -> None:
+async def test_a_prefix_lists_what_is_below_it_only(store: Store) -> None:
     for key in ("a/1.md", "a/b/2.md", "ab/3.md"):
-        await made.objects.put(object_uri(BASE, key), b"x")
-    assert {state.uri async for state in made.objects.list(f"{BASE}/a")} == {f"{BASE}/a/1.md", f"{BASE}/a/b/2.md"}
+        await store.objects.put(object_uri(BASE, key), b"x")
+    assert {state.uri async for state in store.objects.list(f"{BASE}/a")} == {f"{BASE}/a/1.md", f"{BASE}/a/b/2.md"}
 
 
-async def test_other_containers_cannot_be_reached(made: Made) -> None:
+async def test_other_containers_cannot_be_reached(store: Store) -> None:
     for uri in ("s3://other/a.md", "file:///etc/passwd", "http://127.0.0.1/x"):
         with pytest.raises(Rejected):
-            await made.objects.get(uri)
+            await store.objects.get(uri)
 
 
 async def test_links_and_climbing_keys_lead_nowhere(tmp_path: Path) -> None:

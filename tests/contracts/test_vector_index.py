@@ -83,21 +83,21 @@ async def vectors(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def index(vectors: Any) -> str:
-    """An index of its own for every test: they share a server."""
+    """Return a separate index for every test, because the tests share a server."""
     spec = IndexSpec(uuid.uuid4().hex[:16], SIZE)
     await vectors.create(spec)
     return spec.index_id
 
 
 def axis(*weights: float) -> np.ndarray:
-    """A unit vector near the first axes."""
+    """Return a unit vector near the first axes."""
     vector = np.zeros(SIZE, np.float32)
     vector[: len(weights)] = weights
     return vector / np.linalg.norm(vector)
 
 
 def terms(**weights: float) -> SparseVector:
-    """``t7=2.0``: term 7 with weight 2."""
+    """Return sparse weights: ``t7=2.0`` is term 7 with weight 2."""
     held = sorted((int(name[1:]), weight) for name, weight in weights.items())
     return SparseVector(np.array([t for t, _ in held], np.uint32), np.array([w for _, w in held], np.float32))
 
@@ -179,7 +179,7 @@ async def test_nothing_to_write_is_fine(vectors: Any, index: str) -> None:
     assert await vectors.count(index) == 0
 
 
-async def test_what_the_caller_changes_afterwards_is_not_in_the_index(vectors: Any, index: str) -> None:
+async def test_a_later_change_of_the_callers_objects_is_not_in_the_index(vectors: Any, index: str) -> None:
     written = point(axis(1))
     await vectors.upsert(index, [written])
     kept = deepcopy(written.payload)
@@ -275,7 +275,7 @@ async def test_the_score_is_the_sum_of_both_reciprocal_ranks(vectors: Any, index
 
 
 async def test_a_rare_term_outweighs_a_common_one(vectors: Any, index: str) -> None:
-    """Both orders of writing, so that a tie cannot pass."""
+    """Write in both orders, so that a tie cannot pass."""
     common = [point(axis(0, 1), terms(t1=1.0)) for _ in range(20)]
     rare = point(axis(0, 1), terms(t2=1.0))
     await vectors.upsert(index, [*common[:10], rare, *common[10:]])
@@ -301,7 +301,7 @@ async def test_an_empty_index_answers_with_nothing(vectors: Any, index: str) -> 
     assert await found(vectors, index) == []
 
 
-# -- who may see what ---------------------------------------------------------------------------------------------------
+# -- access ---------------------------------------------------------------------------------------------------------
 
 
 async def test_only_the_tenant_and_its_principals_see_a_point(vectors: Any, index: str) -> None:
@@ -361,13 +361,13 @@ async def test_a_changed_payload_changes_who_sees_it_at_once(vectors: Any, index
 # -- indexes ------------------------------------------------------------------------------------------------------------
 
 
-async def test_making_an_index_again_keeps_its_points(vectors: Any, index: str) -> None:
+async def test_creating_an_index_again_keeps_its_points(vectors: Any, index: str) -> None:
     await vectors.upsert(index, [point(axis(1))])
     await asyncio.gather(*(vectors.create(IndexSpec(index, SIZE)) for _ in range(3)))
     assert await vectors.count(index) == 1
 
 
-async def test_an_index_made_for_another_size_is_a_conflict(vectors: Any, index: str) -> None:
+async def test_an_index_of_another_size_is_a_conflict(vectors: Any, index: str) -> None:
     with pytest.raises(Conflict, match="dimensions"):
         await vectors.create(IndexSpec(index, SIZE * 2))
 
@@ -380,9 +380,7 @@ async def test_indexes_do_not_see_each_other(vectors: Any, index: str) -> None:
     assert await vectors.count(other.index_id) == 1
 
 
-@pytest.mark.parametrize(
-    "vectors", ["memory", "server", *REAL], indirect=True
-)  # the double has words of its own for it
+@pytest.mark.parametrize("vectors", ["memory", "server", *REAL], indirect=True)  # the double raises another message
 async def test_an_index_that_is_not_built_is_unavailable(vectors: Any) -> None:
     absent = uuid.uuid4().hex[:16]
     with pytest.raises(Unavailable, match="not built"):

@@ -10,7 +10,7 @@ from tests.fakes.serving import serving
 
 @pytest.fixture
 def waits() -> list[float]:
-    """What a provider's caller would have slept."""
+    """Return the seconds that the caller of a provider would have slept."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""Chunks: verbatim, complete, bounded, and as they were wherever nothing was edited."""
+"""Chunks are verbatim, complete and bounded, and an edit leaves distant chunks unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IDS = Ids(b"a secret of this test")
 
 
 class Subwords:
-    """Cuts words every six characters, as a tokenizer with a small vocabulary does; counts a blank line when ``blank``."""
+    """Tokenizer that cuts words every six characters, as a small vocabulary does, and with ``blank`` counts line breaks."""
 
     def __init__(self, *, blank: bool = False) -> None:
         self._pattern = re.compile(r"\w{1,6}|[^\w\s]" + (r"|\n" if blank else ""))
@@ -53,7 +53,7 @@ def markdown(text: str) -> ParsedDocument:
 
 
 def prose(sentences: int, seed: int = 1) -> list[str]:
-    """Sentences of five to thirty words, none like another."""
+    """Return different sentences of five to thirty words."""
     generator = random.Random(seed)
     words = [
         "plan",
@@ -71,11 +71,11 @@ def prose(sentences: int, seed: int = 1) -> list[str]:
         "signs",
         "every",
     ]
-    made = (" ".join(generator.choices(words, k=generator.randint(5, 30))) for _ in range(sentences))
-    return [f"{text.capitalize()} {number}." for number, text in enumerate(made)]
+    bodies = (" ".join(generator.choices(words, k=generator.randint(5, 30))) for _ in range(sentences))
+    return [f"{text.capitalize()} {number}." for number, text in enumerate(bodies)]
 
 
-# -- whatever the document
+# -- any document
 
 texts = st.text(st.characters(codec="utf-8"), max_size=400) | st.lists(
     st.sampled_from(["word", "Sentence.", "x" * 90, "一句话。", "a;", "No.", "\n", "1,234", "|"]), max_size=120
@@ -94,7 +94,7 @@ elements = st.builds(
 def documents(draw: st.DrawFn) -> ParsedDocument:
     try:
         return document(*draw(st.lists(elements, max_size=12)), Element(BlockKind.PARAGRAPH, "At least this."))
-    except Rejected as error:  # pragma: no cover - the last piece has text
+    except Rejected as error:  # pragma: no cover - the last element has text
         raise AssertionError from error
 
 
@@ -115,40 +115,42 @@ def test_chunks_are_verbatim_ordered_complete_bounded_and_the_same_again(
     parsed: ParsedDocument, shape: dict[str, object], blank: bool
 ) -> None:
     tokenizer = Subwords(blank=blank)
-    made = chunks(parsed, tokenizer, **shape)
-    assert [c.ordinal for c in made] == list(range(len(made)))
-    assert all(c.text == parsed.text[c.start : c.end] and c.input.endswith(c.text) and c.text for c in made)
-    assert all(a.end <= b.start for a, b in pairwise(made))
-    gaps = [0, *(offset for c in made for offset in (c.start, c.end)), len(parsed.text)]
+    result = chunks(parsed, tokenizer, **shape)
+    assert [c.ordinal for c in result] == list(range(len(result)))
+    assert all(c.text == parsed.text[c.start : c.end] and c.input.endswith(c.text) and c.text for c in result)
+    assert all(a.end <= b.start for a, b in pairwise(result))
+    gaps = [0, *(offset for c in result for offset in (c.start, c.end)), len(parsed.text)]
     assert all(not parsed.text[a:b].strip() for a, b in zip(gaps[::2], gaps[1::2], strict=True))
-    for c in made:
+    for c in result:
         assert c.tokens == len(tokenizer.spans(c.input)) + 2
         assert c.tokens <= shape["max_tokens"]
-    assert len({c.chunk_id for c in made}) == len(made)
-    assert chunks(parsed, tokenizer, **shape) == made
+    assert len({c.chunk_id for c in result}) == len(result)
+    assert chunks(parsed, tokenizer, **shape) == result
 
 
-# -- what stands together
+# -- units that stay together
 
 
 def test_a_small_section_is_one_chunk_with_its_heading_and_the_path_above_it() -> None:
-    made = chunks(markdown("# Leave\n\n## Holidays\n\nThirty days.\n\n* paid\n\n## Sickness\n\nCall before nine."))
-    assert [c.text for c in made] == ["Leave\n\nHolidays\n\nThirty days.\n\npaid", "Sickness\n\nCall before nine."]
-    assert [c.section for c in made] == [("Leave", "Holidays"), ("Leave", "Sickness")]
-    assert made[1].input == "Leave\nSickness\n\nCall before nine."
+    result = chunks(markdown("# Leave\n\n## Holidays\n\nThirty days.\n\n* paid\n\n## Sickness\n\nCall before nine."))
+    assert [c.text for c in result] == ["Leave\n\nHolidays\n\nThirty days.\n\npaid", "Sickness\n\nCall before nine."]
+    assert [c.section for c in result] == [("Leave", "Holidays"), ("Leave", "Sickness")]
+    assert result[1].input == "Leave\nSickness\n\nCall before nine."
 
 
 def test_later_chunks_of_a_section_carry_its_whole_path() -> None:
-    made = chunks(markdown("# Leave\n\n## Holidays\n\n" + "\n\n".join(prose(60))))
-    assert len(made) > 3
-    assert all(c.input.startswith("Leave > Holidays\n") for c in made[1:])
-    assert all(c.section == ("Leave", "Holidays") for c in made)
+    result = chunks(markdown("# Leave\n\n## Holidays\n\n" + "\n\n".join(prose(60))))
+    assert len(result) > 3
+    assert all(c.input.startswith("Leave > Holidays\n") for c in result[1:])
+    assert all(c.section == ("Leave", "Holidays") for c in result)
 
 
 def test_rows_stay_whole_and_every_chunk_of_a_table_has_its_header() -> None:
     rows = [f"| customer {n} | city {n} | {n * 17} |" for n in range(60)]
-    made = chunks(markdown("# Customers\n\nAll of them:\n\n| Name | City | Spent |\n|---|---|---|\n" + "\n".join(rows)))
-    tables = [c for c in made if "customer" in c.text]
+    result = chunks(
+        markdown("# Customers\n\nAll of them:\n\n| Name | City | Spent |\n|---|---|---|\n" + "\n".join(rows))
+    )
+    tables = [c for c in result if "customer" in c.text]
     assert len(tables) > 2
     assert all(c.input.startswith("Customers\nName | City | Spent\n") for c in tables)
     for c in tables:
@@ -157,22 +159,22 @@ def test_rows_stay_whole_and_every_chunk_of_a_table_has_its_header() -> None:
 
 def test_a_row_too_wide_is_cut_between_cells() -> None:
     cells = [f"value number {n}" for n in range(200)]
-    made = chunks(parse(("a,b\n" + ",".join(cells)).encode(), "x.csv"))
-    assert len(made) > 2
-    found = [cell for c in made for cell in re.split(r" \| ?", c.text) if cell]
+    result = chunks(parse(("a,b\n" + ",".join(cells)).encode(), "x.csv"))
+    assert len(result) > 2
+    found = [cell for c in result for cell in re.split(r" \| ?", c.text) if cell]
     assert found == cells
 
 
 def test_a_path_and_a_header_without_end_leave_room_for_the_text() -> None:
     path = "# " + "long heading " * 35 + "\n\n## " + "another long one " * 25 + "\n\n"
-    made = chunks(markdown(path + "\n\n".join(prose(30))))
-    assert all(c.tokens <= 256 for c in made)
-    assert min(len(c.text) for c in made[:-1]) > 100
+    result = chunks(markdown(path + "\n\n".join(prose(30))))
+    assert all(c.tokens <= 256 for c in result)
+    assert min(len(c.text) for c in result[:-1]) > 100
     wide = chunks(parse((",".join(f"column{n}" for n in range(5000)) + "\n1,2,3\n").encode(), "x.csv"))
     assert all(c.tokens <= 256 for c in wide)
 
 
-def test_records_of_a_list_do_not_say_their_place_in_it() -> None:
+def test_records_of_a_list_do_not_contain_their_position() -> None:
     def inputs(names: list[str]) -> set[str]:
         items = ", ".join(f'{{"name": "{name}", "note": "{name} " }}' for name in names)
         return {c.input for c in chunks(parse(f'{{"people": [{items}], "x": "{"y " * 600}"}}'.encode(), "x.json"))}
@@ -183,18 +185,18 @@ def test_records_of_a_list_do_not_say_their_place_in_it() -> None:
 def test_the_page_is_that_of_the_first_word() -> None:
     parsed = document(*(Element(BlockKind.PARAGRAPH, text, page=1 + n // 10) for n, text in enumerate(prose(60))))
     pages = {b.start: b.page for b in parsed.blocks}
-    made = chunks(parsed)
-    assert {c.page for c in made} > {1, 3}
-    assert all(c.page == pages[c.start] for c in made if c.start in pages)
+    result = chunks(parsed)
+    assert {c.page for c in result} > {1, 3}
+    assert all(c.page == pages[c.start] for c in result if c.start in pages)
 
 
 def test_text_without_spaces_or_ends_is_bounded() -> None:
     for text in ("x" * 100_000, "word " * 20_000, "。" * 10 + "字" * 20_000, "a|" * 30_000):
-        made = chunks(document(Element(BlockKind.PARAGRAPH, text)))
-        assert all(c.tokens <= 256 and len(c.text) <= 4_096 for c in made)
+        result = chunks(document(Element(BlockKind.PARAGRAPH, text)))
+        assert all(c.tokens <= 256 and len(c.text) <= 4_096 for c in result)
 
 
-# -- what an edit costs
+# -- the cost of an edit
 
 
 def changed(before: ParsedDocument, after: ParsedDocument) -> int:
@@ -285,6 +287,6 @@ def test_real_documents_are_chunked_completely(shared: Path) -> None:
     assert files
     for path in files:
         parsed = parse(path.read_bytes(), path.name)
-        made = chunks(parsed)
-        assert "".join("".join(c.text.split()) for c in made) == "".join(parsed.text.split())
-        assert max(c.tokens for c in made) <= 256
+        result = chunks(parsed)
+        assert "".join("".join(c.text.split()) for c in result) == "".join(parsed.text.split())
+        assert max(c.tokens for c in result) <= 256

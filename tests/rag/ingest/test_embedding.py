@@ -53,7 +53,7 @@ async def test_equal_inputs_are_embedded_once_and_every_chunk_has_its_vector() -
     assert cache.lookups == 1
 
 
-async def test_what_was_embedded_before_costs_nothing() -> None:
+async def test_an_input_that_was_embedded_before_costs_nothing() -> None:
     embedder, cache = HashEmbedder(), Cache()
     first = await run(chunks("pump", "valve"), embedder, cache)
     again = await run(chunks("pump", "valve", "seal"), embedder, cache)
@@ -69,13 +69,13 @@ async def test_the_cache_is_not_shared_between_tenants_or_models() -> None:
     assert len((await run(chunks("pump"), HashEmbedder(32), cache, "acme")).fresh) == 1
 
 
-async def test_a_cached_vector_of_another_width_is_not_believed() -> None:
+async def test_a_cached_vector_of_another_width_is_not_used() -> None:
     embedder, cache = HashEmbedder(), Cache()
     cache.vectors[(embedder.fingerprint, "acme", IDS.embedding_key("acme", "pump"))] = np.ones(3, np.float32)
     assert len((await run(chunks("pump"), embedder, cache)).fresh) == 1
 
 
-async def test_no_chunks_ask_nobody() -> None:
+async def test_no_chunks_cause_no_lookup() -> None:
     cache = Cache()
     done = await run([], HashEmbedder(), cache)
     assert (dict(done.embeddings), dict(done.fresh), done.reused, done.tokens, cache.lookups) == ({}, {}, 0, 0, 0)
@@ -90,7 +90,7 @@ async def test_no_chunks_ask_nobody() -> None:
         ([np.zeros(64, np.float32)], "not of unit length"),
     ],
 )
-async def test_an_embedder_that_gives_nonsense_is_not_believed(vectors: list[Vector], says: str) -> None:
+async def test_invalid_vectors_of_an_embedder_are_unavailable(vectors: list[Vector], says: str) -> None:
     class Broken(HashEmbedder):
         async def embed(self, texts: Sequence[str]) -> Sequence[Vector]:
             return vectors
@@ -99,7 +99,7 @@ async def test_an_embedder_that_gives_nonsense_is_not_believed(vectors: list[Vec
         await run(chunks("pump"), Broken(), Cache())
 
 
-async def test_an_artifact_holds_the_embeddings_to_the_bit() -> None:
+async def test_an_artifact_keeps_the_embeddings_to_the_bit() -> None:
     done = await run(chunks("pump one", "", "valve valve two"), HashEmbedder(), Cache())
     artifact = dump(done.embeddings)
     back = load(artifact)
@@ -112,7 +112,7 @@ async def test_an_artifact_holds_the_embeddings_to_the_bit() -> None:
     assert load(dump({})) == {}
 
 
-async def test_a_damaged_artifact_is_made_again_and_never_unpickled() -> None:
+async def test_a_damaged_artifact_is_unavailable_and_never_unpickled() -> None:
     artifact = dump((await run(chunks("pump"), HashEmbedder(), Cache())).embeddings)
     pickled = np.array([object()], dtype=object)
     buffer = io.BytesIO()

@@ -26,7 +26,7 @@ INDEX = "f" * 16
 
 
 class RecordingIndex:
-    """A vector index that remembers its points and can be told to fail."""
+    """Vector index that records its points and can be set to fail."""
 
     def __init__(self) -> None:
         self.points: dict[str, Payload] = {}
@@ -49,7 +49,7 @@ class RecordingIndex:
             self.points.pop(chunk_id, None)
 
 
-def work(document_id: str, revision: int = 0, **fields: object) -> IndexingTask:
+def a_task(document_id: str, revision: int = 0, **fields: object) -> IndexingTask:
     cause = Cause("documents.changed.v1", "e", 1, 7)
     uri = f"s3://b/{document_id}.md"
     return IndexingTask(document_id, "acme", "s3", uri, revision, cause, principals=("group:staff",), **fields)  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ def chunks(*ids: str) -> list[Chunk]:
 
 
 def wanted(document_id: str, *ids: str, revision: int = 0, title: str = "T") -> Desired:
-    return Desired(work(document_id, revision), Access("acme", ("group:staff",)), chunks(*ids), title, "en", 1)
+    return Desired(a_task(document_id, revision), Access("acme", ("group:staff",)), chunks(*ids), title, "en", 1)
 
 
 def embeddings(*ids: str) -> dict[str, Embedding]:
@@ -78,14 +78,14 @@ def test_the_same_document_again_is_nothing_to_do() -> None:
     assert plan(wanted("d", "a", "b"), first.record).is_empty
 
 
-def test_a_changed_title_repaints_and_embeds_nothing() -> None:
+def test_a_changed_title_updates_payloads_and_embeds_nothing() -> None:
     first = plan(wanted("d", "a", "b"), DocumentRecord("d"))
     delta = plan(wanted("d", "a", "b", title="Other"), first.record)
     assert not delta.upserts
     assert set(delta.payload_updates) == {"a", "b"}
 
 
-def test_one_changed_chunk_is_one_upsert_and_one_removal() -> None:
+def test_one_changed_chunk_is_one_upsert_and_one_delete() -> None:
     first = plan(wanted("d", "a", "b", "c"), DocumentRecord("d"))
     delta = plan(wanted("d", "a", "x", "c"), first.record)
     assert (set(delta.upserts), delta.payload_updates, delta.deletes) == ({"x"}, {}, ("b",))
@@ -93,7 +93,7 @@ def test_one_changed_chunk_is_one_upsert_and_one_removal() -> None:
 
 def test_deleting_is_desiring_nothing() -> None:
     first = plan(wanted("d", "a"), DocumentRecord("d"))
-    gone = desired(work("d", 1, status=DocumentStatus.DELETED), 1)
+    gone = desired(a_task("d", 1, status=DocumentStatus.DELETED), 1)
     delta = plan(gone, first.record)
     assert (delta.upserts, delta.deletes, delta.record.status) == ({}, ("a",), DocumentStatus.DELETED)
 
@@ -105,18 +105,18 @@ def test_a_backfill_writes_every_point_again() -> None:
     assert set(plan(again, first.record).upserts) == {"a", "b"}
 
 
-def test_a_label_s_title_stands_before_the_parsed_one() -> None:
+def test_a_title_label_takes_precedence_over_the_parsed_title() -> None:
     parsed = ParsedDocument("text", (), "Parsed", "en", "text/plain")
-    assert desired(work("d"), 0, parsed).title == "Parsed"
-    assert desired(work("d", title="Label"), 0, parsed).title == "Label"
+    assert desired(a_task("d"), 0, parsed).title == "Parsed"
+    assert desired(a_task("d", title="Label"), 0, parsed).title == "Label"
 
 
-def test_a_payload_says_nothing_of_provenance() -> None:
+def test_a_payload_holds_no_provenance() -> None:
     fields = payload(chunks("a")[0], wanted("d", "a"))
     assert not {"offset", "run_id", "version", "revision"} & fields.keys()
 
 
-async def test_old_points_go_only_after_the_ledger_has_swapped() -> None:
+async def test_old_points_are_deleted_only_after_the_ledger_has_swapped() -> None:
     ledger, index, document = MemoryLedger(), RecordingIndex(), str(uuid.uuid4())
     await apply(
         INDEX, [plan(wanted(document, "a"), DocumentRecord(document))], embeddings("a"), ledger=ledger, vectors=index

@@ -61,7 +61,9 @@ async def test_a_text_over_the_limit_is_cut_and_an_empty_one_is_not_sent_empty(o
     assert len(vectors) == 5
 
 
-async def test_a_busy_provider_is_asked_again_when_it_says(openai: FakeOpenAI, make: Make, waits: list[float]) -> None:
+async def test_a_busy_provider_is_retried_at_the_time_that_it_names(
+    openai: FakeOpenAI, make: Make, waits: list[float]
+) -> None:
     openai.script.extend([Scripted(429, {"Retry-After": "7"}), Scripted(503)])
     (vector,) = await make().embed(["hello"])
     assert vector.shape == (32,)

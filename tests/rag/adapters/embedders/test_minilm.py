@@ -1,4 +1,4 @@
-"""The graph built here against a reference in float64 that shares no code with it."""
+"""The built graph agrees with a reference in float64 that shares no code with it."""
 
 import importlib.util
 import math
@@ -29,7 +29,7 @@ ERF = np.vectorize(math.erf)
 
 
 def reference(text: str) -> np.ndarray:
-    """BERT as the paper has it, one text, float64, no padding."""
+    """Compute BERT as in the paper: one text, float64, no padding."""
     w = {
         name: values.astype(np.float64)
         for name, values in load_file(PACKAGE / "model.safetensors").items()

@@ -24,11 +24,11 @@ def sentences(count: int, longest: int = 200) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model whose token vectors are rows of a table: what pooling and prefixes do can be computed by hand."""
+    """Return a model whose token vectors are rows of a table, so that pooling and prefixes can be computed by hand."""
     words = {"[PAD]": 0, "[UNK]": 1, "query": 2, "passage": 3, "cat": 4, "dog": 5}
     tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.enable_truncation(1)  # what a file says of limits must not matter
+    tokenizer.enable_truncation(1)  # limits in the file must have no effect
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     table = numpy_helper.from_array(np.eye(6, dtype=np.float32), "table")
     shape = ["batch", "tokens"]
@@ -98,7 +98,7 @@ def test_other_weights_have_another_fingerprint(folder: Path) -> None:
     assert OnnxEmbedder.load(folder).fingerprint != before
 
 
-def test_what_is_no_model_is_refused_with_its_folder(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused_by_its_name(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="has 6 dimensions, but 384 are set"):
         OnnxEmbedder.load(folder, dimensions=384)
     with pytest.raises(Rejected, match="pooling 'max'"):

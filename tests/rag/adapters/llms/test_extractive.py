@@ -54,7 +54,7 @@ async def test_a_question_that_the_hits_do_not_answer_gets_a_plain_refusal(
     assert (made.text, list(made.citations), made.abstained) == (ABSTENTION, [], True)
 
 
-async def test_a_name_that_no_source_has_is_no_evidence(generator: ExtractiveGenerator) -> None:
+async def test_a_name_that_no_source_has_lowers_the_evidence(generator: ExtractiveGenerator) -> None:
     assert not (await ask("What is the yearly deductible of the Plus plan?", generator)).abstained
     _, known = await generator.score("What is the yearly deductible of the Plus plan?", HITS)
     for question in ("What is the yearly deductible of the Platinum plan?", "What is the deductible of Plus7?"):
@@ -65,17 +65,17 @@ async def test_a_name_that_no_source_has_is_no_evidence(generator: ExtractiveGen
         assert not (await generator.score(question, HITS))[1].unknown_name, "capitals that name nothing"
 
 
-async def test_a_sources_own_reference_is_no_marker(generator: ExtractiveGenerator) -> None:
+async def test_a_sources_own_reference_is_not_a_marker(generator: ExtractiveGenerator) -> None:
     made = await ask("When is fish served in the canteen?", generator)
     assert "As shown in (3), fish is on Friday." in made.text
 
 
-async def test_the_same_sentence_in_two_documents_is_said_once() -> None:
+async def test_the_same_sentence_in_two_documents_is_quoted_once() -> None:
     twice = [hit("The pump is serviced every year by us."), hit("The pump is serviced every year by us.", start=50)]
     made = await ExtractiveGenerator(HashEmbedder(), threshold=0.0).generate("When is the pump serviced?", twice)
     assert made.text.count("serviced") == 1
 
 
-async def test_hits_without_a_sentence_are_no_evidence() -> None:
+async def test_hits_without_a_sentence_give_no_evidence() -> None:
     made = await ExtractiveGenerator(HashEmbedder(), threshold=0.0).generate("pump?", [hit("---"), hit("3.")])
     assert made.abstained

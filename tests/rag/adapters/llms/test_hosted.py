@@ -77,9 +77,7 @@ async def test_an_answer_can_be_watched_while_it_is_written(openai: FakeOpenAI, 
     assert made.usage == {"input_tokens": 321, "output_tokens": 12}
 
 
-async def test_a_stream_is_asked_for_again_before_its_first_piece(
-    openai: FakeOpenAI, make: Make, waits: list[float]
-) -> None:
+async def test_a_stream_is_retried_before_its_first_text(openai: FakeOpenAI, make: Make, waits: list[float]) -> None:
     openai.reply = "25 days of leave [1]."
     openai.script.append(Scripted(429, {"Retry-After": "3"}))
     *_, made = [piece async for piece in stream("How many days?", HITS, make())]

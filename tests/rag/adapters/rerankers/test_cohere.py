@@ -28,7 +28,7 @@ async def test_a_limit_over_the_number_of_hits_gives_them_all(reranker: CohereRe
     assert len(await reranker.rerank("pump", HITS, limit=50)) == 3
 
 
-async def test_nothing_to_rerank_asks_nobody(cohere: FakeCohere, reranker: CohereReranker) -> None:
+async def test_nothing_to_rerank_causes_no_request(cohere: FakeCohere, reranker: CohereReranker) -> None:
     assert await reranker.rerank("pump", [], limit=5) == []
     assert await reranker.rerank("pump", HITS, limit=0) == []
     assert cohere.requests == []

@@ -1,4 +1,4 @@
-"""Bytes that parsers meet: real files of the shared data, and bad ones made here."""
+"""Input for parsers: real files of the shared data, and bad files that are built here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sandbox() -> Iterator[SandboxedParser]:
 
 
 def pdf_of(*pages: Draw) -> bytes:
-    """One function per page, which draws on a reportlab canvas of A4 (595 x 842 points)."""
+    """Build a PDF from one function per page, which draws on a reportlab canvas of A4 (595 x 842 points)."""
     out = io.BytesIO()
     canvas = Canvas(out, pagesize=A4)
     for draw in pages:
@@ -85,7 +85,7 @@ def docx_of(build: Callable[[docx.document.Document], None]) -> bytes:
 
 
 def docx_with(body: bytes) -> bytes:
-    """A docx whose ``word/document.xml`` is ``body``."""
+    """Build a docx whose ``word/document.xml`` is ``body``."""
     source = docx_of(lambda document: document.add_paragraph("x"))
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(source)) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
@@ -96,7 +96,7 @@ def docx_with(body: bytes) -> bytes:
 
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
-    """What this file makes, for tests that cannot import it."""
+    """Return the builders of this file, for tests that cannot import it."""
     return SimpleNamespace(
         pdf=pdf_of,
         lines=lines,

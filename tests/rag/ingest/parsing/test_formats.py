@@ -1,4 +1,4 @@
-"""What each format becomes, from real files and small ones."""
+"""Parsed documents of each format, from real files and small ones."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_every_document_of_the_corpus_becomes_text_with_exact_blocks(corpus: lis
         assert (parsed.pages is not None) == (path.suffix == ".pdf")
 
 
-def test_what_annotators_quoted_is_found_in_whatever_format_the_document_came(corpus: list[Path], shared: Path) -> None:
-    """They quoted the Markdown originals; quotes with Markdown's own marks in them say nothing about other formats."""
+def test_the_annotators_quotes_are_found_in_documents_of_every_format(corpus: list[Path], shared: Path) -> None:
+    """The annotators quoted the Markdown originals, so quotes with Markdown's own marks are left out."""
     root = shared / "enterprise" / "corpus"
     parsed = {str(path.relative_to(root)): words(parse(path.read_bytes(), path.name).text) for path in corpus}
     found: dict[str, list[bool]] = {}
@@ -65,7 +65,7 @@ def words(text: str) -> str:
 # -- Markdown and HTML
 
 
-def test_markdown_headings_make_the_sections_of_what_follows() -> None:
+def test_markdown_headings_give_the_sections_of_the_text_below() -> None:
     parsed = parse(b"# A\n\none\n\n## B\n\ntwo\n\n### C\n\nthree\n\n## D\n\n* four", "x.md")
     assert parsed.title == "A"
     assert [b.section for b in parsed.blocks if b.kind is not BlockKind.HEADING] == [
@@ -78,13 +78,13 @@ def test_markdown_headings_make_the_sections_of_what_follows() -> None:
     assert block_of(parsed, "four").kind is BlockKind.LIST_ITEM
 
 
-def test_front_matter_gives_the_title_and_is_no_text() -> None:
+def test_front_matter_gives_the_title_and_is_not_text() -> None:
     parsed = parse(b"---\ntitle: 'Leave policy'\ntags: [x]\n---\n# Heading\n\nBody.", "x.md")
     assert parsed.title == "Leave policy"
     assert "tags" not in parsed.text
 
 
-def test_a_horizontal_rule_at_the_top_is_no_front_matter() -> None:
+def test_a_horizontal_rule_at_the_top_is_not_front_matter() -> None:
     assert "Body" in parse(b"---\nBody text\n\n---\nMore", "x.md").text
 
 
@@ -97,7 +97,7 @@ def test_rows_of_a_table_know_its_header(name: str) -> None:
     assert {b.header for b in parsed.blocks} == {"Plan | Price"}
 
 
-def test_markdown_is_read_by_the_rules_that_writers_go_by() -> None:
+def test_markdown_is_read_by_the_rules_of_commonmark_and_github() -> None:
     parsed = parse(
         b"Intro:\n- first\n  - nested under it\n- second\n\n  with a paragraph\n# Heading\n~~old~~ new", "x.md"
     )
@@ -105,7 +105,7 @@ def test_markdown_is_read_by_the_rules_that_writers_go_by() -> None:
     assert block_of(parsed, "old").section == ("Heading",)
 
 
-def test_html_keeps_what_folds_and_what_is_captioned() -> None:
+def test_html_keeps_folded_text_and_captions() -> None:
     page = (
         b"<form><details open><summary>Can I return it?</summary><p>Within a month.</p></details>"
         b"<figure><figcaption>Our plant.</figcaption></figure></form>"
@@ -159,7 +159,7 @@ def test_docx_keeps_headings_lists_and_tables_with_their_header(make: SimpleName
 # -- PDF
 
 
-def test_pdf_headings_are_told_by_their_size(make: SimpleNamespace) -> None:
+def test_pdf_headings_are_detected_by_their_size(make: SimpleNamespace) -> None:
     page = make.both(
         make.lines("Handbook", size=24),
         make.lines("Leave", y=700, size=16),
@@ -308,7 +308,7 @@ def test_text_is_composed_and_without_controls() -> None:
     assert parsed.language is None
 
 
-# -- names that lie, and files that are none
+# -- misleading names, and bad files
 
 
 def test_content_decides_before_the_name_does(make: SimpleNamespace) -> None:
@@ -338,7 +338,7 @@ def test_bad_files_are_refused_with_a_plain_reason(make: SimpleNamespace) -> Non
     assert refusal(b"[" * 100_000, "a.json") == "corrupt"
 
 
-# -- what indexes rest on
+# -- the basis of existing indexes
 
 
 def test_the_same_bytes_give_the_text_they_gave_before(make: SimpleNamespace) -> None:

@@ -1,4 +1,4 @@
-"""Nothing a document does, or that is done to the process that reads it, reaches the next document."""
+"""No document, and no harm to the process that reads it, affects the next document."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def reason(parser: SandboxedParser, content: bytes, name: str) -> str:
     with pytest.raises(Rejected) as caught:
         parser.parse_now(content, name)
     assert name in str(caught.value)
-    assert parser.parse_now(GOOD, "good.md").title == "Good"  # the next document is none the worse
+    assert parser.parse_now(GOOD, "good.md").title == "Good"  # the next document is not affected
     return caught.value.reason
 
 
-# -- documents that mean harm
+# -- hostile documents
 
 
 def test_the_sandbox_reads_what_parse_reads(sandbox: SandboxedParser, corpus: list[Path]) -> None:
@@ -110,12 +110,12 @@ def test_a_document_that_takes_too_long_is_killed() -> None:
         parser.close()
 
 
-# -- what a parser that was taken over could try, shown by a parser that tries it
+# -- attacks of a parser that was taken over, made by a hostile parser
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxedParser]:
-    """A sandbox whose plain-text parser runs the document as a program: the worst that a hole in a parser can be."""
+    """Return a sandbox whose plain-text parser runs the document as a program, which is the worst exploit of a parser."""
     package = tmp_path_factory.mktemp("hostile")
     (package / "sitecustomize.py").write_text(
         textwrap.dedent(
@@ -199,9 +199,9 @@ def test_it_reaches_no_network_and_starts_nothing(hostile: SandboxedParser, atte
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's filter is Linux's")
-def test_the_kernel_refuses_what_python_does_not_see(hostile: SandboxedParser) -> None:
+def test_the_kernel_refuses_calls_that_python_does_not_see(hostile: SandboxedParser) -> None:
     program = """
-        from ctypes import pythonapi as libc  # loaded long ago: the audit hook sees nothing of what follows
+        from ctypes import pythonapi as libc  # already loaded, so the audit hook sees none of these calls
         answers = [libc.socket(2, 1, 0), libc.socket(1, 1, 0), libc.execve(b"/bin/true", None, None), libc.fork()]
         said = "answers " + " ".join(map(str, answers))
     """
@@ -229,7 +229,7 @@ ANSWER = (
         (ANSWER.format("b'+', 4) + b'null'"), "crashed"),
     ],
 )  # fmt: skip
-def test_whatever_it_does_ends_as_a_refusal(hostile: SandboxedParser, program: str, expected: str) -> None:
+def test_every_attack_ends_as_a_refusal(hostile: SandboxedParser, program: str, expected: str) -> None:
     with pytest.raises(Rejected) as caught:
         hostile.parse_now(program.encode(), "program")
     assert caught.value.reason in expected.split("|")
@@ -254,7 +254,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 def while_parsing(parser: SandboxedParser, kill: Callable[[psutil.Process], None]) -> Future[ParsedDocument]:
-    """Start a parse that takes a while, let ``kill`` do its work on the worker in the middle, and hand the outcome over."""
+    """Start a slow parse, call ``kill`` on the worker in the middle, and return the outcome."""
     worker = worker_of(parser)
     rows = b"\n".join(b"%d,%s" % (n, b"cell," * 20) for n in range(20_000))
     with ThreadPoolExecutor(1) as threads:
@@ -332,10 +332,10 @@ async def test_a_loop_is_not_blocked_by_a_parse(sandbox: SandboxedParser) -> Non
     assert ticks > 10
 
 
-# -- what crosses the pipe
+# -- the wire format
 
 
-def test_documents_survive_the_pipe_and_nonsense_does_not() -> None:
+def test_documents_pass_the_socket_and_invalid_bytes_do_not() -> None:
     blocks = (Block(BlockKind.HEADING, 0, 1), Block(BlockKind.ROW, 3, 4, ("a",), 2, "h"))
     document = ParsedDocument("a\n\nb", blocks, "t", None, "text/plain", 3)
     assert wire.load(wire.dump(document)) == document
