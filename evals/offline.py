@@ -48,7 +48,7 @@ class CorpusObject:
 
 @dataclass(frozen=True)
 class Offline:
-    """``evals.quality.Backend`` in memory."""
+    """The in-memory implementation of ``evals.quality.Backend``."""
 
     lane: Lane
     pipeline: Pipeline

@@ -72,10 +72,10 @@ class Ids:
 
     def chunk_ids(self, tenant: str, document_id: str, inputs: Sequence[str]) -> list[str]:
         """Return the ids of a document's chunks from the inputs of the encoders. Each repetition of an input gets another id."""
-        seen: dict[str, int] = {}
+        occurrences: dict[str, int] = {}
         ids = []
         for text in inputs:
-            occurrence = seen[text] = seen.get(text, -1) + 1
+            occurrence = occurrences[text] = occurrences.get(text, -1) + 1
             mac = self._mac(tenant, "chunk", document_id, text, str(occurrence))
             ids.append(str(uuid.UUID(bytes=mac[:16])))
         return ids
@@ -99,7 +99,7 @@ class Ids:
         return self._mac(tenant, "caller", subject).hex()[:24]
 
     def upload_id(self, tenant: str, subject: str, file_name: str) -> str:
-        """Return the pseudonym of one uploader's file name, which tells uploads apart."""
+        """Return the pseudonym of a file name of one uploader. It distinguishes the caller's uploads."""
         return self._mac(tenant, "upload", subject, file_name).hex()[:16]
 
     def query_id(self, tenant: str, *parts: str) -> str:

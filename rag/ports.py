@@ -275,14 +275,16 @@ class Catalog(Protocol):
 
 
 class EmbeddingCache(Protocol):
+    """Vectors of texts that were embedded before, by embedder fingerprint, tenant and ``Ids.embedding_key``."""
+
     async def lookup(self, fingerprint: str, tenant: str, keys: Iterable[bytes]) -> dict[bytes, Vector]: ...
 
     async def prune(self, *, max_rows: int, max_age_days: float) -> int:
-        """Bound the cache; returns the number of rows dropped."""
+        """Drop entries not used for ``max_age_days``, and the least recently used ones over ``max_rows``. Return the number dropped."""
 
 
 class Suppressions(Protocol):
-    """What must never come back."""
+    """The ids of documents and people that admission refuses, so that erased data never comes back."""
 
     async def suppressed(self, tenant: str, ids: Sequence[str]) -> set[str]:
         """Return those of ``ids`` (document ids, subject ids) that are suppressed."""

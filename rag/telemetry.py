@@ -28,7 +28,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 # Events that a source published, by the origin of the change (notification, listing...).
 EVENTS_ANNOUNCED = Counter("tidemark_events_announced", "Events published by a source", ["source", "origin"])
 # Notifications or rows that a source could not use: left on the queue, or skipped with a reason.
-SOURCE_ERRORS = Counter("tidemark_source_errors", "Notifications or rows a source could not use", ["source", "reason"])
+SOURCE_ERRORS = Counter("tidemark_source_errors", "Notifications and rows not used", ["source", "reason"])
 # Documents applied to an index, by their new status.
 DOCUMENTS_INDEXED = Counter("tidemark_documents_indexed", "Documents applied to the index", ["status"])
 DOCUMENTS_DEAD = Counter("tidemark_documents_dead", "Documents that could not be indexed", ["reason"])
@@ -36,25 +36,24 @@ CHUNKS_EMBEDDED = Counter("tidemark_chunks_embedded", "Chunks whose vector was c
 CHUNKS_REUSED = Counter("tidemark_chunks_reused", "Chunks whose vector came from the cache", [])
 TOKENS_EMBEDDED = Counter("tidemark_tokens_embedded", "Tokens of the chunks whose vector was computed", [])
 APPLY_CONFLICTS = Counter(
-    "tidemark_apply_conflicts", "Deltas that lost the compare-and-swap and were planned again", []
+    "tidemark_apply_conflicts", "Deltas that failed the compare-and-swap and were planned again", []
 )
-EVENTS_LOST = Counter("tidemark_events_lost", "Offsets that the log no longer held when they were due", [])
-# From the change in the source to its visibility in the index.
-FRESHNESS_SECONDS = Histogram("tidemark_freshness_seconds", "Source change to visible", [], buckets=_SECONDS)
-STEP_SECONDS = Histogram("tidemark_step_seconds", "One step over one batch", ["step"], buckets=_SECONDS)
+EVENTS_LOST = Counter("tidemark_events_lost", "Offsets that the log had purged before they were read", [])
+FRESHNESS_SECONDS = Histogram(
+    "tidemark_freshness_seconds", "From a change at its source to its visibility in the index", [], buckets=_SECONDS
+)
+STEP_SECONDS = Histogram("tidemark_step_seconds", "Duration of a step over a batch", ["step"], buckets=_SECONDS)
 # Gateway.
 REQUESTS = Counter("tidemark_requests", "Requests by route and status", ["route", "status"])
-REQUEST_SECONDS = Histogram("tidemark_request_seconds", "Request by route", ["route"], buckets=_SECONDS)
-HITS_DROPPED = Counter("tidemark_hits_dropped", "Hits the ledger refused: not current, not live or not allowed", [])
+REQUEST_SECONDS = Histogram("tidemark_request_seconds", "Duration of requests", ["route"], buckets=_SECONDS)
+HITS_DROPPED = Counter("tidemark_hits_dropped", "Hits dropped: not current, not live, not allowed or malformed", [])
 ANSWERS = Counter(
     "tidemark_answers", "Answers by outcome", ["generator", "outcome"]
 )  # outcome: fresh | cached | abstained
 # Redis is optional: without it, answers are not cached and callers are not limited.
-DEGRADED = Counter(
-    "tidemark_degraded", "Requests served without a part that did not answer", ["part"]
-)  # cache | limits
+DEGRADED = Counter("tidemark_degraded", "Requests served without an unavailable part", ["part"])  # cache | limits
 RERANK_FALLBACKS = Counter(
-    "tidemark_rerank_fallbacks", "Questions answered in fused order: the reranker did not answer", []
+    "tidemark_rerank_fallbacks", "Questions answered in the order of retrieval, without the unavailable reranker", []
 )
 SOURCE_UP = Gauge("tidemark_source_up", "1 while the source's loop runs without error", ["source"])
 

@@ -27,7 +27,10 @@ _STOP = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """``chunk.text[start:end]``. ``display`` is its form in an answer: one line, with the column's name before each table cell."""
+    """A quotable part of a chunk: ``chunk.text[start:end]``.
+
+    ``display`` is its form in an answer: one line, with the column's name before each table cell.
+    """
 
     start: int
     end: int

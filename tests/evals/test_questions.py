@@ -20,10 +20,12 @@ def _write(folder: Path, *lines: object) -> tuple[Path, Path]:
 
 def test_gold_documents_are_distinct_and_read_from_each_known_field(tmp_path: Path) -> None:
     passages = [{"document": "x/a.md", "quote": "text"}, {"document": "x/a.md", "quote": "te"}]
-    found = read("own", *_write(tmp_path, {"question": "q?", "evidence": passages}, {"question": "r?", "evidence": []}))
-    assert [each.gold for each in found.questions] == [("x/a.md",), ()]
-    assert found.questions[0].quotes == ("text", "te")
-    assert found.documents() == ["x/a.md"]
+    question_set = read(
+        "own", *_write(tmp_path, {"question": "q?", "evidence": passages}, {"question": "r?", "evidence": []})
+    )
+    assert [each.gold for each in question_set.questions] == [("x/a.md",), ()]
+    assert question_set.questions[0].quotes == ("text", "te")
+    assert question_set.documents() == ["x/a.md"]
 
 
 def test_a_set_that_names_an_absent_document_is_refused(tmp_path: Path) -> None:
@@ -46,9 +48,9 @@ def test_an_unknown_or_absent_set_is_refused(tmp_path: Path) -> None:
 
 def test_questions_about_a_part_of_the_corpus_keep_the_unanswerable_ones(tmp_path: Path) -> None:
     lines = [{"question": "q?", "evidence": [{"doc": "x/a.md"}]}, {"question": "r?", "evidence": []}]
-    found = read("own", *_write(tmp_path, *lines))
-    assert [each.text for each in found.about([]).questions] == ["r?"]
-    assert len(found.about(["x/a.md"]).questions) == 2
+    question_set = read("own", *_write(tmp_path, *lines))
+    assert [each.text for each in question_set.about([]).questions] == ["r?"]
+    assert len(question_set.about(["x/a.md"]).questions) == 2
 
 
 def test_rows_and_files_have_the_uris_of_their_sources() -> None:

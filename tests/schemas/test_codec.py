@@ -59,18 +59,18 @@ EVENT = EVENTS[0]
 class Fixed:
     """A registry of the given schemas, under the given ids."""
 
-    def __init__(self, known: Mapping[int, Any]) -> None:
-        self.known = known
-        self.asked: list[int] = []
+    def __init__(self, schemas: Mapping[int, Any]) -> None:
+        self.schemas = schemas
+        self.requests: list[int] = []
 
     def id_of(self, subject: str, schema: contracts.Schema) -> int:
-        return next(iter(self.known))
+        return next(iter(self.schemas))
 
     def schema_of(self, schema_id: int) -> contracts.Schema:
-        self.asked.append(schema_id)
-        if schema_id not in self.known:
-            raise UnknownSchema(f"no schema {schema_id}")
-        return self.known[schema_id]
+        self.requests.append(schema_id)
+        if schema_id not in self.schemas:
+            raise UnknownSchema(f"schema {schema_id} is unknown")
+        return self.schemas[schema_id]
 
 
 def topic_of(event: Event) -> str:
@@ -266,7 +266,7 @@ def test_the_registry_is_called_once_for_each_schema() -> None:
     codec = Codec(registry)
     for _ in range(3):
         codec.decode(CHANGED, codec.encode(CHANGED, EVENT))
-    assert registry.asked == [7]
+    assert registry.requests == [7]
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=topic_of)

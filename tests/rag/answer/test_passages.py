@@ -81,16 +81,16 @@ def test_a_text_without_sentences_is_cut_to_the_longest_quote() -> None:
 
 @given(st.text(alphabet=st.sampled_from("aB1 .!?\n|:\t\"'。é🚀"), max_size=300))
 def test_passages_are_in_order_verbatim_and_do_not_overlap(text: str) -> None:
-    found = passages(hit(text).chunk)
-    ends = [0, *(each.end for each in found)]
-    for before, each in zip(ends, found, strict=False):
+    quotable = passages(hit(text).chunk)
+    ends = [0, *(each.end for each in quotable)]
+    for before, each in zip(ends, quotable, strict=False):
         assert before <= each.start < each.end <= len(text)
         assert text[each.start : each.end] == text[each.start : each.end].strip()
         assert each.display == " ".join(each.display.split())
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("Policies", "policy"),
         ("Employees", "employee's"),
@@ -99,8 +99,8 @@ def test_passages_are_in_order_verbatim_and_do_not_overlap(text: str) -> None:
         ("covering", "covered"),
     ],
 )
-def test_terms_fold_case_and_endings(one: str, other: str) -> None:
-    assert terms(one) == terms(other)
+def test_terms_fold_case_and_endings(first: str, second: str) -> None:
+    assert terms(first) == terms(second)
 
 
 def test_stop_words_are_not_terms() -> None:
