@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rag.ids import object_name
+
 DOCUMENTS = Path(__file__).resolve().parents[3] / "evals" / "datasets" / "sample" / "documents"
 TABLES = DOCUMENTS.parent / "tables"
 
@@ -20,16 +22,19 @@ MAPPED = ("CUSTOMERS", "TICKETS")
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
-    """What a load did: ``written`` of ``found``; ``keys`` of the objects, those that were there included."""
+class Load:
+    """The outcome of a load: how many of its objects were written, and the keys of all, those that were there included."""
 
-    found: int
     written: int
-    keys: tuple[str, ...] = ()
+    keys: tuple[str, ...]
+
+    @property
+    def found(self) -> int:
+        return len(self.keys)
 
 
-def put_documents(s3: Any, bucket: str, folder: Path) -> Put:
-    """Every file of ``folder`` under its relative path, hidden ones left out; what the bucket already has as it is, is left alone."""
+def put_documents(s3: Any, bucket: str, folder: Path) -> Load:
+    """Put every file of ``folder`` under its relative path, except hidden ones and those that the bucket already has unchanged."""
     files = [
         path
         for path in sorted(folder.rglob("*"))
@@ -47,11 +52,11 @@ def put_documents(s3: Any, bucket: str, folder: Path) -> Put:
 
     with ThreadPoolExecutor(4) as pool:
         keys = tuple(path.relative_to(folder).as_posix() for path in files)
-        return Put(len(files), sum(pool.map(put, files)), keys)
+        return Load(sum(pool.map(put, files)), keys)
 
 
 def create_tables(connect: Any) -> None:
-    """Empty tables with the columns of the CSV files, when they are missing."""
+    """Create the tables that are missing, empty, with the columns of the CSV files."""
     with closing(connect()) as connection:
         cursor = connection.cursor()
         for table, columns, _ in _tables():
@@ -59,9 +64,9 @@ def create_tables(connect: Any) -> None:
             cursor.execute(f"create table if not exists {table} ({typed})")
 
 
-def put_rows(connect: Any) -> Put:
-    """The rows of the CSV files; a row whose key the warehouse has is left alone."""
-    found = written = 0
+def put_rows(connect: Any) -> Load:
+    """Insert the rows of the CSV files, except those whose key the warehouse has. Keys are those of the rows' objects."""
+    written, keys = 0, []
     with closing(connect()) as connection:
         cursor = connection.cursor()
         for table, columns, rows in _tables():
@@ -73,8 +78,9 @@ def put_rows(connect: Any) -> Put:
                     f"insert into {table} ({', '.join(columns)}) values ({marks})",  # noqa: S608
                     [tuple(row[name] for name in columns) for row in due],
                 )
-            found, written = found + len(rows), written + len(due)
-    return Put(found, written)
+            written += len(due)
+            keys += [f"{table.lower()}/{object_name(row['ID'])}.json" for row in rows]
+    return Load(written, tuple(keys))
 
 
 def _tables() -> Iterator[tuple[str, list[str], list[dict[str, str]]]]:

@@ -1,4 +1,4 @@
-"""From nothing to a cited answer: load a corpus, show it arrive, ask with an OIDC token, print what came back."""
+"""From nothing to a cited answer: load a corpus, show its arrival, ask with an OIDC token, print the answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from deploy.local.demo import loading
 from deploy.local.errors import StackError
 from rag.adapters.issuer import fetch_token
 from rag.ids import object_uri
+from rag.ports import Stores
 from rag.settings import Settings, load, snowflake_parameters
 from rag.wiring import Services, aws, services
 from schemas.topics import CHANGED
@@ -59,23 +62,23 @@ class _Step(AbstractContextManager[None]):
 
 
 def run(folder: Path, console: Console) -> None:
-    """The stack of ``folder`` is up. Writes ``demo.json`` there."""
+    """Run the demo on the stack of ``folder``, which is up, and write ``demo.json`` there."""
     settings = load(folder)
     own = os.environ.get("CORPUS")
     corpus = Path(own).expanduser() if own else loading.DOCUMENTS
     if not corpus.is_dir():
-        raise StackError(f"CORPUS={own} is no folder: name one with documents in it")
+        raise StackError(f"CORPUS={own} is not a folder: name one with documents in it")
     timings = Timings()
     with timings.step("documents into S3"):
         documents = loading.put_documents(aws(settings, "s3"), settings.s3_bucket, corpus)
     console.print(f"S3          {documents.written} of {documents.found} objects put into s3://{settings.s3_bucket}")
-    rows = loading.Put(0, 0)
+    rows = loading.Load(0, ())
     if not own:
         with timings.step("rows into Snowflake"):
             rows = loading.put_rows(lambda: snowflake.connector.connect(**snowflake_parameters(settings)))
         console.print(f"Snowflake   {rows.written} of {rows.found} rows inserted")
     with timings.step("searchable"):
-        embedded = asyncio.run(_arrive(settings, documents.keys, rows.found, console))
+        embedded = asyncio.run(_arrive(settings, documents.keys, rows.keys, console))
     with httpx.Client(base_url=settings.gateway_url, timeout=60) as client:
         with timings.step("token"):
             token = fetch_token(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret)
@@ -99,48 +102,52 @@ def run(folder: Path, console: Console) -> None:
     console.print(f"Written     {folder / 'demo.json'}; `make down` stops the stack", soft_wrap=True)
 
 
-async def _arrive(settings: Settings, keys: Sequence[str], rows: int, console: Console) -> int:
-    """Follow the events until every document is in the index as it is now, or among the dead; returns what was embedded meanwhile."""
+async def _arrive(settings: Settings, keys: Sequence[str], row_keys: Sequence[str], console: Console) -> int:
+    """Wait until the corpus is in the index as it is now, or among the dead. Returns how many chunks were embedded meanwhile."""
     async with services(settings) as made:
         bucket = f"s3://{settings.s3_bucket}"
         uris = {object_uri(bucket, key) for key in keys}
+        rows = {object_uri(made.sources.named("snowflake").base_uri, key) for key in row_keys}
         stamps = {state.uri: state.change_token async for state in made.objects.list(bucket) if state.uri in uris}
         before = await _embedded(made)
         columns = (TextColumn("{task.description:<11}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
             bars = {name: progress.add_task(name, total=None) for name in ("Kafka", "Dagster", "S3", "Snowflake")}
             await _until(lambda: _show(made, stamps, rows, progress, bars))
-        counts = [row for name in ("s3", "snowflake") for row in (await _counts(made, name)).items()]
-        console.print("Index       " + ", ".join(f"{count} {status}" for status, count in counts))
+        counts = await count_statuses(made.ledger, made.spec.index_id, uris | rows)
+        console.print("Index       " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
         return int(await _embedded(made) - before)
 
 
 async def _show(
-    made: Services, stamps: Mapping[str, str], rows: int, progress: Progress, bars: Mapping[str, TaskID]
+    made: Services, stamps: Mapping[str, str], rows: AbstractSet[str], progress: Progress, bars: Mapping[str, TaskID]
 ) -> tuple[bool, Any]:
-    """Draw the state once; (whether all is there, what tells progress from standstill)."""
+    """Draw the state once. Returns whether all has arrived, and a value that changes with every progress."""
     state = await made.events.describe(CHANGED)
     positions = await made.ledger.positions(made.spec.index_id, CHANGED, state.epoch)
     events = sum(end for _, end in state.bounds.values())
     held = await made.ledger.inventory(made.spec.index_id, "s3")
-    counts = await _counts(made, "snowflake")
+    held_rows = await made.ledger.inventory(made.spec.index_id, "snowflake")
     done = {
         "Kafka": (events, events),
         "Dagster": (sum(positions.values()), events),
         "S3": (sum(uri in held and held[uri][1] == stamp for uri, stamp in stamps.items()), len(stamps)),
-        "Snowflake": (min(rows, counts.get("live", 0) + counts.get("dead", 0)), rows),
+        "Snowflake": (sum(uri in held_rows for uri in rows), len(rows)),
     }
     for name, (completed, total) in done.items():
         progress.update(bars[name], completed=completed, total=total, visible=total > 0)
     return all(completed >= total for completed, total in done.values()), done
 
 
-async def _counts(made: Services, source: str) -> dict[str, int]:
-    return await made.ledger.counts(made.spec.index_id, source)
+async def count_statuses(ledger: Stores, index_id: str, uris: AbstractSet[str]) -> Counter[str]:
+    """Count the corpus's own documents and rows by status; the index may hold others."""
+    held = await ledger.inventory(index_id, "s3") | await ledger.inventory(index_id, "snowflake")
+    records = await ledger.recorded(index_id, [held[uri][0] for uri in uris if uri in held])
+    return Counter(record.status.value for record in records.values())
 
 
 async def _until(look: Callable[[], Any]) -> None:
-    """Look again until all is there; give up when nothing has moved for ``SECONDS``."""
+    """Look again until all has arrived. Raises StackError when nothing has moved for ``SECONDS``."""
     moved, last = time.monotonic(), None
     while True:
         complete, seen = await look()
