@@ -187,13 +187,17 @@ def _read_ports(path: Path) -> dict[str, int]:
 
 
 def _decide_ports(folder: Path, free: bool, environ: Mapping[str, str]) -> dict[str, int]:
-    """Settings win over ports that were chosen free, now or at an earlier start, and those over the defaults."""
-    kept = _read_ports(folder / "free-ports")
+    """Return the port of each name: its setting, else a free one if those are wanted, else that of the last start, else the default.
+
+    A free port stays the free port of its name in this folder.
+    """
+    ports = {**PORTS, **_read_ports(folder / "ports")}
     if free:
+        kept = _read_ports(folder / "free-ports")
         chosen = _choose_free(kept.values())
         kept |= {name: next(chosen) for name in PORTS if name not in kept}
         write_whole(folder / "free-ports", render({name: str(port) for name, port in kept.items()}).encode())
-    ports = {**PORTS, **kept}
+        ports |= kept
     for name in PORTS:
         if asked := environ.get(setting_of(name)):
             ports[name] = _port_number(setting_of(name), asked)

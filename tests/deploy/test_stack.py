@@ -79,9 +79,22 @@ def test_a_port_is_a_setting(tmp_path: Path) -> None:
     assert environment(stack)["KAFKA_BOOTSTRAP"] == "127.0.0.1:20123"
 
 
-def test_a_port_that_was_a_setting_once_is_the_default_again_without_it(tmp_path: Path) -> None:
+def test_a_port_that_was_a_setting_once_stays_until_another_setting(tmp_path: Path) -> None:
     open_stack(tmp_path, environ={"TIDEMARK_PORT_KAFKA": "20123"})
-    assert open_stack(tmp_path, environ={}).ports["kafka"] == PORTS["kafka"]
+    again = open_stack(tmp_path, environ={})
+    assert again.ports == {**PORTS, "kafka": 20123}
+    assert environment(again)["KAFKA_BOOTSTRAP"] == "127.0.0.1:20123"
+    back = {"TIDEMARK_PORT_KAFKA": str(PORTS["kafka"])}
+    assert open_stack(tmp_path, environ=back).ports == PORTS
+    assert open_stack(tmp_path, environ={}).ports == PORTS
+
+
+def test_a_setting_wins_over_a_free_port_and_free_ports_over_those_of_the_last_start(tmp_path: Path) -> None:
+    open_stack(tmp_path, environ={"TIDEMARK_PORT_REDIS": "20124"})
+    free = open_stack(tmp_path, free_ports=True, environ={"TIDEMARK_PORT_KAFKA": "20123"})
+    assert free.ports["kafka"] == 20123
+    assert free.ports["redis"] in FREE_PORTS
+    assert free.ports["redis"] != 20124
 
 
 @pytest.mark.parametrize("text", ["kafka", "0", "65536", "-1", "9092.5", "٩٠٩٢"])
