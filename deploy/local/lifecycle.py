@@ -51,21 +51,28 @@ def choose(stack: Stack, only: Collection[str] = ()) -> dict[str, Part]:
 
 
 def up(stack: Stack, parts: Mapping[str, Part], report: Report) -> None:
-    """Everything in `parts` runs and is ready when this returns. What runs already is left alone.
+    """Start everything in `parts` and return when it is ready. Processes that run already are left alone.
 
-    Raises StackError; what was started then stays, for a look at its log and the next `up` or `down`.
+    Raises StackError. A taken port is refused before any start; otherwise processes stay, for a look at their logs and the next
+    `up` or `down`.
     """
     supervisor = Supervisor(stack)
     with exclusive(stack.folder):
-        if not supervisor.alive():
+        if launched := not supervisor.alive():
             process_tree.end(stack.folder)
         for folder in ("logs", "inbox", "artifacts"):
             (stack.folder / folder).mkdir(mode=0o700, exist_ok=True)
         supervisor.launch(table(stack))
         running = {name for name, state in supervisor.states().items() if state.alive}
-        _refuse_taken_ports(
-            stack, [part for part in parts.values() if isinstance(part, Process) and part.name not in running]
-        )
+        try:
+            _refuse_taken_ports(
+                stack, [part for part in parts.values() if isinstance(part, Process) and part.name not in running]
+            )
+        except StackError:
+            if launched:
+                _shut_down(supervisor)
+                process_tree.end(stack.folder)
+            raise
         _walk(
             {name: part.needs for name, part in parts.items()},
             lambda name, given_up: _bring_up(stack, supervisor, parts[name], report, given_up),
@@ -86,8 +93,7 @@ def down(folder: Path, stack: Stack | None) -> int:
                 for need in process.needs:
                     needed_by.get(need, set()).add(process.name)
             _walk(needed_by, lambda name, _: supervisor.stop(name))
-            supervisor.shutdown()
-            _wait(lambda: not supervisor.alive())
+            _shut_down(supervisor)
         return process_tree.end(folder)
 
 
@@ -188,6 +194,11 @@ def _refuse_taken_ports(stack: Stack, processes: Collection[Process]) -> None:
             for port in taken
         )
         raise StackError("\n".join(lines))
+
+
+def _shut_down(supervisor: Supervisor) -> None:
+    supervisor.shutdown()
+    _wait(lambda: not supervisor.alive())
 
 
 def _wait(condition: Callable[[], bool], seconds: float = 15.0) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import lifecycle
+from deploy.local import lifecycle, process_tree
 from deploy.local.errors import StackError
 from deploy.local.lifecycle import exclusive
 from deploy.local.processes import Process
@@ -51,6 +51,16 @@ def test_a_taken_port_is_named_with_its_setting_and_its_holder(tmp_path: Path) -
         kafka = Process("kafka", (), lambda _: True, ports=("kafka", "kafka_controller"))
         with pytest.raises(StackError, match=rf"port {port} \(kafka\) is taken by .*TIDEMARK_PORT_KAFKA.*--free-ports"):
             lifecycle._refuse_taken_ports(stack, [kafka])
+
+
+def test_an_up_that_is_refused_for_a_taken_port_leaves_no_process(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        environ = {"TIDEMARK_PORT_REDIS": str(listener.getsockname()[1])}
+        stack = open_stack(tmp_path, free_ports=True, environ=environ)
+        with pytest.raises(StackError, match="TIDEMARK_PORT_REDIS"):
+            lifecycle.up(stack, lifecycle.choose(stack, ["redis"]), lambda *_: None)
+    assert process_tree.processes_of(tmp_path) == []
+    assert (tmp_path / "logs" / "supervisor.out").exists()  # the supervisor did run
 
 
 def test_two_ups_of_one_folder_exclude_each_other(tmp_path: Path) -> None:
