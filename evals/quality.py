@@ -13,12 +13,11 @@ from evals.bm25 import Bm25
 from evals.metrics import Estimate, distinct, estimate, ndcg_at, quote_alignment, recall_at, reciprocal_rank
 from evals.questions import Question, QuestionSet
 from rag.adapters.memory.cache import NoAnswerCache
-from rag.answer.answering import TOP_K, Answering
+from rag.answer.answering import MAX_TOP_K, TOP_K, Answering
 from rag.errors import Rejected
 from rag.ingest.pipeline import Pipeline
 from rag.models import AccessFilter, Answer, Citation, ParsedDocument
 
-DEPTH = 50  # ranked hits: the greatest number that a caller of /v1/search may request
 CUTS = (1, 5, 10)
 
 
@@ -35,7 +34,7 @@ class Backend(Protocol):
 class QuestionResult:
     """The hits and the answer for one question.
 
-    ``gold`` and ``ranked`` contain URIs of documents. ``ranked`` has the documents of the ``DEPTH`` best chunks, each at the rank of
+    ``gold`` and ``ranked`` contain URIs of documents. ``ranked`` has the documents of the ``MAX_TOP_K`` best chunks, each at the rank of
     its best chunk. ``contexts`` are the texts of the chunks that the generator reads.
     """
 
@@ -93,7 +92,7 @@ async def run_question(
 ) -> QuestionResult:
     """Search and answer as for a caller, but without the answer cache, because the hits of an answer are evaluated too."""
     answering = replace(backend.answering, cache=NoAnswerCache())
-    found = await answering.search(question.text, access, top_k=DEPTH)
+    found = await answering.search(question.text, access, top_k=MAX_TOP_K)
     answered = await answering.answer(question.text, access) if answers else None
     context_hits = answered.hits if answered else found.hits[:TOP_K]
     ranked = tuple(distinct(hit.provenance.uri for hit in found.hits))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from governance.access import MAX_VALUE, MAX_VALUES, NARROW_FIELDS
-from rag.answer.answering import TOP_K
+from rag.answer.answering import MAX_TOP_K, TOP_K
 from rag.models import Citation, Hit
 
 MAX_QUESTION = 4000  # characters; an embedder reads a few hundred tokens of it anyway
@@ -69,7 +69,7 @@ Filters = Annotated[
     ),
 ]
 TopK = Annotated[
-    int, Field(ge=1, le=50, description="how many hits to find or to answer from"), BeforeValidator(_number)
+    int, Field(ge=1, le=MAX_TOP_K, description="how many hits to find or to answer from"), BeforeValidator(_number)
 ]
 
 

@@ -18,6 +18,7 @@ from rag.ports import AnswerCache, Embedder, Generator, Ledger, Reranker, Sparse
 from rag.telemetry import ANSWERS, span
 
 TOP_K = 8  # hits that an answer is made from, unless the caller asks for another number
+MAX_TOP_K = 50  # hits that a caller may ask for
 CANDIDATES = 50  # hits that a reranker chooses from
 ATTEMPTS = 3  # documents may change while a model writes
 TTL = 3600.0  # seconds that an answer is cached
