@@ -9,7 +9,7 @@ from rag.adapters.memory.ledger import MemoryLedger
 from rag.errors import Unavailable
 
 
-async def test_the_suppressed_ids_come_back_and_no_others() -> None:
+async def test_only_the_suppressed_ids_are_returned() -> None:
     ledger = MemoryLedger()
     await ledger.suppress("acme", ["doc-1", "person-1"], reason="erasure")
     find = find_suppressed(ledger)
@@ -23,7 +23,7 @@ async def test_a_suppression_belongs_to_one_tenant() -> None:
     assert await find_suppressed(ledger)("globex", ["doc-1"]) == set()
 
 
-async def test_a_suppression_that_comes_later_is_seen_by_the_next_question() -> None:
+async def test_a_later_suppression_applies_to_the_next_call() -> None:
     ledger = MemoryLedger()
     find = find_suppressed(ledger)
     assert await find("acme", ["doc-1"]) == set()
@@ -31,7 +31,7 @@ async def test_a_suppression_that_comes_later_is_seen_by_the_next_question() -> 
     assert await find("acme", ["doc-1"]) == {"doc-1"}
 
 
-class Silent:
+class UnavailableSuppressions:
     """A store of suppressions that does not answer."""
 
     async def suppressed(self, tenant: str, ids: Sequence[str]) -> set[str]:
@@ -43,8 +43,8 @@ class Silent:
 
 async def test_an_unavailable_ledger_is_an_outage_and_never_an_admission() -> None:
     with pytest.raises(Unavailable):
-        await find_suppressed(Silent())("acme", ["doc-1"])
+        await find_suppressed(UnavailableSuppressions())("acme", ["doc-1"])
 
 
-async def test_no_ids_cost_no_question() -> None:
-    assert await find_suppressed(Silent())("acme", []) == set()
+async def test_without_ids_the_store_is_not_read() -> None:
+    assert await find_suppressed(UnavailableSuppressions())("acme", []) == set()
