@@ -10,6 +10,10 @@ import rag  # noqa: F401 - before any dependency: importing rag turns off their 
 SHARED = Path(__file__).parents[2] / "shared" / "data"  # real documents, kept beside the repository
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--snapshot", action="store_true", help="write the recorded descriptions of API and assets anew")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real documents. Its licences forbid a copy in the repository, so a plain clone lacks it."""

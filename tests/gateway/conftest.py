@@ -149,10 +149,6 @@ class World:
         return document_id
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--snapshot", action="store_true", help="write recorded descriptions anew")
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _exporter() -> InMemorySpanExporter:
     exporter = InMemorySpanExporter()
