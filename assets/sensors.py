@@ -1,19 +1,22 @@
-"""The Dagster lane: runs over the offset ranges of a few partitions, never two of the sensor's at work on one partition.
+"""The Dagster lane: runs over the offset ranges of a few partitions. The sensor never has two runs at work on one partition.
 
-Where the index stands is in the ledger: a redeployed sensor, or a hand-over from the stream lane, changes nothing.
+The ledger holds the position of the index, so a redeployed sensor, or a hand-over from the stream lane, changes nothing.
 """
 
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
-from assets.partitions import EVENTS, RUN_PARTITIONS
+from assets.partitions import EVENTS, RUN_PARTITIONS, range_tags
+from assets.policy import RUN_RETRIES
 from assets.resources import OpenServices
+from assets.sources import CHANGED_KEY
 from rag.ports import TopicState
 from rag.telemetry import EVENTS_LOST, logger
 from rag.wiring import Services
@@ -21,9 +24,9 @@ from schemas.topics import CHANGED
 
 _log = logger(__name__)
 
-TAG = "tidemark/partition-"  # with a partition behind it; its value is the epoch and offset that the run starts at
-RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")  # make a run cover several
+TAG = "tidemark/offsets"  # for people: partition and offset range, as in "3: 120-184"; the run's configuration has the same
 FIRST_BACKOFF, LONGEST_BACKOFF = 10.0, 600.0  # seconds between attempts at one range
+REMEMBERED = 8  # failed runs per due partition that are looked at: as many as it takes to reach the longest backoff
 _IN_FLIGHT = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -31,24 +34,27 @@ _IN_FLIGHT = [
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 ]
+_FAILED = [DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 
 index_job = dg.define_asset_job(
     "index_documents",
     selection=dg.AssetSelection.groups("index"),
     executor_def=dg.in_process_executor,
-    description="Offset ranges of documents.changed.v1 into the index.",
+    description="Offset ranges of `documents.changed.v1` into the index. Without offsets: every document of the partition again.",
+    tags=RUN_RETRIES,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """Runs that failed at one start offset: how many, and when the last one ended (seconds since 1970)."""
+    """Runs that failed at one start offset: their number, and the end (seconds since 1970) and the id of the newest one."""
 
     failed: int = 0
     last: float = 0.0
+    run_id: str = ""
 
     def wait(self, now: float) -> float:
-        """Seconds to wait before the next attempt."""
+        """Return the seconds to wait before the next attempt."""
         if not self.failed:
             return 0.0
         backoff = min(FIRST_BACKOFF * 2.0 ** (self.failed - 1), LONGEST_BACKOFF)
@@ -65,9 +71,10 @@ class Due:
 
 
 def due_ranges(state: TopicState, positions: Mapping[int, int]) -> list[Due]:
-    """What waits, by partition. A position before the log's first offset means lost events: start at the first one held.
+    """Return the waiting offsets by partition.
 
-    A position beyond the log's end means that its tail was lost; what took its place is found by a reconcile.
+    A position before the log's first offset means lost events: the range starts at the first offset that the log still holds.
+    A position beyond the log's end means that its tail was lost: a reconcile finds the changes that took its place.
     """
     due = []
     for partition, (low, end) in sorted(state.bounds.items()):
@@ -79,7 +86,8 @@ def due_ranges(state: TopicState, positions: Mapping[int, int]) -> list[Due]:
 
 
 def requests(ready: Mapping[Due, Attempts], epoch: str, most: int = RUN_PARTITIONS) -> list[dg.RunRequest]:
-    """Runs over at most ``most`` neighbouring partitions. What has failed before runs alone, so that it holds nothing else up."""
+    """Request runs over at most ``most`` neighbouring partitions. A range that has failed before runs alone, so that it holds up
+    no other."""
     groups: list[list[Due]] = []
     for due, attempts in ready.items():
         last = groups[-1] if groups else []
@@ -88,28 +96,30 @@ def requests(ready: Mapping[Due, Attempts], epoch: str, most: int = RUN_PARTITIO
             last.append(due)
         else:
             groups.append([due])
-    return [_request(group, epoch, ready[group[0]].failed) for group in groups]
+    return [_request(group, epoch, ready[group[0]]) for group in groups]
 
 
-def _request(group: Sequence[Due], epoch: str, failed: int) -> dg.RunRequest:
-    """Its key has epoch and attempt in it: Dagster never runs one key twice, not even a failed one."""
+def _request(group: Sequence[Due], epoch: str, attempts: Attempts) -> dg.RunRequest:
+    """Request a run. Dagster never runs one key twice, not even after a failure, so the key names the epoch and the failed run."""
     offsets = {str(each.partition): [each.start, each.end] for each in group}
-    ranges = ",".join(f"{each.partition}:{each.start}-{each.end}" for each in group)
-    tags = {f"{TAG}{each.partition}": f"{epoch}:{each.start}" for each in group}
+    ranges = ", ".join(f"{each.partition}: {each.start}-{each.end}" for each in group)
     keys = list(offsets)
-    if len(group) > 1:
-        tags |= dict(zip(RANGE_TAGS, (keys[0], keys[-1]), strict=True))
     return dg.RunRequest(
-        run_key=f"{epoch}:{ranges}:{failed}",
+        run_key=f"{epoch} {ranges} after {attempts.run_id or 'none'}",
         partition_key=keys[0] if len(group) == 1 else None,
         run_config={"ops": {"parsed_documents": {"config": {"epoch": epoch, "offsets": offsets}}}},
-        tags=tags,
+        tags={TAG: ranges} | (range_tags(keys) if len(group) > 1 else {}),
     )
 
 
-@dg.sensor(job=index_job, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    job=index_job,
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Requests a run for the partitions of `documents.changed.v1` that have events beyond the ledger's position.",
+)
 def changed_documents(context: dg.SensorEvaluationContext, tidemark: dg.ResourceParam[OpenServices]) -> dg.SensorResult:
-    """Asks for runs for the partitions that have events beyond the ledger's position."""
+    """Request runs for the partitions that have events beyond the ledger's position, unless the stream lane is at work."""
     busy = in_flight(context.instance)  # first: a run that ends now would leave an old position and an idle partition
     state, positions, members = asyncio.run(_look(tidemark))
     if members:
@@ -120,34 +130,44 @@ def changed_documents(context: dg.SensorEvaluationContext, tidemark: dg.Resource
 def decide(
     instance: dg.DagsterInstance, state: TopicState, positions: Mapping[int, int], busy: AbstractSet[int], now: float
 ) -> dg.SensorResult:
-    """Requests, or the reasons why there are none."""
+    """Return run requests and the arrival of their events, or the reasons why there are none."""
     due = due_ranges(state, positions)
+    failures = _failures(instance, state.epoch, REMEMBERED * len(due)) if due else {}
     ready: dict[Due, Attempts] = {}
     reasons = []
     for each in due:
         if each.partition in busy:
             reasons.append(f"partition {each.partition}: a run is in flight")
             continue
-        attempts = _attempts(instance, state.epoch, each)
+        attempts = failures.get((each.partition, each.start), Attempts())
         if attempts.wait(now) > 0:
             reasons.append(f"partition {each.partition}: attempt {attempts.failed + 1} in {attempts.wait(now):.0f} s")
             continue
         ready[each] = attempts
     if ready:
-        return dg.SensorResult(run_requests=requests(ready, state.epoch))
+        return dg.SensorResult(
+            run_requests=requests(ready, state.epoch), asset_events=[_arrival(each, state) for each in ready]
+        )
     return dg.SensorResult(skip_reason="; ".join(reasons) or "every partition is up to date")
+
+
+def _arrival(due: Due, state: TopicState) -> dg.AssetMaterialization:
+    """Report that the sources have added events to the partition of the topic."""
+    end = state.bounds[due.partition][1]
+    metadata = {"next offset": due.start, "end offset": end, "waiting": end - due.start}
+    return dg.AssetMaterialization(CHANGED_KEY, partition=str(due.partition), metadata=metadata)
 
 
 async def _look(tidemark: OpenServices) -> tuple[TopicState, dict[int, int], int]:
     async with tidemark() as services:
         state = await services.events.describe(CHANGED)
         positions = await _positions(services, state)
-        _alarm(state, positions)  # in here, where what is counted goes to the ledger
+        _alarm(state, positions)  # while the services are open: they add the metric to the ledger when they close
         return state, positions, await services.events.members(f"tidemark-{services.spec.index_id}")
 
 
 def _alarm(state: TopicState, positions: Mapping[int, int]) -> None:
-    """Say what the log has lost. A reconcile of the sources, which the consumers make by the clock, finds what it was."""
+    """Count and log the events that the log has lost. The consumers' reconcile, which runs by the clock, finds their changes."""
     for partition, (low, end) in state.bounds.items():
         position = positions.get(partition, low)
         lost = max(low - position, position - end)
@@ -160,19 +180,33 @@ async def _positions(services: Services, state: TopicState) -> dict[int, int]:
     index_id = services.spec.index_id
     positions = await services.ledger.positions(index_id, CHANGED, state.epoch)
     if not positions and await services.ledger.epochs(index_id, CHANGED):
-        # Another cluster, topic or partition count: offsets of the old epoch mean nothing here.
+        # Another cluster, topic or partition count: the offsets of the old epoch do not apply here.
         _log.warning("events.new_epoch", epoch=state.epoch, remedy="run the reconcile of every source")
     return positions
 
 
 def in_flight(instance: dg.DagsterInstance) -> set[int]:
-    runs: Sequence[dg.DagsterRun] = instance.get_runs(RunsFilter(job_name=index_job.name, statuses=_IN_FLIGHT))
-    return {int(tag.removeprefix(TAG)) for run in runs for tag in run.tags if tag.startswith(TAG)}
+    """Return the partitions of the runs over offset ranges that are queued or running."""
+    runs = instance.get_runs(RunsFilter(job_name=index_job.name, statuses=_IN_FLIGHT))
+    return {partition for run in runs for partition, _ in _starts(run)[1]}
 
 
-def _attempts(instance: dg.DagsterInstance, epoch: str, due: Due) -> Attempts:
-    tags = {f"{TAG}{due.partition}": f"{epoch}:{due.start}"}
-    failed = RunsFilter(tags=tags, statuses=[DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED])
-    newest = instance.get_run_records(failed, limit=1)
-    ended = newest[0].end_time or newest[0].update_timestamp.timestamp() if newest else 0.0
-    return Attempts(instance.get_runs_count(failed) if newest else 0, ended)
+def _failures(instance: dg.DagsterInstance, epoch: str, limit: int) -> dict[tuple[int, int], Attempts]:
+    """Return the failed attempts by partition and start offset, from the newest ``limit`` failed runs."""
+    attempts: dict[tuple[int, int], Attempts] = {}
+    for record in instance.get_run_records(RunsFilter(job_name=index_job.name, statuses=_FAILED), limit=limit):
+        run_epoch, starts = _starts(record.dagster_run)
+        ended = record.end_time or record.update_timestamp.timestamp()
+        newest = Attempts(0, ended, record.dagster_run.run_id)
+        for start in starts if run_epoch == epoch else ():
+            known = attempts.get(start, newest)  # records come newest first
+            attempts[start] = replace(known, failed=known.failed + 1)
+    return attempts
+
+
+def _starts(run: dg.DagsterRun) -> tuple[str, list[tuple[int, int]]]:
+    """Return the epoch of the run, and the partitions of its offset ranges with their start offsets; none for a backfill."""
+    ops: Any = run.run_config.get("ops", {})
+    config = ops.get("parsed_documents", {}).get("config", {})
+    starts = [(int(partition), start) for partition, (start, _) in config.get("offsets", {}).items()]
+    return config.get("epoch", ""), starts
