@@ -1,37 +1,42 @@
-"""The code location ``snowflake``: apart from ``index``, for its client takes seconds to import."""
+"""The code location ``snowflake_assets``. It is apart from ``assets`` because its client takes seconds to import."""
 
 import dagster as dg
 from dagster_snowflake import SnowflakeResource
 
-from assets.resources import services_factory
-from assets.snowflake_tables import table_assets
+from assets.policy import explain, govern
+from assets.resources import services_resource
+from assets.snowflake_tables import MappedTable, announcing_job, indexed_check, observing_sensor, table_spec
 from rag.ingest.warehouse_rows import Table
 from rag.settings import Settings, load, snowflake_parameters
 
 
 def definitions(settings: Settings) -> dg.Definitions:
-    """Two assets for every mapped table of every Snowflake source."""
-    assets = [
-        asset
-        for chosen in settings.configured_sources
-        if chosen.kind == "snowflake"
-        for mapped in chosen.tables
-        for asset in table_assets(
-            chosen.source(), Table(mapped.table, mapped.key, mapped.changed, mapped.title, mapped.subjects)
-        )
-    ]
+    """Return an external asset with its check for every mapped table, a sensor that observes them and a job to announce rows."""
+    tables = mapped_tables(settings)
     return dg.Definitions(
-        assets=assets,
-        resources={"tidemark": services_factory(settings), "snowflake": snowflake(settings)},
+        assets=govern([table_spec(each) for each in tables]),
+        asset_checks=explain([indexed_check(each) for each in tables]),
+        sensors=[observing_sensor(tables)] if tables else [],
+        jobs=[announcing_job(tables)] if tables else [],
+        resources={"tidemark": services_resource(settings), "snowflake": snowflake(settings)},
         executor=dg.in_process_executor,
     )
 
 
+def mapped_tables(settings: Settings) -> list[MappedTable]:
+    return [
+        MappedTable(chosen.source(), Table(mapped.table, mapped.key, mapped.changed, mapped.title, mapped.subjects))
+        for chosen in settings.configured_sources
+        if chosen.kind == "snowflake"
+        for mapped in chosen.tables
+    ]
+
+
 def snowflake(settings: Settings) -> SnowflakeResource:
     """Host, port and protocol differ from Snowflake's own only where a local warehouse stands in for it."""
-    given = snowflake_parameters(settings)
-    where = ("host", "port", "protocol", "platform_detection_timeout_seconds")
-    elsewhere = {name: given[name] for name in where if name in given}
+    parameters = snowflake_parameters(settings)
+    names = ("host", "port", "protocol", "platform_detection_timeout_seconds")
+    address = {name: parameters[name] for name in names if name in parameters}
     return SnowflakeResource(
         account=settings.snowflake_account,
         user=settings.snowflake_user,
@@ -40,11 +45,11 @@ def snowflake(settings: Settings) -> SnowflakeResource:
         schema=settings.snowflake_schema,
         warehouse=settings.snowflake_warehouse,
         role=settings.snowflake_role,
-        additional_snowflake_connection_args=elsewhere if settings.snowflake_host else None,
+        additional_snowflake_connection_args=address if settings.snowflake_host else None,
     )
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What Dagster loads; the settings are read then, not at import."""
+    """Read the settings when Dagster loads the location, not at import."""
     return definitions(load())
