@@ -108,6 +108,33 @@ def test_only_who_may_see_a_document_finds_it(world: World) -> None:
     assert "Alice steers" not in world.texts("who steers on Mondays", "bob")
 
 
+def test_the_same_upload_twice_is_one_hit_and_a_changed_one_replaces_it(world: World) -> None:
+    def upload(tanks: int) -> dict[str, Any]:
+        content = f"# Zebrafish\n\nThe aquarium keeps its zebrafish in {tanks} tanks.\n".encode()
+        response = world.call(
+            "POST", "/v1/documents", "alice", files={"file": ("zebrafish.md", content, "text/markdown")}
+        )
+        assert response.status_code == 202, response.text
+        return dict(response.json())
+
+    def tanks() -> list[str]:
+        return [hit["text"] for hit in world.search("zebrafish tanks", "alice") if "zebrafish" in hit["text"]]
+
+    def status() -> str:
+        return str(world.call("GET", first["status_url"], "alice").json()["status"])
+
+    first = upload(417)
+    eventually(status, lambda seen: seen == "live", "the first upload")
+    assert upload(417)["document_id"] == first["document_id"]
+    assert status() == "live"
+    assert len(tanks()) == 1
+    assert upload(512)["replaces"] is True
+    assert status() == "pending"
+    eventually(status, lambda seen: seen == "live", "the changed upload")
+    (text,) = tanks()
+    assert "512 tanks" in text
+
+
 def test_doors_are_shut_to_who_has_no_token_or_the_wrong_one(world: World) -> None:
     assert world.call("POST", "/v1/search", "", json={"query": "x"}).status_code == 401
     forged = world.http.post("/v1/search", json={"query": "x"}, headers={"Authorization": "Bearer e30.e30.e30"})
@@ -167,6 +194,18 @@ def test_deleted_rows_and_files_go_with_the_next_diff(world: World) -> None:
     (world.inbox / "notes" / "galley.md").unlink()
     eventually(lambda: world.texts("valve replaced"), lambda seen: "was replaced" not in seen, "the row is gone")
     eventually(lambda: world.texts("soup"), lambda seen: "soup at noon" not in seen, "the file is gone")
+
+
+def test_a_deletion_is_announced_without_a_version_or_with_one_and_never_with_an_empty_one(world: World) -> None:
+    world.remove("broken/empty.md")
+
+    def deletions() -> list[dict[str, Any]]:
+        return [event for event in world.events("documents.changed.v1") if event["kind"] == "DELETED"]
+
+    seen = eventually(
+        deletions, lambda found: any(event["uri"].endswith("empty.md") for event in found), "the deletion is announced"
+    )
+    assert "" not in {event["version"] for event in seen}
 
 
 def test_a_backfill_while_documents_change_ends_as_a_clean_build_would(world: World) -> None:
