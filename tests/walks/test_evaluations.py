@@ -1,6 +1,7 @@
-"""The fourth walk in memory, as far as it exists: the sample company is indexed, asked and judged. Gates come later.
+"""The fourth walk in memory, without the gates, which do not exist yet: the sample corpus is indexed and evaluated.
 
-An evaluation must measure the answers that callers get, so the same questions go through the gateway and must be answered the same.
+An evaluation must measure the answers that callers get. Therefore the same questions go through the gateway and must get the same
+answers.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import pytest
 
 from evals import offline
 from evals.offline import CorpusObject, Offline
-from evals.quality import Asked, ask, judge
-from evals.questions import QuestionSet, load, located
+from evals.quality import QuestionResult, judge, run_question
+from evals.questions import QuestionSet, gold_uri, load
 from governance.access import filter_for
 from rag.adapters.llms.extractive import ExtractiveGenerator
 from rag.adapters.memory.models import HashEmbedder, WordBm25
@@ -33,19 +34,20 @@ ACCESS = filter_for(tenant=offline.TENANT, subject="evals", groups=("staff",))
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An indexed part of the sample company, the questions about it, and their answers."""
+    """An indexed part of the sample corpus, the questions about it, and their results."""
 
     backend: Offline
-    asked_for: QuestionSet
-    asked: list[Asked]
+    question_set: QuestionSet
+    results: list[QuestionResult]
 
     def corpus(self) -> dict[str, str]:
         ids = self.backend.pipeline.ids
-        return {uri(name): ids.document_id(offline.TENANT, offline.SOURCE, uri(name)) for name in names(self.asked_for)}
+        uris = map(uri, names(self.question_set))
+        return {each: ids.document_id(offline.TENANT, offline.SOURCE, each) for each in uris}
 
 
 def uri(name: str) -> str:
-    return located(name, offline.BASE, "s3://none/rows")
+    return gold_uri(name, offline.BASE, "s3://none/rows")
 
 
 def names(sample: QuestionSet) -> list[str]:
@@ -56,29 +58,29 @@ def names(sample: QuestionSet) -> list[str]:
 async def evaluation() -> Evaluation:
     sample = load("sample")
     embedder = HashEmbedder(256)
-    backend = offline.offline(embedder, embedder, WordBm25(), ExtractiveGenerator(embedder), parser=Parsing())
+    backend = offline.empty_index(embedder, embedder, WordBm25(), ExtractiveGenerator(embedder), parser=Parsing())
     objects = [CorpusObject(name, (sample.folder / name).read_bytes()) for name in names(sample)]
     assert await offline.index(objects, backend) >= 60
-    asked_for = sample.about(names(sample))
-    asked = [
-        await ask(question, [uri(name) for name in question.gold], ACCESS, backend, answers=True)
-        for question in asked_for.questions
+    question_set = sample.about(names(sample))
+    results = [
+        await run_question(question, [uri(name) for name in question.gold], ACCESS, backend, answers=True)
+        for question in question_set.questions
     ]
-    return Evaluation(backend, asked_for, asked)
+    return Evaluation(backend, question_set, results)
 
 
-async def test_an_evaluation_indexes_asks_and_judges_a_company(evaluation: Evaluation) -> None:
-    found = await judge("sample", evaluation.asked, evaluation.backend, evaluation.corpus())
-    assert found.answerable >= 15
-    assert found.unanswerable >= 10
-    assert found.unindexed == ()
-    assert found.retrieval.recall[10].mean >= 0.8
-    assert found.retrieval.recall[1].mean <= found.retrieval.recall[5].mean <= found.retrieval.recall[10].mean
-    assert found.citations
-    assert (found.citations.aligned, found.citations.at_span) == (1, 1), "a citation is not verbatim in its source"
-    assert found.refused
-    assert found.lost
-    assert found.refused.mean > found.lost.mean, "more answerable than unanswerable questions were refused"
+async def test_an_evaluation_indexes_a_corpus_runs_its_questions_and_judges_the_results(evaluation: Evaluation) -> None:
+    quality = await judge("sample", evaluation.results, evaluation.backend, evaluation.corpus())
+    assert quality.answerable >= 15
+    assert quality.unanswerable >= 10
+    assert quality.unindexed == ()
+    assert quality.retrieval.recall[10].mean >= 0.8
+    assert quality.retrieval.recall[1].mean <= quality.retrieval.recall[5].mean <= quality.retrieval.recall[10].mean
+    assert quality.citations
+    assert (quality.citations.aligned, quality.citations.at_span) == (1, 1), "a citation is not verbatim in its source"
+    assert quality.refused
+    assert quality.lost
+    assert quality.refused.mean > quality.lost.mean, "more answerable than unanswerable questions were refused"
 
 
 async def test_the_evaluated_answers_are_the_ones_that_callers_of_the_gateway_get(evaluation: Evaluation) -> None:
@@ -89,25 +91,27 @@ async def test_the_evaluated_answers_are_the_ones_that_callers_of_the_gateway_ge
     ))  # fmt: skip
     answered = {True: 0, False: 0}
     async with gateway(world, answering) as door:
-        for asked in evaluation.asked:
-            body = await door.ask("evaluator", asked.question.text)
-            answer = cast("Answer", asked.answer)
+        for result in evaluation.results:
+            body = await door.ask("evaluator", result.question.text)
+            answer = cast("Answer", result.answer)
             assert body["answer"] == answer.text
             assert [each["quote"] for each in body["citations"]] == [each.quote for each in answer.citations]
             answered[answer.abstained] += 1
     assert min(answered.values()) > 0
 
 
-async def test_a_pipeline_that_loses_text_is_seen_in_the_figures(evaluation: Evaluation) -> None:
-    """Figures that cannot fall measure nothing: without its best document, a question's recall is zero."""
-    good = await judge("sample", evaluation.asked, evaluation.backend, evaluation.corpus())
-    worse = [replace(each, ranked=tuple(u for u in each.ranked if u not in each.gold)) for each in evaluation.asked]
-    bad = await judge("sample", worse, evaluation.backend, evaluation.corpus())
-    assert bad.retrieval.recall[10].mean == 0 < good.retrieval.recall[10].mean
-    assert bad.bm25 == good.bm25
+async def test_the_loss_of_the_gold_documents_lowers_the_figures(evaluation: Evaluation) -> None:
+    """A metric that cannot fall is useless: without its gold documents in the ranking, a question's recall is 0."""
+    complete = await judge("sample", evaluation.results, evaluation.backend, evaluation.corpus())
+    without_gold = [
+        replace(each, ranked=tuple(u for u in each.ranked if u not in each.gold)) for each in evaluation.results
+    ]
+    degraded = await judge("sample", without_gold, evaluation.backend, evaluation.corpus())
+    assert degraded.retrieval.recall[10].mean == 0 < complete.retrieval.recall[10].mean
+    assert degraded.bm25 == complete.bm25
 
 
-async def test_every_document_of_the_company_is_live(evaluation: Evaluation) -> None:
+async def test_every_document_of_the_corpus_is_live(evaluation: Evaluation) -> None:
     corpus = evaluation.corpus()
     pipeline = evaluation.backend.pipeline
     recorded = await pipeline.ledger.recorded(pipeline.spec.index_id, list(corpus.values()))
