@@ -91,7 +91,8 @@ class Connection(HttpToolsProtocol):
 
     def _check_sending(self) -> None:
         self._read_timer = None
-        if self.flow.read_paused:  # this side does not read, so the client owes nothing
+        if self.flow.read_paused or (self._reading == "body" and self.cycle.waiting_for_100_continue):
+            # this side does not read yet, so the client owes nothing
             self._due = self.loop.time() + self.patience
         if self._due > self.loop.time():
             self._watch()

@@ -198,7 +198,8 @@ async def test_an_interrupted_upload_is_not_a_bug(world: Any, port: int, logs: l
     assert not [line for line in logs if line["event"] == "unexpected"]
 
 
-async def test_a_server_that_does_not_read_yet_has_patience(world: Any) -> None:
+@pytest.mark.parametrize("expects", [False, True], ids=["sends at once", "waits for 100 Continue"])
+async def test_a_server_that_does_not_read_yet_has_patience(expects: bool) -> None:
     go = asyncio.Event()
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -210,9 +211,15 @@ async def test_a_server_that_does_not_read_yet_has_patience(world: Any) -> None:
         await send({"type": "http.response.body"})
 
     async with serving(app) as port, client(port) as one:
-        one.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 400000\r\n\r\n" + b"x" * 400_000)
+        expectation = b"Expect: 100-continue\r\n" if expects else b""
+        one.send(b"POST / HTTP/1.1\r\nHost: a\r\n" + expectation + b"Content-Length: 400000\r\n\r\n")
+        if not expects:
+            one.send(b"x" * 400_000)
         await asyncio.sleep(2 * PATIENCE)
         go.set()
+        if expects:
+            assert b" 100 " in await one.reader.readuntil(b"\r\n\r\n")
+            one.send(b"x" * 400_000)
         assert (await one.response())[0] == 200
 
 
