@@ -1,4 +1,4 @@
-"""``python -m consumers``: run every configured source until told to stop; ``reconcile``: one listing of each, now."""
+"""``python -m consumers``: run every configured source until a signal; ``reconcile``: list each source once, now."""
 
 from __future__ import annotations
 
@@ -9,32 +9,51 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
-from consumers.health import serve
+from consumers.health import Loop, health_app, serve
 from consumers.reconcile import reconcile_all, reconcile_forever
 from consumers.runner import run
 from consumers.sources import streams
 from rag.settings import Settings, load
 from rag.telemetry import configure, flush, logger
-from rag.wiring import services
+from rag.wiring import Services, services
 
 _log = logger("consumers")
+Work = Coroutine[Any, Any, None]
 
 
 async def main(settings: Settings) -> None:
+    """Run the loops of all sources, and the health server, until SIGTERM or SIGINT."""
     configure("consumers", otlp_endpoint=settings.otel_exporter_otlp_endpoint, level=settings.log_level)
     async with services(settings) as opened:
-        loops: list[Coroutine[Any, Any, None]] = [serve(settings.metrics_host, settings.metrics_port)]
-        for chosen in settings.configured_sources:
-            loops += [run(each, opened.ids, opened.events) for each in streams(chosen, opened)]
-            if chosen.kind != "folder":  # which is listed all the time
-                loops.append(reconcile_forever(chosen.source(), opened, settings.reconcile_seconds))
-        _log.info("consumers.started", sources=[chosen.name for chosen in settings.configured_sources])
-        with contextlib.suppress(asyncio.CancelledError):
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(loop) for loop in loops]
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    asyncio.get_running_loop().add_signal_handler(number, lambda: [task.cancel() for task in tasks])
+        loops = source_loops(opened)
+        app = health_app([loop for loop, _ in loops], settings.source_unhealthy_seconds)
+        _log.info("consumers.started", loops=[loop.name for loop, _ in loops])
+        await _run_until_signal(
+            [serve(app, settings.metrics_host, settings.metrics_port), *(work for _, work in loops)]
+        )
     flush()
+
+
+def source_loops(opened: Services) -> list[tuple[Loop, Work]]:
+    """Make the loops of every source: its streams, and its listing, which finds the changes that a stream missed."""
+    loops: list[tuple[Loop, Work]] = []
+    for chosen in opened.settings.configured_sources:
+        for name, stream in streams(chosen, opened).items():
+            loop = Loop(name)
+            loops.append((loop, run(stream, opened.ids, opened.events, loop)))
+        if chosen.kind != "folder":  # its stream is a listing
+            loop = Loop(f"{chosen.name}/listing")
+            every = opened.settings.reconcile_seconds
+            loops.append((loop, reconcile_forever(chosen.source(), opened, every, loop)))
+    return loops
+
+
+async def _run_until_signal(work: list[Work]) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in work]
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, lambda: [task.cancel() for task in tasks])
 
 
 if __name__ == "__main__":

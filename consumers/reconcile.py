@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from consumers.health import Loop
 from consumers.listing import MassDeletion, differences
 from consumers.snowflake import diff
 from consumers.sources import tables
@@ -13,11 +14,12 @@ from rag.ingest.change_events import publish_changes
 from rag.ingest.warehouse_rows import object_change, record_hashes, write_rows
 from rag.settings import Settings, SourceSettings, snowflake_parameters
 from rag.sources import Source
-from rag.telemetry import configure, logger, span
+from rag.telemetry import SOURCE_ERRORS, configure, logger, span
 from rag.wiring import Services, services
 
 _log = logger("consumers")
 SLICE = 1000  # events published together
+RETRY_SECONDS = 30.0  # after a failed listing: a recovered source is seen as healthy again soon
 
 Announced = dict[str, tuple[bool, str | None]]
 """uri → (is it a deletion, change token) as a listing last announced it."""
@@ -31,36 +33,42 @@ async def reconcile(
     A mass deletion is logged and not published, unless ``confirmed``.
     """
     try:
-        found = await differences(source, opened.spec.index_id, opened.objects, opened.ledger, confirmed=confirmed)
+        listed = await differences(source, opened.spec.index_id, opened.objects, opened.ledger, confirmed=confirmed)
     except MassDeletion as refused:
         _log.error("reconcile.refused", source=source.name, why=str(refused))
-        found = refused.changes
+        listed = refused.changes
     announced = {} if announced is None else announced
-    changes = [each for each in found if announced.get(each.uri) != (each.is_deletion, each.version)]
+    changes = [each for each in listed if announced.get(each.uri) != (each.is_deletion, each.version)]
     for start in range(0, len(changes), SLICE):
         with span("source.handle", source=source.name):
             await publish_changes(changes[start : start + SLICE], source, opened.ids, opened.events)
-    # Kept as long as it differs: a change that waits in the log is not announced again, an indexed object may change again.
+    # A difference stays here for as long as a listing finds it, so a change that waits in the log is not announced again. The
+    # entry of an indexed object goes, because the object may change again.
     announced.clear()
-    announced.update({each.uri: (each.is_deletion, each.version) for each in found})
+    announced.update({each.uri: (each.is_deletion, each.version) for each in listed})
     _log.info("reconcile.done", source=source.name, announced=len(changes))
     return len(changes)
 
 
-async def reconcile_forever(source: Source, opened: Services, every: float) -> None:
-    """Reconcile at the start and then every ``every`` seconds. Log any failure and try again."""
+async def reconcile_forever(source: Source, opened: Services, every: float, loop: Loop) -> None:
+    """Reconcile at the start and then every ``every`` seconds, and record each turn in ``loop``. Log a failure and try again soon."""
     announced: Announced = {}
     while True:
         try:
             await reconcile(source, opened, announced=announced)
+            loop.succeed()
         except Unavailable as error:
+            loop.fail(str(error))
             _log.warning("reconcile.waits", source=source.name, why=str(error))
         except Exception as error:
+            loop.fail(f"bug: {type(error).__name__}, see reconcile.bug in the log")
+            SOURCE_ERRORS.labels(source.name, "bug").inc()
             _log.error("reconcile.bug", source=source.name, error=type(error).__name__, exc_info=True)
-        await asyncio.sleep(every)
+        await asyncio.sleep(every if loop.state == "working" else min(every, RETRY_SECONDS))
 
 
 async def reconcile_all(settings: Settings, *, confirmed: bool) -> None:
+    """Reconcile every configured source once. ``confirmed`` accepts mass deletions."""
     configure("consumers", level=settings.log_level)
     async with services(settings) as opened:
         for chosen in settings.configured_sources:

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
+from consumers.health import Loop
 from rag.errors import Rejected, Unavailable
 from rag.ids import Ids
 from rag.ingest.change_events import ObjectChange, publish_changes
 from rag.ports import EventLog
 from rag.sources import Source
-from rag.telemetry import SOURCE_ERRORS, SOURCE_UP, logger, span
+from rag.telemetry import SOURCE_ERRORS, logger, span
 
 _log = logger(__name__)
 
@@ -49,10 +50,11 @@ async def step(stream: Stream, ids: Ids, log: EventLog) -> int:
     return len(handled)
 
 
-async def run(stream: Stream, ids: Ids, log: EventLog) -> None:
-    """Run until cancelled. Back off on Unavailable. Log any other exception as a bug and back off too, so that one source cannot
-    stop the others."""
-    name = stream.source.name
+async def run(stream: Stream, ids: Ids, log: EventLog, loop: Loop) -> None:
+    """Run until cancelled, and record each turn in ``loop``.
+
+    Back off on Unavailable. Log any other exception as a bug and back off too, so that one source cannot stop the others.
+    """
     while True:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(Exception), wait=wait_random_exponential(multiplier=0.5, max=30)
@@ -60,17 +62,16 @@ async def run(stream: Stream, ids: Ids, log: EventLog) -> None:
             with attempt:
                 try:
                     await step(stream, ids, log)
-                    SOURCE_UP.labels(name).set(1)
+                    loop.succeed()
                 except Unavailable as error:
-                    SOURCE_UP.labels(name).set(0)
-                    _log.warning(
-                        "source.waits", source=name, why=str(error), attempt=attempt.retry_state.attempt_number
-                    )
+                    loop.fail(str(error))
+                    number = attempt.retry_state.attempt_number
+                    _log.warning("source.waits", source=loop.name, why=str(error), attempt=number)
                     raise
                 except Exception as error:
-                    SOURCE_UP.labels(name).set(0)
-                    SOURCE_ERRORS.labels(name, "bug").inc()
-                    _log.error("source.bug", source=name, error=type(error).__name__, exc_info=True)
+                    loop.fail(f"bug: {type(error).__name__}, see source.bug in the log")
+                    SOURCE_ERRORS.labels(stream.source.name, "bug").inc()
+                    _log.error("source.bug", source=loop.name, error=type(error).__name__, exc_info=True)
                     raise
         await asyncio.sleep(0)
 

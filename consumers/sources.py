@@ -11,45 +11,48 @@ from consumers.snowflake import SnowflakeStream
 from rag.adapters.snowflake import SnowflakeWarehouse
 from rag.ingest.warehouse_rows import Table
 from rag.settings import SourceSettings, snowflake_parameters
+from rag.sources import Source
 from rag.wiring import Services, aws
 
 
-def streams(chosen: SourceSettings, opened: Services) -> list[Stream]:
-    """Make the streams of a configured source: one for each table of a warehouse, none for uploads, which the gateway announces."""
+def streams(chosen: SourceSettings, opened: Services) -> dict[str, Stream]:
+    """Make the streams of a configured source by the names of their loops.
+
+    A warehouse has one for each table. Uploads have none, because the gateway announces them.
+    """
     settings, source = opened.settings, chosen.source()
     match chosen.kind:
         case "s3":
             if not chosen.queue_url:  # the reconciling listing still finds its changes
-                return []
-            return [S3Stream(source, aws(settings, "sqs", read_timeout=WAIT_SECONDS + 10), chosen.queue_url)]
+                return {}
+            sqs = aws(settings, "sqs", read_timeout=WAIT_SECONDS + 10)
+            return {chosen.name: S3Stream(source, sqs, chosen.queue_url)}
         case "folder":
-            return [
-                FolderStream(source, opened.objects, opened.ledger, opened.spec.index_id, every=settings.poll_seconds)
-            ]
+            every = settings.poll_seconds
+            return {chosen.name: FolderStream(source, opened.objects, opened.ledger, opened.spec.index_id, every=every)}
         case "snowflake":
-            return _table_streams(chosen, opened)
+            warehouse = SnowflakeWarehouse(snowflake_parameters(settings))
+            return {
+                f"{chosen.name}/{each.name}": _table_stream(source, each, warehouse, opened) for each in tables(chosen)
+            }
         case "uploads":
-            return []
+            return {}
         case _ as unknown:
             assert_never(unknown)
 
 
-def _table_streams(chosen: SourceSettings, opened: Services) -> list[Stream]:
+def _table_stream(source: Source, table: Table, warehouse: SnowflakeWarehouse, opened: Services) -> SnowflakeStream:
     settings = opened.settings
-    warehouse = SnowflakeWarehouse(snowflake_parameters(settings))
-    return [
-        SnowflakeStream(
-            chosen.source(),
-            table,
-            warehouse,
-            opened.objects,
-            opened.ledger,
-            every=settings.poll_seconds,
-            diff_every=settings.reconcile_seconds,
-            overlap=settings.overlap_seconds,
-        )
-        for table in tables(chosen)
-    ]
+    return SnowflakeStream(
+        source,
+        table,
+        warehouse,
+        opened.objects,
+        opened.ledger,
+        every=settings.poll_seconds,
+        diff_every=settings.reconcile_seconds,
+        overlap=settings.overlap_seconds,
+    )
 
 
 def tables(chosen: SourceSettings) -> list[Table]:

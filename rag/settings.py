@@ -136,6 +136,9 @@ class Settings(BaseSettings):
     )
     poll_seconds: float = Field(2.0, gt=0, description="seconds between two polls of a table or the folder")
     reconcile_seconds: float = Field(300.0, gt=0, description="seconds between two full listings or key comparisons")
+    source_unhealthy_seconds: float = Field(
+        120.0, ge=0, description="seconds that a source may fail before /healthz of the consumers answers 503"
+    )
     overlap_seconds: float = Field(60.0, ge=0, description="seconds that a table poll looks back for late commits")
 
     # parsing and chunking

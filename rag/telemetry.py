@@ -55,7 +55,13 @@ DEGRADED = Counter("tidemark_degraded", "Requests served without an unavailable 
 RERANK_FALLBACKS = Counter(
     "tidemark_rerank_fallbacks", "Questions answered in the order of retrieval, without the unavailable reranker", []
 )
+# Of each loop of a source: its notifications, its listing, each of its tables.
 SOURCE_UP = Gauge("tidemark_source_up", "1 while the source's loop runs without error", ["source"])
+SOURCE_LAST_SUCCESS = Gauge(
+    "tidemark_source_last_success_timestamp_seconds",
+    "End of the last turn of the source's loop without error",
+    ["source"],
+)
 
 # -- spans --------------------------------------------------------------------------------------------------------------
 

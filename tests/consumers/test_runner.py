@@ -14,6 +14,7 @@ import pytest
 import structlog
 from prometheus_client import REGISTRY
 
+from consumers.health import Loop
 from consumers.runner import run, step
 from rag.adapters.memory.events import MemoryEventLog
 from rag.errors import Rejected, Unavailable
@@ -172,7 +173,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @asynccontextmanager
 async def running(*streams: QueueStream, log: MemoryEventLog) -> AsyncIterator[list[asyncio.Task[None]]]:
-    tasks = [asyncio.create_task(run(stream, IDS, log)) for stream in streams]
+    tasks = [asyncio.create_task(run(stream, IDS, log, Loop(stream.source.name))) for stream in streams]
     try:
         yield tasks
     finally:
