@@ -62,11 +62,12 @@ lock: $(UV)  ## Resolve the dependencies anew
 	$(COMPILE) pyproject.toml --group model --constraints requirements.lock -o deploy/image.lock
 	$(COMPILE) --group audit -o deploy/audit.lock
 	$(COMPILE) deploy/installer.in -o deploy/installer.lock
-	$(PYTHON) -m deploy.local.jars
+	$(COMPILE) --group downloads --constraints requirements.lock -o deploy/local/downloads.lock
+	$(PYTHON) -m deploy.local.jars lock
 
 # By content, not by time: a fresh clone's files are all equally new.
 $(LOCK_STAMP): FORCE
-	@./deploy/local/setup.sh "$(PYTHON_BASE)" $(UV_VENV) $@
+	@./deploy/local/setup.sh "$(PYTHON_BASE)" $(UV_VENV) $@ $(if $(filter up demo test bench,$(MAKECMDGOALS)),downloads)
 
 $(UV):
 	@./deploy/local/setup.sh "$(PYTHON_BASE)" $(UV_VENV)

@@ -6,15 +6,17 @@ import importlib
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from deploy.local import jars, lifecycle, process_tree
+from deploy.local.bootstrap import DOWNLOADS, Step
 from deploy.local.errors import StackError
 from deploy.local.processes import table
 from deploy.local.stack import ROOT, Stack, open_stack, read_stack
@@ -39,12 +41,11 @@ def up(
     began = time.monotonic()
     stack = open_stack(dir, free_ports=free_ports)
     parts = lifecycle.choose(stack, tuple(filter(None, only.split(","))))
-    _fetch(stack)
-    fetched = time.monotonic()
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console
-    ) as progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting", total=len(parts))
+        if DOWNLOADS in parts:
+            parts[DOWNLOADS] = Step(DOWNLOADS, partial(_download, progress), ())
 
         def report(name: str, seconds: float) -> None:
             progress.console.print(f"  {name:<18}{seconds:6.1f} s")
@@ -54,7 +55,7 @@ def up(
     processes = process_tree.processes_of(stack.folder)
     memory = sum(process_tree.resident_megabytes(process) for process in processes)
     console.print(
-        f"up in {time.monotonic() - fetched:.1f} s (with downloads {time.monotonic() - began:.1f} s), "
+        f"up in {time.monotonic() - began:.1f} s, "
         f"{memory:.0f} MB in {len(processes)} processes; settings for clients in {stack.env_file}",
         soft_wrap=True,
     )
@@ -123,17 +124,15 @@ def _down(folder: Path) -> None:
     lifecycle.down(folder.resolve(), read_stack(folder))
 
 
-def _fetch(stack: Stack) -> None:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("Kafka and schema registry", total=0, visible=False)
+def _download(progress: Progress, stack: Stack) -> None:
+    task = progress.add_task("downloading Kafka and the schema registry", total=0, visible=False)
 
-        def started(_: str, size: int) -> jars.Advance:
-            total = progress.tasks[task].total or 0
-            progress.update(task, total=total + size, visible=True)
-            return lambda count: progress.advance(task, count)
+    def started(_: str, size: int) -> jars.Advance:
+        total = progress.tasks[task].total or 0
+        progress.update(task, total=total + size, visible=True)
+        return lambda count: progress.advance(task, count)
 
-        jars.fetch(stack.cache, started)
+    jars.fetch(stack.cache, started)
 
 
 def _megabytes(pid: int) -> str:

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from deploy.local import jars
 from deploy.local.dagster import instance
 from deploy.local.errors import StackError
 from deploy.local.stack import DOCUMENTS, INTERNAL, ROOT, Stack, environment
 from deploy.local.supervision import inherited
 
 DATABASES = ("tidemark", "dagster")
+DOWNLOADS = "downloads"
 STEP_SECONDS = 60
 LONG_POLL_SECONDS = "20"
 VISIBILITY_SECONDS = "60"  # an unacknowledged notification comes again after this
@@ -30,6 +32,7 @@ class Step:
 
 def steps() -> tuple[Step, ...]:
     return (
+        Step(DOWNLOADS, download_jars, ()),
         Step("databases", create_databases, ("postgres",)),
         Step("ledger", migrate_ledger, ("databases",)),
         Step("compatibility", require_backward_compatibility, ("registry",)),
@@ -38,6 +41,10 @@ def steps() -> tuple[Step, ...]:
         Step("tables", create_tables, ("warehouse",)),
         Step("instance", instance.configure, ()),
     )
+
+
+def download_jars(stack: Stack) -> None:
+    jars.fetch(stack.cache, lambda *_: lambda _: None)
 
 
 def create_databases(stack: Stack) -> None:

@@ -1,7 +1,9 @@
 """Kafka and the schema registry from Maven, each file checked against `jars.lock` before it is used.
 
 The lock names files, never places: where they come from is jgo's configuration (a company's mirror goes there).
-`python -m deploy.local.jars` writes the lock anew from the versions below.
+
+    python -m deploy.local.jars fetch     download what is missing
+    python -m deploy.local.jars lock      write the lock anew from the versions below
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,6 +24,7 @@ from jgo.config import GlobalSettings
 from jgo.maven import Artifact, MavenContext, PythonResolver
 
 from deploy.local.errors import StackError
+from deploy.local.stack import cache_folder
 
 LOCK = Path(__file__).with_name("jars.lock")
 
@@ -197,4 +201,9 @@ def _line(artifact: Artifact) -> str:
 
 
 if __name__ == "__main__":
-    lock()
+    if sys.argv[1:] == ["lock"]:
+        lock()
+    elif sys.argv[1:] == ["fetch"]:
+        fetch(cache_folder(), lambda *_: lambda _: None)
+    else:
+        sys.exit("python -m deploy.local.jars fetch | lock")

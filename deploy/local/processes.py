@@ -36,11 +36,11 @@ def infrastructure(stack: Stack) -> tuple[Process, ...]:
     return (
         Process(
             "kafka", kafka.command(stack), probes.kafka(port["kafka"]),
-            ports=("kafka", "kafka_controller"), prepare=lambda: kafka.prepare(stack),
+            ports=("kafka", "kafka_controller"), needs=("downloads",), prepare=lambda: kafka.prepare(stack),
         ),
         Process(
             "registry", schema_registry.command(stack), probes.answers(port["registry"], "/apis/ccompat/v7/subjects"),
-            ports=("registry", "registry_management"), env=schema_registry.env(stack),
+            ports=("registry", "registry_management"), needs=("downloads",), env=schema_registry.env(stack),
         ),
         Process(
             "postgres", postgres.command(stack), probes.postgres(stack),

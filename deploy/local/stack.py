@@ -84,7 +84,7 @@ def open_stack(folder: Path, *, free_ports: bool = False, environ: Mapping[str, 
     _refuse_unquotable(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)  # of an older stack, whose files may be open to all
-    stack = Stack(folder, _cache(environ), _decide_ports(folder, free_ports, environ), _secrets(folder / "env"))
+    stack = Stack(folder, cache_folder(environ), _decide_ports(folder, free_ports, environ), _secrets(folder / "env"))
     write_whole(folder / "ports", render({name: str(port) for name, port in stack.ports.items()}).encode())
     write_whole(stack.env_file, render(environment(stack)).encode())
     return stack
@@ -95,7 +95,7 @@ def read_stack(folder: Path, *, environ: Mapping[str, str] = os.environ) -> Stac
     folder = folder.expanduser().resolve()
     if not (folder / "env").exists():
         return None
-    return Stack(folder, _cache(environ), {**PORTS, **_read_ports(folder / "ports")}, _secrets(folder / "env"))
+    return Stack(folder, cache_folder(environ), {**PORTS, **_read_ports(folder / "ports")}, _secrets(folder / "env"))
 
 
 def environment(stack: Stack) -> dict[str, str]:
@@ -177,7 +177,8 @@ def setting_of(port: str) -> str:
     return f"TIDEMARK_PORT_{port.upper()}"
 
 
-def _cache(environ: Mapping[str, str]) -> Path:
+def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of downloads and built models, which all stacks of a user share."""
     return Path(environ.get("TIDEMARK_CACHE", ROOT / ".cache")).expanduser().absolute()
 
 

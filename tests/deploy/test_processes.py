@@ -47,7 +47,7 @@ def test_infrastructure_needs_no_application(stack: Stack) -> None:
 
 
 def test_a_named_process_brings_what_it_needs(stack: Stack) -> None:
-    assert set(choose(stack, ["topics"])) == {"topics", "kafka", "compatibility", "registry"}
+    assert set(choose(stack, ["topics"])) == {"topics", "kafka", "compatibility", "registry", "downloads"}
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(stack: Stack) -> None:
