@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +40,13 @@ class Context:
 
     target: Target
     kept: TokenFile
+    call_on_close: Callable[[Callable[[], None]], object]
 
     def gateway(self) -> GatewayClient:
-        return GatewayClient(self.target.gateway, lambda: access_token(self.target, self.kept))
+        """Open a client, which is closed when the command ends."""
+        client = GatewayClient(self.target.gateway, lambda: access_token(self.target, self.kept))
+        self.call_on_close(client.close)
+        return client
 
 
 @app.callback()
@@ -65,7 +69,8 @@ def _where(
         machine_id=machine or found.get("OIDC_CLIENT_ID", ""),
         machine_secret=secret or found.get("OIDC_CLIENT_SECRET", ""),
     )
-    context.obj = Context(target, TokenFile(Path(typer.get_app_dir("tidemark")) / "tokens.json"))
+    kept = TokenFile(Path(typer.get_app_dir("tidemark")) / "tokens.json")
+    context.obj = Context(target, kept, context.call_on_close)
 
 
 @app.command()

@@ -35,6 +35,9 @@ class GatewayClient:
     def __post_init__(self) -> None:
         self._client = httpx.Client(base_url=self.url, timeout=TIMEOUT, transport=self.transport)
 
+    def close(self) -> None:
+        self._client.close()
+
     def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """Return the body of a successful response. Raises Failed for any other."""
         try:
