@@ -16,7 +16,7 @@ UV := $(UV_VENV)/bin/uv
 
 export UV_LINK_MODE := copy
 
-.PHONY: help setup up down clean status check test demo bench lock sbom FORCE
+.PHONY: help setup up down clean status check unit test demo bench lock sbom FORCE
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,8 +38,11 @@ status: $(SETUP)  ## Show what runs
 demo: $(SETUP)  ## Start everything, load the sample corpus, ask, print the cited answer
 	@$(PYTHON) -m deploy.local demo
 
-test: $(SETUP)  ## Run all tests
-	$(PYTHON) -m pytest
+unit: $(SETUP)  ## Run the quick tests (no process, no model, no ../shared), print their coverage
+	$(PYTHON) -m pytest -m "not live and not heavy and not corpus" --cov --cov-report=term
+
+test: $(SETUP)  ## Run all tests, or those of T=path
+	$(PYTHON) -m pytest $(T)
 
 check: $(SETUP)  ## Formatting, types, layers, contracts
 	$(PYTHON) -m ruff check .
@@ -47,7 +50,7 @@ check: $(SETUP)  ## Formatting, types, layers, contracts
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 	$(PYTHON) -m schemas check
-	$(PYTHON) -m deploy.local.example --check
+	$(PYTHON) -m rag.settings --check
 
 bench: $(SETUP)  ## Measure speed and quality
 	@$(PYTHON) -m evals bench

@@ -1,6 +1,10 @@
+"""Rules for every test: it stays on this machine, says what it needs, and starts no process unless it is marked for that."""
+
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_socket import socket_allow_hosts
@@ -8,6 +12,11 @@ from pytest_socket import socket_allow_hosts
 import rag  # noqa: F401 - before any dependency: importing rag turns off their telemetry
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"  # real documents, kept beside the repository
+STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}  # events of the interpreter's audit
+HEAVY_FIXTURES = {"run_server", "database_url", "event_servers", "sandbox", "hostile", "minilm"}
+"""Fixtures that start a process or load the default model. A test that uses one is ``heavy``."""
+
+_running: pytest.Item | None = None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,12 +32,36 @@ def shared() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test that reads the shared folder, so that `-m "not corpus"` leaves it out."""
+    """Mark each test for the fixtures that it uses, so that ``-m`` can leave it out."""
     for item in items:
-        if "shared" in getattr(item, "fixturenames", ()):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if "shared" in fixtures:
             item.add_marker("corpus")
+        if fixtures & HEAVY_FIXTURES:
+            item.add_marker("heavy")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """No test leaves this machine."""
     socket_allow_hosts(["127.0.0.1", "::1", "localhost"], allow_unix_socket=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Any:
+    global _running
+    _running = item
+    try:
+        return (yield)
+    finally:
+        _running = None
+
+
+def _refuse_processes(event: str, _: tuple[Any, ...]) -> None:
+    """Fail a test that starts a process without a mark: ``make unit`` would no longer be the quick tests."""
+    if event not in STARTS or _running is None:
+        return
+    if not any(_running.get_closest_marker(mark) for mark in ("heavy", "live")):
+        raise RuntimeError(f"{_running.nodeid} starts a process ({event}): mark it `heavy`, or use a part in memory")
+
+
+sys.addaudithook(_refuse_processes)

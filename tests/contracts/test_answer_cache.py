@@ -24,7 +24,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.shutdown()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.heavy)])
 async def cache(request: pytest.FixtureRequest) -> AsyncIterator[AnswerCache]:
     if request.param == "memory":
         yield MemoryAnswerCache()

@@ -14,7 +14,7 @@ from rag.adapters.memory.models import HashEmbedder, WordBm25
 HOSTILE = ["", " \n\t", "\x00", "🚀" * 300, "a" * 100_000, "‮evil‬", "one\ud800".encode("utf-8", "replace").decode()]
 
 
-@pytest.fixture(scope="module", params=["hash", "minilm"])
+@pytest.fixture(scope="module", params=["hash", pytest.param("minilm", marks=pytest.mark.heavy)])
 def embedder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     makers: dict[str, Callable[[Path], Any]] = {
         "hash": lambda _: HashEmbedder(),

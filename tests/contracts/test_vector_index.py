@@ -65,7 +65,10 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 REAL = ["qdrant"] if os.environ.get("QDRANT_TEST_URL") else []
 
 
-@pytest.fixture(params=["memory", "double", "server", *REAL])
+SERVER = pytest.param("server", marks=pytest.mark.heavy)
+
+
+@pytest.fixture(params=["memory", "double", SERVER, *REAL])
 async def vectors(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     if request.param == "memory":
         yield MemoryVectors()
@@ -380,7 +383,7 @@ async def test_indexes_do_not_see_each_other(vectors: Any, index: str) -> None:
     assert await vectors.count(other.index_id) == 1
 
 
-@pytest.mark.parametrize("vectors", ["memory", "server", *REAL], indirect=True)  # the double raises another message
+@pytest.mark.parametrize("vectors", ["memory", SERVER, *REAL], indirect=True)  # the double raises another message
 async def test_an_index_that_is_not_built_is_unavailable(vectors: Any) -> None:
     absent = uuid.uuid4().hex[:16]
     with pytest.raises(Unavailable, match="not built"):
@@ -412,6 +415,7 @@ async def test_the_first_index_is_live_and_a_second_one_does_not_take_over() -> 
     assert memory.aliases == aliases == {"documents": specs[0].collection}
 
 
+@pytest.mark.heavy
 async def test_a_qdrant_that_does_not_answer_or_refuses_the_key_is_unavailable(server_url: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -53,6 +53,7 @@ def test_a_taken_port_is_named_with_its_setting_and_its_holder(tmp_path: Path) -
             lifecycle._refuse_taken_ports(stack, [kafka])
 
 
+@pytest.mark.heavy
 def test_an_up_that_is_refused_for_a_taken_port_leaves_no_process(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         environ = {"TIDEMARK_PORT_REDIS": str(listener.getsockname()[1])}

@@ -13,6 +13,8 @@ import pytest
 from deploy.local import lifecycle, process_tree
 from deploy.local.stack import ROOT
 
+pytestmark = pytest.mark.heavy
+
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
 OBEDIENT = "import signal; print('ready', flush=True); signal.pause()"
 

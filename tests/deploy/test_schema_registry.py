@@ -14,6 +14,8 @@ import pytest
 from deploy.local import jars, probes, schema_registry
 from deploy.local.stack import open_stack
 
+pytestmark = pytest.mark.heavy
+
 START_SECONDS = 90
 TRACE = ("strace", "-f", "--seccomp-bpf", "-qq", "-e", "signal=none", "-e", "trace=connect,sendto,sendmsg,sendmmsg")
 

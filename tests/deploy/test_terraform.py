@@ -18,6 +18,7 @@ from deploy.local.stack import ROOT
 
 TERRAFORM = shutil.which("terraform")
 pytestmark = [
+    pytest.mark.heavy,
     pytest.mark.skipif(TERRAFORM is None, reason="terraform is not on PATH: the module was not tried"),
     pytest.mark.timeout(900),
 ]

@@ -14,6 +14,8 @@ import pytest
 
 from rag.no_telemetry import SWITCHES
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).parents[2]
 IMPORTS = Path(__file__).with_name("import_everything.py")
 STRACE = ("strace", "-f", "-qq", "-e", "signal=none", "-e", "trace=connect,sendto,sendmsg,sendmmsg")

@@ -39,6 +39,7 @@ def status(instance: dg.DagsterInstance, pid: int | None) -> WorkerStatus:
     return instance.run_launcher.check_run_worker_health(run).status
 
 
+@pytest.mark.heavy
 def test_a_run_is_running_while_its_process_lives_and_failed_afterwards(instance: dg.DagsterInstance) -> None:
     worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
@@ -65,6 +66,7 @@ def test_a_run_does_not_fail_before_its_code_location_is_back_to_retry_it(instan
         assert launcher.check_run_worker_health(run).status is WorkerStatus.FAILED
 
 
+@pytest.mark.heavy
 def test_a_later_process_with_the_same_number_is_not_the_runs_own(instance: dg.DagsterInstance) -> None:
     worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:

@@ -397,6 +397,7 @@ def test_authlib_logs_in_without_a_browser_and_keys_survive_kill_9_and_rotate_on
     assert server.stop() == 0
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("arguments", "secret", "reason"),
     [

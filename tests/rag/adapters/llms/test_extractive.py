@@ -7,6 +7,8 @@ from rag.answer.generation import ABSTENTION, answer
 from rag.models import Answer
 from tests.fakes.hits import hit
 
+pytestmark = pytest.mark.heavy  # a question is answered by the default model's vectors
+
 HITS = [
     hit("Leave\n\nEvery employee gets 25 vacation days a year. Unused vacation days lapse on 31 March of the next year.",
         start=100, section=("Handbook", "Leave"), score=0.9),

@@ -26,6 +26,8 @@ from rag.ingest.parsing import ParseLimits, SandboxedParser, parse, wire
 from rag.models import Block, BlockKind, ParsedDocument
 from rag.no_telemetry import SWITCHES
 
+pytestmark = pytest.mark.heavy
+
 GOOD = b"# Good\n\nA document like any other, which says nothing in particular."
 
 
