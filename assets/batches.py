@@ -33,9 +33,7 @@ async def start_batch(run_id: str, config: EventRanges, key: str, log: TopicStat
         return await services.pipeline.live_batch(int(key), run_id=run_id)
     due = _due(config, key, log)
     records = await lane(services).read(due)
-    collected = await lane(services).collect(records, due, run_id=run_id)
-    await lane(services).dead_letter(collected.dead_letters)
-    return collected.batch
+    return await lane(services).collect(records, due, run_id=run_id)
 
 
 def _due(config: EventRanges, key: str, log: TopicState) -> OffsetRange:

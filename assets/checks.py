@@ -39,21 +39,21 @@ async def partition_findings(
 
     A partition may have a million points, so a run over events checks the documents that it touched and no others.
     """
-    chunks = await catalog.chunks(spec.index_id, partition, documents=documents)
+    current = await catalog.points(spec.index_id, partition, documents=documents)
     scroll = vectors.scroll(spec.index_id, partition=partition, documents=documents)
     points = dict([point async for point in scroll])
-    missing = sorted(chunks.keys() - points.keys())
-    orphans = sorted(points.keys() - chunks.keys())
-    stale = sorted(chunk_id for chunk_id in chunks.keys() & points.keys() if chunks[chunk_id] != points[chunk_id])
-    sample = await vectors.retrieve(spec.index_id, sorted(chunks.keys() & points.keys())[:SAMPLE])
+    missing = sorted(current.keys() - points.keys())
+    orphans = sorted(points.keys() - current.keys())
+    stale = sorted(point_id for point_id in current.keys() & points.keys() if current[point_id] != points[point_id])
+    sample = await vectors.retrieve(spec.index_id, sorted(current.keys() & points.keys())[:SAMPLE])
     misshapen = [
-        point.chunk_id
+        point.point_id
         for point in sample
         if point.embedding.dense.shape != (spec.dimensions,)
         or not np.isclose(float(np.linalg.norm(point.embedding.dense)), 1.0, atol=1e-3)
     ]
     return [
-        Finding("every_chunk_has_a_vector", not missing, {"chunks": len(chunks), "missing": missing[:SHOWN]}),
+        Finding("every_chunk_has_a_vector", not missing, {"chunks": len(current), "missing": missing[:SHOWN]}),
         Finding("vectors_are_well_formed", not misshapen, {"sampled": len(sample), "misshapen": misshapen[:SHOWN]}),
         Finding("no_orphans", not orphans, {"points": len(points), "orphans": orphans[:SHOWN]}),
         Finding("payloads_are_current", not stale, {"stale": stale[:SHOWN]}),

@@ -74,7 +74,7 @@ async def embeddings(context: dg.AssetExecutionContext, tidemark: dg.ResourcePar
 
 @dg.asset(**COMMON, kinds={"qdrant", "postgres"}, deps=[embeddings])
 async def vector_index(context: dg.AssetExecutionContext, tidemark: dg.ResourceParam[OpenServices]) -> None:
-    """Points in Qdrant and rows in the ledger, swapped in one transaction, after which the position in the topic moves.
+    """Points in Qdrant and rows in the ledger, swapped in one transaction, which moves the position in the topic, too.
 
     The gateway answers from this index. `points of the partition` counts all of its points, the other values count this run alone.
     """
@@ -83,7 +83,7 @@ async def vector_index(context: dg.AssetExecutionContext, tidemark: dg.ResourceP
             with _described(context, key) as metadata:
                 batch = await find_batch(context, key, services, "embeddings")
                 report = Report() if await is_applied(batch, services) else await lane(services).index(batch)
-                await lane(services).advance(batch)
+                await lane(services).publish()
                 await mirror_position(context, services, batch.range)
                 _report_outcomes(context, report)
                 metadata |= _totals(report)

@@ -17,6 +17,7 @@ from assets.partitions import EVENTS, RUN_PARTITIONS, range_tags
 from assets.policy import RUN_RETRIES
 from assets.resources import OpenServices
 from assets.sources import CHANGED_KEY
+from rag.ingest.change_events import publish_outbox
 from rag.ports import TopicState
 from rag.telemetry import EVENTS_LOST, logger
 from rag.wiring import Services
@@ -160,6 +161,7 @@ def _arrival(due: Due, state: TopicState) -> dg.AssetMaterialization:
 
 async def _look(tidemark: OpenServices) -> tuple[TopicState, dict[int, int], int]:
     async with tidemark() as services:
+        await publish_outbox(services.ledger, services.events)  # the events that a crash left
         state = await services.events.describe(CHANGED)
         positions = await _positions(services, state)
         _alarm(state, positions)  # while the services are open: they add the metric to the ledger when they close

@@ -114,7 +114,9 @@ def _chunks(corpus: Path, embedder: OnnxEmbedder) -> list[tuple[str, Chunk]]:
 
 
 def _hit(name: str, chunk: Chunk, score: float) -> Hit:
-    return Hit(chunk, score, Provenance(name, 1, f"file:///{name}", name, "1", Cause("", "", 0, -1)))
+    origin = Provenance(name, 1, f"file:///{name}", name, "1", Cause("", "", 0, -1), chunk.chunk_id, chunk.ordinal, chunk.start,
+                        chunk.end, chunk.page, "evals", "", "")  # fmt: skip
+    return Hit(chunk, score, origin, chunk.chunk_id)
 
 
 def main(folders: Sequence[Path], models_dir: Path) -> None:

@@ -147,9 +147,9 @@ class HitMessage(CitationMessage):
             run_id=cause.run_id,
             text=chunk.text,
             section=list(chunk.section),
-            source=hit.source,
-            language=hit.language,
-            media_type=hit.media_type,
+            source=hit.provenance.source,
+            language=hit.provenance.language,
+            media_type=hit.provenance.media_type,
         )
 
 

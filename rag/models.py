@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from schemas.events import DocumentDead
+
 CELL_SEPARATOR = " | "  # between the cells of a row, in the text of a row and in a table's header
 SECTION_SEPARATOR = " > "  # between the headings of a heading path
 
@@ -121,7 +123,7 @@ class Chunk:
     start: int
     end: int
     section: tuple[str, ...]
-    tokens: int
+    tokens: int = 0  # of ``input``; a hit does not carry the count
     page: int | None = None
 
 
@@ -154,14 +156,16 @@ class IndexSpec:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    chunk_id: str
+    """A chunk's vectors and payload. A point is written once: its id is new for every write and is never used again."""
+
+    point_id: str
     embedding: Embedding
     payload: Payload
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredPoint:
-    chunk_id: str
+    point_id: str
     score: float
     payload: Payload
 
@@ -201,6 +205,18 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True)
+class Placement:
+    """The current point of a chunk, and the chunk's place in the parsed text. An empty ``point_id`` is not yet assigned."""
+
+    point_id: str
+    payload_hash: str
+    ordinal: int
+    start: int
+    end: int
+    page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DocumentRecord:
     """The ledger's record of one document in one index. Revision 0 means that the ledger does not know the document."""
 
@@ -221,13 +237,14 @@ class DocumentRecord:
     language: str = ""
     reason: str = ""
     artifacts: tuple[str, ...] = ()
-    chunks: Mapping[str, str] = field(default_factory=dict)  # chunk id → payload hash
+    chunks: Mapping[str, Placement] = field(default_factory=dict)  # by chunk id
     cause: Cause | None = None  # of the last change
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """The origin of a visible chunk. The ledger adds it to every hit."""
+    """The origin of a visible chunk and its place in the document. The ledger adds it to every hit, so that a hit shows the text,
+    span, page and title of one revision."""
 
     document_id: str
     revision: int
@@ -235,6 +252,14 @@ class Provenance:
     title: str
     source_version: str
     cause: Cause
+    chunk_id: str
+    ordinal: int
+    start: int
+    end: int
+    page: int | None
+    source: str
+    language: str
+    media_type: str
 
 
 # -- values between the steps of ingest ---------------------------------------------------------------------------------
@@ -292,6 +317,7 @@ class Batch:
     partition: int
     tasks: tuple[IndexingTask, ...]
     range: OffsetRange | None = None
+    dead_letters: tuple[DocumentDead, ...] = ()  # records of the range that no task can be made of
 
     @property
     def is_backfill(self) -> bool:
@@ -314,9 +340,7 @@ class Hit:
     chunk: Chunk
     score: float
     provenance: Provenance
-    source: str = ""
-    language: str = ""
-    media_type: str = ""
+    point_id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Every method may raise Unavailable when the dependency does not answer. The docs
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -105,23 +105,26 @@ class VectorIndex(Protocol):
         """Create the collection, and the alias ``documents`` if it does not exist. Idempotent."""
 
     async def upsert(self, index_id: str, points: Sequence[Point]) -> None:
-        """Write the whole batch. The points are searchable when the call returns. Idempotent."""
+        """Write the whole batch. The points are searchable when the call returns. Idempotent.
 
-    async def set_payloads(self, index_id: str, payloads: Mapping[str, Payload]) -> None:
-        """Replace payloads (chunk id → payload) and keep the vectors. Absent points stay absent."""
+        A call that times out may still be executed later.
+        """
 
-    async def delete(self, index_id: str, chunk_ids: Sequence[str]) -> None:
+    async def delete(self, index_id: str, point_ids: Sequence[str]) -> None:
         """Delete points. They are no longer searchable when the call returns. Idempotent."""
 
     async def search(self, index_id: str, query: HybridQuery, access: AccessFilter, *, limit: int) -> list[ScoredPoint]:
-        """Return dense and sparse candidates that match the filter, fused by reciprocal rank, best first."""
+        """Return dense and sparse candidates that match the filter, fused by reciprocal rank, best first, equals by id.
+
+        Fewer than ``limit`` points mean that there are no more candidates.
+        """
 
     def scroll(
         self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None
     ) -> AsyncIterator[tuple[str, str]]:
-        """Yield (chunk id, payload hash) of every point. ``partition`` (of Kafka) and ``documents`` restrict the points."""
+        """Yield (point id, payload hash) of every point. ``partition`` (of Kafka) and ``documents`` restrict the points."""
 
-    async def retrieve(self, index_id: str, chunk_ids: Sequence[str]) -> list[Point]: ...
+    async def retrieve(self, index_id: str, point_ids: Sequence[str]) -> list[Point]: ...
 
     async def count(self, index_id: str, *, partition: int | None = None) -> int:
         """Return the exact number of points."""
@@ -163,7 +166,8 @@ class EventLog(Protocol):
     async def describe(self, topic: str) -> TopicState: ...
 
     async def read(self, topic: str, partition: int, start: int, end: int) -> list[Record]:
-        """Read the records with ``start <= offset < end``; the log may have gaps. Raises LostEvents when ``start`` was purged."""
+        """Read the records with ``start <= offset < end``; the log may have gaps. Raises LostEvents when ``start`` was purged, and
+        Unavailable when the log ends before ``end``."""
 
     async def mirror(self, group: str, topic: str, positions: Mapping[int, int]) -> bool:
         """Commit the positions as a non-member, for lag tools. Return False when the group has members, which is not an error:
@@ -177,14 +181,28 @@ class Delta:
     """The changes from the recorded to the desired state of one document. ``rag.ingest.indexing.plan`` computes them."""
 
     record: DocumentRecord  # the new row; its ``revision`` is the base revision of the plan
-    upserts: Mapping[str, Payload] = field(default_factory=dict)
-    payload_updates: Mapping[str, Payload] = field(default_factory=dict)  # payload changes only
-    deletes: tuple[str, ...] = ()
+    writes: Mapping[str, Payload] = field(default_factory=dict)  # chunk id → payload of the chunk's new point
+    retired: tuple[str, ...] = ()  # point ids that are no longer current
+    is_visible: bool = True  # whether a reader can see the difference
     tokens: int = 0
 
     @property
-    def is_empty(self) -> bool:
-        return not (self.upserts or self.payload_updates or self.deletes)
+    def new_points(self) -> list[str]:
+        """The ids of the points that must be written. They are assigned when the intent is recorded."""
+        return [self.record.chunks[chunk_id].point_id for chunk_id in self.writes]
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEvent:
+    """An event that is published after the transaction that caused it."""
+
+    topic: str
+    key: str
+    value: Any  # a dataclass of ``schemas.events``
+
+
+EventsOf = Callable[[Sequence[Delta]], Sequence[OutboxEvent]]
+"""Accepted deltas → the events that report them."""
 
 
 FreshVectors = Mapping[tuple[str, str, bytes], tuple[str, Vector]]
@@ -193,11 +211,10 @@ FreshVectors = Mapping[tuple[str, str, bytes], tuple[str, Vector]]
 
 @dataclass(frozen=True, slots=True)
 class SwapResult:
-    """The deltas of locked documents: accepted, lost in the compare-and-swap, or suppressed."""
+    """The deltas of locked documents: accepted, or lost because the document was changed or suppressed meanwhile."""
 
     accepted: tuple[Delta, ...]
     lost: tuple[Delta, ...]
-    suppressed: tuple[Delta, ...]
 
 
 class Ledger(Protocol):
@@ -210,30 +227,43 @@ class Ledger(Protocol):
         """Return a record for every requested id, with revision 0 for an unknown document."""
 
     async def record_intent(self, index_id: str, deltas: Sequence[Delta]) -> None:
-        """Record the chunks that are about to be written, so that the garbage of a crash can be found. Commits."""
+        """Record the points that are about to be written, so that the garbage of a crash can be found. Commits."""
 
-    def swap(
-        self, index_id: str, deltas: Sequence[Delta], *, vectors: FreshVectors | None = None
-    ) -> AbstractAsyncContextManager[SwapResult]:
-        """Lock the documents in id order and check revision, intent and suppression again.
+    async def swap(
+        self,
+        index_id: str,
+        deltas: Sequence[Delta],
+        *,
+        vectors: FreshVectors | None = None,
+        events: EventsOf | None = None,
+        done: OffsetRange | None = None,
+    ) -> SwapResult:
+        """In one short transaction: lock the documents in id order, check revision, intent and suppression again, record the
+        accepted deltas, cache the ``vectors`` of their documents, and write their ``events`` to the outbox.
 
-        On a clean exit, record the accepted deltas and cache the ``vectors`` of their documents in one transaction. On an
-        exception, record nothing.
+        If every delta was accepted, move the position to the end of ``done`` as well. A position never moves back.
         """
 
-    def garbage(
-        self, index_id: str, *, document_ids: Sequence[str] | None = None, older_than: float = 0.0, limit: int = 1000
-    ) -> AbstractAsyncContextManager[Sequence[str]]:
-        """Lock the documents that have garbage and yield the garbage's chunk ids. Delete its entries on a clean exit.
+    async def condemn(
+        self, index_id: str, *, point_ids: Sequence[str] | None = None, older_than: float = 0.0, limit: int = 1000
+    ) -> list[str]:
+        """Mark garbage for deletion and return its point ids: of ``point_ids``, or any that is ``older_than`` seconds. Commits.
 
-        Garbage is a chunk that was written, or whose write was intended, and that is not current. ``older_than`` is in seconds.
+        Garbage is a point that was written, or whose write was intended, and that is not current. A swap refuses a delta whose
+        intent was condemned.
         """
+
+    async def forget_points(self, index_id: str, point_ids: Sequence[str]) -> None:
+        """Delete the entries of condemned points, after the points were deleted. Idempotent."""
+
+    async def unknown_points(self, index_id: str, point_ids: Sequence[str]) -> set[str]:
+        """Return the orphans among the points: neither current, nor intended, nor condemned."""
 
     async def index_revision(self, index_id: str, tenant: str) -> int:
         """Return a number that grows with every transaction that changes the tenant's part of the index."""
 
-    async def visible(self, index_id: str, chunk_ids: Sequence[str], access: AccessFilter) -> dict[str, Provenance]:
-        """Return the provenance of the chunks that are current, live, not suppressed and allowed. Omit the other chunks."""
+    async def visible(self, index_id: str, point_ids: Sequence[str], access: AccessFilter) -> dict[str, Provenance]:
+        """Return point id → provenance of the points that are current, live, not suppressed and allowed. Omit the other points."""
 
 
 class Positions(Protocol):
@@ -255,8 +285,8 @@ class Catalog(Protocol):
     async def live(self, index_id: str, partition: int) -> list[DocumentRecord]:
         """Return every document of the partition that a backfill derives again: the live and the dead ones."""
 
-    async def chunks(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
-        """Return chunk id → payload hash of all current chunks of the partition, or of the given ``documents`` only."""
+    async def points(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
+        """Return point id → payload hash of all current points of the partition, or of the given ``documents`` only."""
 
     async def documents(
         self, index_id: str, access: AccessFilter, *, after: str = "", limit: int = 100, status: str | None = None
@@ -272,6 +302,13 @@ class Catalog(Protocol):
 
     async def counts(self, index_id: str, source: str, prefix: str = "") -> dict[str, int]:
         """Return status → number of documents of a source whose uri starts with ``prefix``."""
+
+
+class Outbox(Protocol):
+    """Events that were recorded together with the change that they report, until they are published."""
+
+    def unpublished(self, *, limit: int = 1000) -> AbstractAsyncContextManager[Sequence[OutboxEvent]]:
+        """Yield the oldest events in order, to one caller at a time. Delete them on a clean exit."""
 
 
 class EmbeddingCache(Protocol):
@@ -326,7 +363,9 @@ class Measurements(Protocol):
     async def totals(self) -> dict[SampleKey, float]: ...
 
 
-class Stores(Ledger, Positions, Catalog, EmbeddingCache, Suppressions, Batches, Cursors, Measurements, Protocol):
+class Stores(
+    Ledger, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Batches, Cursors, Measurements, Protocol
+):
     """The ports of one database, because they share its transactions."""
 
 

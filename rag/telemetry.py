@@ -46,6 +46,7 @@ STEP_SECONDS = Histogram("tidemark_step_seconds", "Duration of a step over a bat
 # Gateway.
 REQUESTS = Counter("tidemark_requests", "Requests by route and status", ["route", "status"])
 REQUEST_SECONDS = Histogram("tidemark_request_seconds", "Duration of requests", ["route"], buckets=_SECONDS)
+RETRIEVAL_BOUND = Counter("tidemark_retrieval_bound", "Searches that ended at their bound with too few hits", [])
 HITS_DROPPED = Counter("tidemark_hits_dropped", "Hits dropped: not current, not live, not allowed or malformed", [])
 ANSWERS = Counter(
     "tidemark_answers", "Answers by outcome", ["generator", "outcome"]

@@ -7,7 +7,7 @@ as invalid (4xx) is a bug of ours and is raised unchanged.
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,6 +49,7 @@ CALL_POINTS = 1_000
 PAGE = 1_000
 WRITE_SECONDS = 60  # also to connect; a large batch on a busy machine takes seconds
 READ_SECONDS = 10
+TIES = 16  # fetched beyond the limit: Qdrant returns equal scores in random order, and a tie at the cut would change the set
 
 
 class QdrantIndex:
@@ -105,23 +106,9 @@ class QdrantIndex:
             for batch in _batches([_structure(point) for point in points], [_point_bytes(point) for point in points]):
                 await self._client.upsert(_collection(index_id), batch, wait=True)
 
-    async def set_payloads(self, index_id: str, payloads: Mapping[str, Payload]) -> None:
-        operations = [
-            # By filter, because an absent id among ids fails the rest of the batch.
-            models.OverwritePayloadOperation(
-                overwrite_payload=models.SetPayload(
-                    payload=payload, filter=models.Filter(must=[models.HasIdCondition(has_id=[chunk_id])])
-                )
-            )
-            for chunk_id, payload in payloads.items()
-        ]
+    async def delete(self, index_id: str, point_ids: Sequence[str]) -> None:
         with _failures():
-            for batch in _batches(operations, [_payload_bytes(payload) for payload in payloads.values()]):
-                await self._client.batch_update_points(_collection(index_id), batch, wait=True)
-
-    async def delete(self, index_id: str, chunk_ids: Sequence[str]) -> None:
-        with _failures():
-            for page in _pages(chunk_ids):
+            for page in _pages(point_ids):
                 await self._client.delete(_collection(index_id), models.PointIdsList(points=page), wait=True)
 
     async def search(self, index_id: str, query: HybridQuery, access: AccessFilter, *, limit: int) -> list[ScoredPoint]:
@@ -135,11 +122,12 @@ class QdrantIndex:
                 _collection(index_id),
                 prefetch=prefetch,
                 query=models.RrfQuery(rrf=models.Rrf(k=RRF_K)),
-                limit=limit,
+                limit=limit + TIES,
                 with_payload=True,
                 timeout=READ_SECONDS,
             )
-        return [ScoredPoint(str(point.id), point.score, point.payload or {}) for point in response.points]
+        points = [ScoredPoint(str(point.id), point.score, point.payload or {}) for point in response.points]
+        return sorted(points, key=lambda point: (-point.score, point.point_id))[:limit]
 
     async def scroll(
         self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None
@@ -160,15 +148,15 @@ class QdrantIndex:
             if following is None:
                 return
 
-    async def retrieve(self, index_id: str, chunk_ids: Sequence[str]) -> list[Point]:
+    async def retrieve(self, index_id: str, point_ids: Sequence[str]) -> list[Point]:
         found: dict[str, Point] = {}
         with _failures():
-            for page in _pages(list(dict.fromkeys(chunk_ids))):
+            for page in _pages(list(dict.fromkeys(point_ids))):
                 records = await self._client.retrieve(
                     _collection(index_id), page, with_payload=True, with_vectors=True, timeout=READ_SECONDS
                 )
                 found |= {str(record.id): _point(record) for record in records}
-        return [found[chunk_id] for chunk_id in dict.fromkeys(chunk_ids) if chunk_id in found]
+        return [found[point_id] for point_id in dict.fromkeys(point_ids) if point_id in found]
 
     async def count(self, index_id: str, *, partition: int | None = None) -> int:
         with _failures():
@@ -232,7 +220,7 @@ def _structure(point: Point) -> models.PointStruct:
     vector: dict[str, Any] = {DENSE: point.embedding.dense.tolist()}
     if point.embedding.sparse.indices.size:
         vector[SPARSE] = _sparse(point.embedding.sparse)
-    return models.PointStruct(id=point.chunk_id, vector=vector, payload=point.payload)
+    return models.PointStruct(id=point.point_id, vector=vector, payload=point.payload)
 
 
 def _sparse(vector: SparseVector) -> models.SparseVector:

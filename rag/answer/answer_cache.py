@@ -15,16 +15,16 @@ from rag.models import AccessFilter, Answer
 from rag.ports import AnswerCache
 from rag.telemetry import DEGRADED, logger
 
-VERSION = "1"  # of the format of an entry
+VERSION = "2"  # of the format of an entry
 _log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An answer, and the ids of all chunks that its generator was given, cited or not."""
+    """An answer, and the ids of all points that its generator was given, cited or not."""
 
     answer: Answer
-    chunk_ids: tuple[str, ...]
+    point_ids: tuple[str, ...]
 
 
 _ENTRY = TypeAdapter(Entry)

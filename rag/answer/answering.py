@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rag.answer import answer_cache, generation
 from rag.answer.answer_cache import Entry
 from rag.answer.reranking import rerank
-from rag.answer.retrieval import retrieve
+from rag.answer.retrieval import Retrieved, retrieve
 from rag.errors import Conflict
 from rag.ids import Ids
 from rag.models import AccessFilter, Answer, Hit
@@ -63,8 +63,8 @@ class Answering:
         """Find the best ``top_k`` chunks that the caller may see now."""
         watch = Stopwatch()
         with watch.time("total"), span("answers.search", top_k=top_k):
-            hits = await self._find(question, access, top_k, watch)
-        return Found(hits, watch.seconds)
+            found = await self._find(question, access, top_k, watch)
+        return Found(found.hits, watch.seconds)
 
     async def answer(self, question: str, access: AccessFilter, *, top_k: int = TOP_K) -> Answered:
         """Answer from the cache when the caller may still see every chunk behind the cached answer, else from new hits.
@@ -77,11 +77,11 @@ class Answering:
             if cached:
                 return _counted(Answered(cached, (), True, watch.seconds))
             for _ in range(ATTEMPTS):
-                hits = await self._find(question, access, top_k, watch)
-                with watch.time("generate"), span("answers.generate", hits=len(hits)):
-                    answer = await generation.answer(question, hits, self.generator)
-                if await self._store_if_visible(key, answer, hits, access, watch):
-                    return _counted(Answered(answer, hits, False, watch.seconds))
+                found = await self._find(question, access, top_k, watch)
+                with watch.time("generate"), span("answers.generate", hits=len(found.hits)):
+                    answer = await generation.answer(question, found.hits, self.generator)
+                if await self._store_if_visible(key, answer, found, access, watch):
+                    return _counted(Answered(answer, found.hits, False, watch.seconds))
         raise Conflict(DOCUMENTS_CHANGED)
 
     async def stream(self, question: str, access: AccessFilter, *, top_k: int = TOP_K) -> AsyncIterator[str | Answered]:
@@ -96,20 +96,21 @@ class Answering:
                 yield cached.text
                 yield _counted(Answered(cached, (), True, watch.seconds))
                 return
-            hits = await self._find(question, access, top_k, watch)
-            with watch.time("generate"), span("answers.generate", hits=len(hits)):
-                async for piece in generation.stream(question, hits, self.generator):
+            found = await self._find(question, access, top_k, watch)
+            with watch.time("generate"), span("answers.generate", hits=len(found.hits)):
+                async for piece in generation.stream(question, found.hits, self.generator):
                     if isinstance(piece, str):
                         yield piece
                     else:
                         answer = piece
-            if not await self._store_if_visible(key, answer, hits, access, watch):
+            if not await self._store_if_visible(key, answer, found, access, watch):
                 raise Conflict(DOCUMENTS_CHANGED)
-        yield _counted(Answered(answer, hits, False, watch.seconds))
+        yield _counted(Answered(answer, found.hits, False, watch.seconds))
 
-    async def _find(self, question: str, access: AccessFilter, top_k: int, watch: Stopwatch) -> list[Hit]:
+    async def _find(self, question: str, access: AccessFilter, top_k: int, watch: Stopwatch) -> Retrieved:
+        """Retrieve and rerank the best ``top_k`` hits."""
         with watch.time("retrieve"):
-            hits = await retrieve(
+            found = await retrieve(
                 question,
                 access,
                 limit=top_k if self.reranker.name == "none" else max(top_k, CANDIDATES),
@@ -119,8 +120,8 @@ class Answering:
                 ledger=self.ledger,
                 index_id=self.index_id,
             )
-        with watch.time("rerank"), span("answers.rerank", hits=len(hits)):
-            return (await rerank(question, hits, self.reranker, limit=top_k)).hits
+        with watch.time("rerank"), span("answers.rerank", hits=len(found.hits)):
+            return replace(found, hits=(await rerank(question, found.hits, self.reranker, limit=top_k)).hits)
 
     async def _cached(
         self, question: str, access: AccessFilter, top_k: int, watch: Stopwatch
@@ -131,23 +132,27 @@ class Answering:
             makers = (self.index_id, str(revision), self.generator.name, self.reranker.name)
             key = answer_cache.key(question, access, top_k, ids=self.ids, makers=makers)
             entry = await answer_cache.get(key, self.cache)
-            return key, entry.answer if entry and await self._is_visible(entry.chunk_ids, access) else None
+            return key, entry.answer if entry and await self._is_visible(entry.point_ids, access) else None
 
     async def _store_if_visible(
-        self, key: str, answer: Answer, hits: Sequence[Hit], access: AccessFilter, watch: Stopwatch
+        self, key: str, answer: Answer, found: Retrieved, access: AccessFilter, watch: Stopwatch
     ) -> bool:
-        """Store the answer, unless a chunk was erased or withdrawn while a model wrote for seconds. Return whether it stands."""
-        chunk_ids = tuple(hit.chunk.chunk_id for hit in hits)
+        """Store the answer, unless a chunk was erased or withdrawn while a model wrote for seconds. Return whether it stands.
+
+        An abstention is stored only if the search saw every candidate.
+        """
+        point_ids = tuple(hit.point_id for hit in found.hits)
         with watch.time("cache"):
-            if not await self._is_visible(chunk_ids, access):
+            if not await self._is_visible(point_ids, access):
                 return False
-            await answer_cache.put(key, Entry(answer, chunk_ids), self.cache, ttl=self.ttl)
+            if found.is_complete or not answer.abstained:
+                await answer_cache.put(key, Entry(answer, point_ids), self.cache, ttl=self.ttl)
         return True
 
-    async def _is_visible(self, chunk_ids: Sequence[str], access: AccessFilter) -> bool:
-        if not chunk_ids:
+    async def _is_visible(self, point_ids: Sequence[str], access: AccessFilter) -> bool:
+        if not point_ids:
             return True
-        return set(chunk_ids) <= (await self.ledger.visible(self.index_id, chunk_ids, access)).keys()
+        return set(point_ids) <= (await self.ledger.visible(self.index_id, point_ids, access)).keys()
 
 
 @dataclass(slots=True)

@@ -7,15 +7,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import groupby
 from uuid import UUID
 
 from rag.errors import Rejected
 from rag.ids import Ids
 from rag.ingest.tasks import Outcome, Report
 from rag.models import Batch, Cause, DocumentStatus, IndexingTask, OffsetRange
-from rag.ports import EventLog, Ledger, Record
+from rag.ports import EventLog, Ledger, Outbox, OutboxEvent, Record
 from rag.sources import Source, Sources
-from rag.telemetry import EVENTS_ANNOUNCED, FRESHNESS_SECONDS, span, trace_headers
+from rag.telemetry import EVENTS_ANNOUNCED, span, trace_headers
 from schemas.events import ChangeKind, DocumentChanged, DocumentDead, DocumentIndexed, IndexState
 from schemas.topics import CHANGED, DEAD, INDEXED
 
@@ -31,14 +32,6 @@ class ObjectChange:
     origin: str  # notification | listing | poll | upload | sampler
     is_deletion: bool = False
     version: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """``batch`` has one task per document. ``dead_letters`` report the records that no task can be made of."""
-
-    batch: Batch
-    dead_letters: tuple[DocumentDead, ...]
 
 
 # -- from a source to the log -------------------------------------------------------------------------------------------
@@ -83,8 +76,11 @@ async def collect(
     sources: Sources,
     ledger: Ledger,
     run_id: str = "",
-) -> Collected:
-    """Make one task per document, caused by its last event. A tombstone makes a task for the document that the ledger knows."""
+) -> Batch:
+    """Make one task per document, caused by its last event. A tombstone makes a task for the document that the ledger knows.
+
+    A record that no task can be made of becomes a dead letter of the batch. It touches no document.
+    """
     tasks: dict[str, IndexingTask] = {}
     dead_letters = []
     tombstones = {record.key: record for record in records if record.value is None and not record.error}
@@ -102,7 +98,7 @@ async def collect(
                 tasks[record.key] = _task(record, record.value, cause, ids, sources)
             except Rejected as error:
                 dead_letters.append(_dead_letter(record, index_id, error.reason))
-    return Collected(Batch(index_id, due.partition, tuple(tasks.values()), due), tuple(dead_letters))
+    return Batch(index_id, due.partition, tuple(tasks.values()), due, tuple(dead_letters))
 
 
 def _traceparent(headers: Mapping[str, str]) -> str:
@@ -127,29 +123,37 @@ def _is_id(key: str) -> bool:
         return False
 
 
-# -- from the lane to the log -------------------------------------------------------------------------------------------
+# -- from the index to the log ------------------------------------------------------------------------------------------
 
 
-async def publish_dead_letters(dead_letters: Sequence[DocumentDead], log: EventLog) -> None:
-    """Publish the records that no task can be made of. They touch no document."""
-    if dead_letters:
-        await log.publish(DEAD, [(event.document_id, event) for event in dead_letters])
-
-
-async def publish_outcomes(report: Report, index_id: str, log: EventLog) -> None:
-    """Publish the outcome of every applied task, before the position moves: a crash repeats these events and loses none."""
+def outcome_events(report: Report, batch: Batch) -> list[OutboxEvent]:
+    """Return the events that report every applied task. They are written in the transaction that applies the tasks."""
     now = datetime.now(UTC)
-    tasks = [outcome.task for outcome in report.outcomes]
-    indexed = [(each.task.document_id, _indexed(each, index_id, now)) for each in report.outcomes]
-    dead = [(task.document_id, _dead(task, index_id, now)) for task in tasks if task.status is DocumentStatus.DEAD]
-    with span("events.publish", events=len(indexed) + len(dead)):
-        if indexed:
-            await log.publish(INDEXED, indexed)
-        if dead:
-            await log.publish(DEAD, dead)
-    for task in tasks:
-        if task.cause.changed_at and task.status is DocumentStatus.LIVE:
-            FRESHNESS_SECONDS.observe(max(0.0, now.timestamp() - task.cause.changed_at))
+    events = [_outbox(INDEXED, _indexed(outcome, batch.index_id, now)) for outcome in report.outcomes]
+    tasks = [outcome.task for outcome in report.outcomes if outcome.task.status is DocumentStatus.DEAD]
+    return events + [_outbox(DEAD, _dead(task, batch.index_id, now)) for task in tasks]
+
+
+def dead_letter_events(batch: Batch) -> list[OutboxEvent]:
+    """Return the events that report the records of the batch's range that no task could be made of."""
+    return [_outbox(DEAD, event) for event in batch.dead_letters]
+
+
+async def publish_outbox(outbox: Outbox, log: EventLog) -> int:
+    """Publish all recorded events in order, and return their number. A crash repeats events and loses none."""
+    published = 0
+    while True:
+        async with outbox.unpublished() as events:
+            for topic, run in groupby(events, key=lambda event: event.topic):
+                with span("events.publish", topic=topic):
+                    await log.publish(topic, [(event.key, event.value) for event in run])
+        published += len(events)
+        if not events:
+            return published
+
+
+def _outbox(topic: str, event: DocumentIndexed | DocumentDead) -> OutboxEvent:
+    return OutboxEvent(topic, event.document_id, event)
 
 
 def _indexed(outcome: Outcome, index_id: str, now: datetime) -> DocumentIndexed:

@@ -1,16 +1,18 @@
-"""Index, update, delete, re-embed and erase are one operation: ``plan`` decides and ``apply`` acts.
+"""Index, update, delete, re-embed and erase are one operation: ``plan`` decides, ``apply`` acts.
 
-Readers see the change of a document at once. New points are written first, and no reader sees them yet. The ledger's transaction then
-makes the new points current and the old points garbage. The old points are deleted last. A crash at any step leaves only points that
-are not current in the ledger, and a record of them for ``sweep``.
+Points are write-once. A change writes new points, which no reader sees. One short transaction of the ledger makes them current and
+retires the old ones, and then the old ones are deleted. A crash leaves points that the ledger records as garbage. A request that
+Qdrant executes after its caller gave up leaves an orphan, or deletes a point that is already retired.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rag.ids import payload_hash
+from rag.errors import Unavailable
+from rag.ids import payload_hash, point_id
 from rag.models import (
     Access,
     Chunk,
@@ -18,19 +20,24 @@ from rag.models import (
     DocumentStatus,
     Embedding,
     IndexingTask,
+    OffsetRange,
     ParsedDocument,
     Payload,
+    Placement,
     Point,
 )
-from rag.ports import Delta, FreshVectors, Ledger, VectorIndex
-from rag.telemetry import APPLY_CONFLICTS, span
+from rag.ports import Delta, EventsOf, FreshVectors, Ledger, VectorIndex
+from rag.telemetry import APPLY_CONFLICTS, logger, span
 
-VERSION = "1"  # of the payload's fields; part of the pipeline fingerprint
+VERSION = "2"  # of the payload's fields; part of the pipeline fingerprint
+APPLY_SECONDS = 300.0  # the deadline of one apply: the sweep spares intents that are younger
+
+_log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """Desired state of one document in the index. ``chunks`` is empty unless the document is live."""
+    """The state that one document must have in the index. ``chunks`` is empty for all but live documents."""
 
     task: IndexingTask
     access: Access
@@ -43,7 +50,7 @@ class Desired:
 def desired(
     task: IndexingTask, partition: int, parsed: ParsedDocument | None = None, chunks: Sequence[Chunk] = ()
 ) -> Desired:
-    """Return the desired state of a task's document. A title from a label takes precedence over the parsed one."""
+    """Return the desired state of a task. A title from a label takes precedence over the parsed one."""
     access = Access(task.tenant, task.principals)
     if parsed is None or task.status is not DocumentStatus.LIVE:
         return Desired(task, access, title=task.title, partition=partition)
@@ -51,7 +58,10 @@ def desired(
 
 
 def payload(chunk: Chunk, wanted: Desired) -> Payload:
-    """Return a chunk's payload: a pure function of document version, pipeline and access. Provenance stays in the ledger."""
+    """Return the fields that search filters on, and the chunk's own content. Position, title, uri and provenance are the ledger's.
+
+    A pure function of document version, pipeline and access.
+    """
     task = wanted.task
     fields: Payload = {
         "document_id": task.document_id,
@@ -59,15 +69,8 @@ def payload(chunk: Chunk, wanted: Desired) -> Payload:
         "principals": list(wanted.access.principals),
         "source": task.source,
         "partition": wanted.partition,
-        "ordinal": chunk.ordinal,
-        "title": wanted.title,
-        "uri": task.uri,
         "text": chunk.text,
-        "start": chunk.start,
-        "end": chunk.end,
         "section": list(chunk.section),
-        "page": chunk.page,
-        "tokens": chunk.tokens,
         "language": wanted.language,
         "media_type": task.media_type,
     }
@@ -75,12 +78,17 @@ def payload(chunk: Chunk, wanted: Desired) -> Payload:
 
 
 def plan(wanted: Desired, recorded: DocumentRecord) -> Delta:
-    """Return the changes that make the index hold ``wanted`` and nothing else of the document. A backfill writes every point again."""
+    """Decide how the index comes to hold ``wanted`` and nothing else of the document.
+
+    A chunk keeps its point while its payload is the same. A backfill writes every point again.
+    """
     task = wanted.task
     payloads = {chunk.chunk_id: payload(chunk, wanted) for chunk in wanted.chunks}
-    hashes = {chunk_id: fields["payload_hash"] for chunk_id, fields in payloads.items()}
-    upserts = {c: p for c, p in payloads.items() if task.cause.is_backfill or c not in recorded.chunks}
-    payload_updates = {c: p for c, p in payloads.items() if c not in upserts and recorded.chunks[c] != hashes[c]}
+    placements = {
+        chunk.chunk_id: _placement(chunk, payloads[chunk.chunk_id]["payload_hash"], recorded, task.cause.is_backfill)
+        for chunk in wanted.chunks
+    }
+    kept = {placement.point_id for placement in placements.values()}
     record = DocumentRecord(
         document_id=task.document_id,
         revision=task.base_revision,
@@ -99,29 +107,32 @@ def plan(wanted: Desired, recorded: DocumentRecord) -> Delta:
         language=wanted.language,
         reason=task.reason,
         artifacts=tuple(key for key in (task.parsed, task.chunked, task.embedded) if key),
-        chunks=hashes,
+        chunks=placements,
         cause=task.cause,
     )
-    deletes = tuple(sorted(recorded.chunks.keys() - payloads.keys()))
-    return Delta(record, upserts, payload_updates, deletes, sum(chunk.tokens for chunk in wanted.chunks))
-
-
-def withdrawal(delta: Delta, current: DocumentRecord) -> Delta:
-    """Return the delta that removes every chunk of a document that may no longer be indexed."""
-    record = replace(
-        delta.record,
-        status=DocumentStatus.SUPPRESSED,
-        revision=current.revision,
-        chunks={},
-        artifacts=(),
-        reason="suppressed",
+    return Delta(
+        record,
+        writes={chunk_id: fields for chunk_id, fields in payloads.items() if not placements[chunk_id].point_id},
+        retired=tuple(sorted(old.point_id for old in recorded.chunks.values() if old.point_id not in kept)),
+        is_visible=_shown(record) != _shown(recorded),
+        tokens=sum(chunk.tokens for chunk in wanted.chunks),
     )
-    return Delta(record, deletes=tuple(sorted(current.chunks)))
+
+
+def _placement(chunk: Chunk, digest: str, recorded: DocumentRecord, is_backfill: bool) -> Placement:
+    old = recorded.chunks.get(chunk.chunk_id)
+    point = old.point_id if old and old.payload_hash == digest and not is_backfill else ""
+    return Placement(point, digest, chunk.ordinal, chunk.start, chunk.end, chunk.page)
+
+
+def _shown(record: DocumentRecord) -> tuple[object, ...]:
+    """The parts of a record that a reader can see."""
+    return record.status, record.title, record.uri, record.version, record.principals, record.chunks
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """Applied deltas, and those ``lost`` to a newer revision: read the documents of the lost deltas again and plan again."""
+    """The deltas that took effect. The documents of ``lost`` deltas were changed or suppressed meanwhile: derive them again."""
 
     applied: tuple[Delta, ...]
     lost: tuple[Delta, ...]
@@ -135,56 +146,69 @@ async def apply(
     ledger: Ledger,
     vectors: VectorIndex,
     fresh: FreshVectors | None = None,
+    events: EventsOf | None = None,
+    done: OffsetRange | None = None,
 ) -> Applied:
-    """Apply the deltas, except those that lose the swap. All points of the batch are written in one call to the vector index.
+    """Apply the deltas, all but the lost ones. One call to the vector index writes all points of the batch.
 
-    Raises KeyError, before anything is written, when a chunk to write has no embedding.
+    No lock is held while the vector index works. If no delta was lost, the position moves to the end of ``done`` in the same
+    transaction. Raises KeyError when a chunk to be written has no embedding; nothing is written then. Raises Unavailable when the
+    deadline passes.
     """
-    points = {
-        delta.record.document_id: [Point(c, embeddings[c], fields) for c, fields in delta.upserts.items()]
-        for delta in deltas
-    }
+    deltas = [_with_points(delta) for delta in deltas]
+    points = [point for delta in deltas for point in _points(delta, embeddings)]
     with span("documents.apply", documents=len(deltas)):
-        await ledger.record_intent(index_id, deltas)
-        async with ledger.swap(index_id, deltas, vectors=fresh) as swap:
-            writes = [point for delta in swap.accepted for point in points[delta.record.document_id]]
-            payload_updates = {c: fields for delta in swap.accepted for c, fields in delta.payload_updates.items()}
-            if writes:
-                await vectors.upsert(index_id, writes)
-            if payload_updates:
-                await vectors.set_payloads(index_id, payload_updates)
-        applied = swap.accepted
-        if swap.suppressed:
-            current = await ledger.recorded(index_id, [delta.record.document_id for delta in swap.suppressed])
-            withdrawn = [withdrawal(delta, current[delta.record.document_id]) for delta in swap.suppressed]
-            result = await apply(index_id, withdrawn, {}, ledger=ledger, vectors=vectors)
-            swap = replace(swap, lost=(*swap.lost, *result.lost))
-            applied = (*applied, *result.applied)
-        with_deletes = [delta.record.document_id for delta in swap.accepted if delta.deletes]
-        if with_deletes:
-            await sweep(index_id, ledger=ledger, vectors=vectors, document_ids=with_deletes)
+        try:
+            async with asyncio.timeout(APPLY_SECONDS):
+                if points:
+                    await ledger.record_intent(index_id, deltas)
+                    await vectors.upsert(index_id, points)
+                swap = await ledger.swap(index_id, deltas, vectors=fresh, events=events, done=done)
+        except TimeoutError as error:
+            raise Unavailable(f"{len(deltas)} documents were not applied within {APPLY_SECONDS:.0f} s") from error
+        garbage = [each for delta in swap.accepted for each in delta.retired]
+        garbage += [each for delta in swap.lost for each in delta.new_points]
+        if garbage:
+            await _delete_garbage(index_id, garbage, ledger, vectors)
     APPLY_CONFLICTS.inc(len(swap.lost))
-    return Applied(applied, swap.lost)
+    return Applied(swap.accepted, swap.lost)
 
 
-async def sweep(
-    index_id: str,
-    *,
-    ledger: Ledger,
-    vectors: VectorIndex,
-    document_ids: Sequence[str] | None = None,
-    older_than: float = 0.0,
-) -> int:
-    """Delete the points that the ledger lists as garbage, and return their number. Idempotent.
+def _with_points(delta: Delta) -> Delta:
+    """Assign a new point id to every chunk that must be written. A repeated apply assigns other ids."""
+    chunks = {
+        chunk_id: replace(placement, point_id=point_id()) if chunk_id in delta.writes else placement
+        for chunk_id, placement in delta.record.chunks.items()
+    }
+    return replace(delta, record=replace(delta.record, chunks=chunks)) if delta.writes else delta
 
-    Without ``document_ids``, set ``older_than`` (seconds) above the time that an apply may take. Otherwise, the sweep removes the intents
-    of writers that are under way, and they must plan again.
+
+def _points(delta: Delta, embeddings: Mapping[str, Embedding]) -> list[Point]:
+    chunks = delta.record.chunks
+    return [Point(chunks[chunk_id].point_id, embeddings[chunk_id], fields) for chunk_id, fields in delta.writes.items()]
+
+
+async def _delete_garbage(index_id: str, point_ids: Sequence[str], ledger: Ledger, vectors: VectorIndex) -> None:
+    """Delete retired points now. After an outage the sweep deletes them: the ledger records them, and no reader sees them."""
+    try:
+        await _delete(index_id, await ledger.condemn(index_id, point_ids=point_ids), ledger, vectors)
+    except Unavailable as error:
+        _log.warning("points.left_for_the_sweep", points=len(point_ids), why=str(error))
+
+
+async def _delete(index_id: str, point_ids: Sequence[str], ledger: Ledger, vectors: VectorIndex) -> None:
+    if point_ids:
+        await vectors.delete(index_id, point_ids)
+        await ledger.forget_points(index_id, point_ids)
+
+
+async def sweep(index_id: str, *, ledger: Ledger, vectors: VectorIndex, older_than: float = 2 * APPLY_SECONDS) -> int:
+    """Delete the garbage that crashes left in the vector index, and return the number of points. Idempotent.
+
+    Give ``older_than`` (in seconds) a value above the deadline of an apply, or running applies lose and plan again.
     """
     swept = 0
-    while True:
-        async with ledger.garbage(index_id, document_ids=document_ids, older_than=older_than) as chunk_ids:
-            if chunk_ids:
-                await vectors.delete(index_id, chunk_ids)
-        swept += len(chunk_ids)
-        if len(chunk_ids) == 0:
-            return swept
+    while point_ids := await ledger.condemn(index_id, older_than=older_than):
+        await _delete(index_id, point_ids, ledger, vectors)
+        swept += len(point_ids)
+    return swept

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from rag.ingest import change_events
-from rag.ingest.change_events import Collected
 from rag.ingest.pipeline import FindSuppressed, Pipeline
 from rag.ingest.tasks import Report
 from rag.models import Batch, OffsetRange
-from rag.ports import EventLog, Positions, Record
+from rag.ports import EventLog, Outbox, Record
 from rag.telemetry import span
-from schemas.events import DocumentDead
 
 
 @dataclass(frozen=True)
@@ -24,31 +21,31 @@ class Lane:
 
     pipeline: Pipeline
     log: EventLog
-    positions: Positions
+    outbox: Outbox
     find_suppressed: FindSuppressed
 
     async def run(self, due: OffsetRange, *, run_id: str = "") -> Report:
         """Take one offset range from the log into the index. A crash at any step repeats the range and loses nothing."""
         records = await self.read(due)  # 1 read
-        collected = await self.collect(records, due, run_id=run_id)  # 2 collect
-        await self.dead_letter(collected.dead_letters)  # 3 dead-letter
-        return await self.derive(collected.batch)
+        batch = await self.collect(records, due, run_id=run_id)  # 2 collect, with the dead letters of the range
+        return await self.derive(batch)
 
     async def derive(self, batch: Batch) -> Report:
         """Take a batch into the index: the tasks of an offset range, or a backfill, which has no position to advance."""
-        parsed = await self.parse(batch)  # 4 parse
-        chunked = await self.chunk(parsed)  # 5 chunk
-        embedded = await self.embed(chunked)  # 6 embed
-        report = await self.index(embedded)  # 7 index, 8 publish: window by window
-        await self.advance(batch)  # 9 advance
+        parsed = await self.parse(batch)  # 3 parse
+        chunked = await self.chunk(parsed)  # 4 chunk
+        embedded = await self.embed(chunked)  # 5 embed
+        report = await self.index(embedded)  # 6 index, 7 dead-letter, 8 advance: one transaction for the last window
+        await self.publish()  # 9 publish
         return report
 
     async def read(self, due: OffsetRange) -> list[Record]:
-        """Read the records of the range. Raises LostEvents when the log no longer holds its start."""
+        """Read the records of the range. Raises LostEvents when the log no longer holds its start, Unavailable when the log ends
+        before the range does."""
         return await self.log.read(due.topic, due.partition, due.start, due.end)
 
-    async def collect(self, records: Sequence[Record], due: OffsetRange, *, run_id: str = "") -> Collected:
-        """Make one task per document."""
+    async def collect(self, records: Sequence[Record], due: OffsetRange, *, run_id: str = "") -> Batch:
+        """Make one task per document, and a dead letter of each record that no task can be made of."""
         pipeline = self.pipeline
         return await change_events.collect(
             records,
@@ -59,10 +56,6 @@ class Lane:
             ledger=pipeline.ledger,
             run_id=run_id,
         )
-
-    async def dead_letter(self, dead_letters: Sequence[DocumentDead]) -> None:
-        """Publish the records that no task can be made of."""
-        await change_events.publish_dead_letters(dead_letters, self.log)
 
     async def parse(self, batch: Batch) -> Batch:
         """Ask for admission, read the sources' current state, and parse changed objects."""
@@ -78,16 +71,14 @@ class Lane:
             return await self.pipeline.embed(batch)
 
     async def index(self, batch: Batch) -> Report:
-        """Apply the batch window by window, and publish the outcome of a window before the next one starts: a later window that
-        fails holds back no event of an earlier one."""
-        publish = partial(change_events.publish_outcomes, index_id=batch.index_id, log=self.log)
+        """Apply the batch window by window. The events that report a window are recorded with it; the last window moves the
+        position."""
         with _trace(batch):
-            return await self.pipeline.index(batch, find_suppressed=self.find_suppressed, on_applied=publish)
+            return await self.pipeline.index(batch, find_suppressed=self.find_suppressed)
 
-    async def advance(self, batch: Batch) -> None:
-        """Move the position to the end of the range. A backfill has no range and moves nothing."""
-        if batch.range:
-            await self.positions.advance(batch.index_id, batch.range)
+    async def publish(self) -> int:
+        """Publish the recorded events, also those that a crash left, and return their number."""
+        return await change_events.publish_outbox(self.outbox, self.log)
 
 
 def _trace(batch: Batch) -> AbstractContextManager[Any]:

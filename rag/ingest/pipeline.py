@@ -13,6 +13,7 @@ from rag.errors import Conflict, Rejected, TidemarkError
 from rag.ids import Ids, object_key
 from rag.ingest import indexing
 from rag.ingest.artifacts import Artifacts
+from rag.ingest.change_events import dead_letter_events, outcome_events
 from rag.ingest.chunking import ChunkSettings, chunk
 from rag.ingest.embedding import embed
 from rag.ingest.source_reader import Reader
@@ -24,6 +25,7 @@ from rag.ingest.tasks import (
     Report,
     afresh,
     backfill,
+    count,
     dead,
     overtaken,
     summarize,
@@ -40,7 +42,19 @@ from rag.models import (
     ParsedDocument,
     SourceObject,
 )
-from rag.ports import Catalog, Delta, Embedder, EmbeddingCache, Ledger, Parser, SparseEncoder, Tokenizer, VectorIndex
+from rag.ports import (
+    Catalog,
+    Delta,
+    Embedder,
+    EmbeddingCache,
+    FreshVectors,
+    Ledger,
+    OutboxEvent,
+    Parser,
+    SparseEncoder,
+    Tokenizer,
+    VectorIndex,
+)
 from rag.telemetry import CHUNKS_EMBEDDED, CHUNKS_REUSED, STEP_SECONDS, TOKENS_EMBEDDED, logger, span
 
 _log = logger(__name__)
@@ -52,9 +66,6 @@ MAX_BUGS = 10  # documents of one batch that may fail by a bug, before the batch
 
 FindSuppressed = Callable[[str, Sequence[str]], Awaitable[set[str]]]
 """(tenant, document and subject ids) → the suppressed ones. ``governance.admission.find_suppressed`` makes it."""
-
-OnApplied = Callable[[Report], Awaitable[None]]
-"""Called with the report of each applied window."""
 
 
 class TooManyFailures(TidemarkError):
@@ -92,9 +103,8 @@ class Pipeline:
     async def parse(self, batch: Batch, *, find_suppressed: FindSuppressed) -> Batch:
         """Ask for admission, read the current state of each source object, and parse the changed ones.
 
-        A document whose recorded version is the current one drops out, except in a backfill, and except where an event of this
-        very range was the last to change it: a crash may have kept back its outcome. An absent document becomes DELETED, an
-        unreadable one DEAD, a refused one SUPPRESSED. Raises Unavailable for the whole batch when a source does not answer.
+        A document whose recorded version is the current one drops out, except in a backfill. An absent document becomes DELETED,
+        an unreadable one DEAD, a refused one SUPPRESSED. Raises Unavailable for the whole batch when a source does not answer.
         """
         with span("documents.parse", documents=len(batch.tasks)), STEP_SECONDS.labels("parse").time():
             bugs = _Bugs()
@@ -120,21 +130,20 @@ class Pipeline:
                 tasks += await self._embed_window(window, batch)
         return replace(batch, tasks=tuple(tasks))
 
-    async def index(
-        self, batch: Batch, *, find_suppressed: FindSuppressed, on_applied: OnApplied | None = None
-    ) -> Report:
+    async def index(self, batch: Batch, *, find_suppressed: FindSuppressed) -> Report:
         """Plan and apply, window by window. A document that was overtaken is derived again from its source.
 
-        ``on_applied`` is awaited after each applied window. Raises Conflict when documents keep changing.
+        The events that report a window are recorded in the transaction that applies it. The transaction of the last window moves
+        the position, too. Raises Conflict when documents keep changing.
         """
         total = Report()
+        remaining = list(windows(batch.tasks, WINDOW)) or [()]
         with STEP_SECONDS.labels("index").time():
-            for window in windows(batch.tasks, WINDOW):
+            for number, window in enumerate(remaining, 1):
                 tasks: Sequence[IndexingTask] = window
                 for _ in range(ATTEMPTS):
-                    report, lost = await self._apply(batch.partition, tasks)
-                    if on_applied:
-                        await on_applied(report)
+                    report, lost = await self._apply(batch, tasks, is_last=number == len(remaining))
+                    count(report)
                     total += report
                     if not lost:
                         break
@@ -154,19 +163,17 @@ class Pipeline:
         records = await self.ledger.recorded(self.spec.index_id, [task.document_id for task in window])
         tasks = [replace(task, base_revision=records[task.document_id].revision) for task in window]
         with span("documents.admit", documents=len(tasks)):
-            refused = await _refused(tasks, find_suppressed)
+            refused = await _refused(tasks, records, find_suppressed)
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def one(task: IndexingTask) -> IndexingTask | None:
             if task.document_id in refused:
                 return suppressed(task)
-            record = records[task.document_id]
-            # Applied by an event of this range, before a crash that may have kept back its outcome: apply it again, which
-            # costs no embedding.
-            may_be_unpublished = batch.range is not None and batch.range.covers(record.cause)
             async with slots:
                 with span("documents.read"):
-                    reading = await self.reader.read(task, record, reread=may_be_unpublished)
+                    # A recorded subject was suppressed since: its current labels decide whether the document is still about them.
+                    record = records[task.document_id]
+                    reading = await self.reader.read(task, record, reread=not refused.isdisjoint(record.subjects))
                 if reading is None:
                     return None
                 if reading.source_object is None:
@@ -270,32 +277,46 @@ class Pipeline:
 
     # -- index
 
-    async def _apply(self, partition: int, tasks: Sequence[IndexingTask]) -> tuple[Report, list[IndexingTask]]:
+    async def _apply(
+        self, batch: Batch, tasks: Sequence[IndexingTask], *, is_last: bool
+    ) -> tuple[Report, list[IndexingTask]]:
         """Return the report of the applied tasks, and the tasks that were overtaken."""
+        by_id = {task.document_id: task for task in tasks}
         with span("documents.plan", documents=len(tasks)):
-            records = await self.ledger.recorded(self.spec.index_id, [task.document_id for task in tasks])
-            plans = await asyncio.gather(*(self._plan(task, records[task.document_id], partition) for task in tasks))
-        planned = [plan for plan in plans if plan is not None]
-        vectors_to_cache = {
-            (self.embedder.fingerprint, plan.task.tenant, self.ids.embedding_key(plan.task.tenant, each.input)): (
-                plan.task.document_id, plan.embeddings[each.chunk_id].dense,
+            records = await self.ledger.recorded(self.spec.index_id, list(by_id))
+            plans = await asyncio.gather(
+                *(self._plan(task, records[task.document_id], batch.partition) for task in tasks)
             )
-            for plan in planned
-            if plan.delta.upserts
-            for each in plan.chunks
-        }  # fmt: skip
+        planned = [plan for plan in plans if plan is not None]
+        is_complete = is_last and len(planned) == len(tasks)
+
+        def events(accepted: Sequence[Delta]) -> list[OutboxEvent]:
+            letters = dead_letter_events(batch) if is_complete and len(accepted) == len(planned) else []
+            return outcome_events(summarize(accepted, by_id), batch) + letters
+
         outcome = await indexing.apply(
             self.spec.index_id,
             [plan.delta for plan in planned],
             {chunk_id: embedding for plan in planned for chunk_id, embedding in plan.embeddings.items()},
             ledger=self.ledger,
             vectors=self.vectors,
-            fresh=vectors_to_cache,
+            fresh=self._vectors_to_cache(planned),
+            events=events,
+            done=batch.range if is_complete else None,
         )
         applied = {delta.record.document_id: delta for delta in outcome.applied}
         await self._delete_old_artifacts(applied, tasks, records)
-        report = summarize(outcome.applied, {task.document_id: task for task in tasks})
-        return report, [task for task in tasks if task.document_id not in applied]
+        return summarize(outcome.applied, by_id), [task for task in tasks if task.document_id not in applied]
+
+    def _vectors_to_cache(self, planned: Sequence[Planned]) -> FreshVectors:
+        return {
+            (self.embedder.fingerprint, plan.task.tenant, self.ids.embedding_key(plan.task.tenant, each.input)): (
+                plan.task.document_id, plan.embeddings[each.chunk_id].dense,
+            )
+            for plan in planned
+            if plan.delta.writes
+            for each in plan.chunks
+        }  # fmt: skip
 
     async def _plan(self, task: IndexingTask, record: DocumentRecord, partition: int) -> Planned | None:
         """Return None when the task was overtaken: the revision has moved, or an artifact is gone with it."""
@@ -308,7 +329,7 @@ class Pipeline:
                 self.artifacts.parsed(task.parsed), self.artifacts.chunks(task.chunked)
             )
             delta = indexing.plan(indexing.desired(task, partition, parsed, chunks), record)
-            embeddings = await self.artifacts.embeddings(task.embedded) if delta.upserts else {}
+            embeddings = await self.artifacts.embeddings(task.embedded) if delta.writes else {}
         except Conflict:
             return None
         return Planned(task, delta, chunks, embeddings)
@@ -352,9 +373,13 @@ class _Bugs:
         return dead(task, "bug")
 
 
-async def _refused(tasks: Sequence[IndexingTask], find_suppressed: FindSuppressed) -> set[str]:
-    """Return the documents that admission refuses by their id."""
+async def _refused(
+    tasks: Sequence[IndexingTask], records: Mapping[str, DocumentRecord], find_suppressed: FindSuppressed
+) -> set[str]:
+    """Return the suppressed ones among the document ids and the recorded subject ids."""
     refused: set[str] = set()
     for tenant in sorted({task.tenant for task in tasks}):
-        refused |= await find_suppressed(tenant, [task.document_id for task in tasks if task.tenant == tenant])
+        own = [task.document_id for task in tasks if task.tenant == tenant]
+        subjects = sorted({subject for document_id in own for subject in records[document_id].subjects})
+        refused |= await find_suppressed(tenant, [*own, *subjects])
     return refused

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 from rag.models import Cause, Chunk, DocumentRecord, DocumentStatus, Embedding, IndexingTask
 from rag.ports import Delta
-from rag.telemetry import DOCUMENTS_DEAD, DOCUMENTS_INDEXED
+from rag.telemetry import DOCUMENTS_DEAD, DOCUMENTS_INDEXED, FRESHNESS_SECONDS
 
 PARSED, CHUNKS, VECTORS = "parsed.json", "chunks.json", "vectors.npz"  # artifacts of the steps
 Item = TypeVar("Item")
@@ -100,21 +101,29 @@ def backfill(record: DocumentRecord, run_id: str) -> IndexingTask:
 
 
 def summarize(applied: Sequence[Delta], tasks: Mapping[str, IndexingTask]) -> Report:
-    """Sum up applied deltas, and count them in the metrics. ``tasks``: document id → task."""
-    for delta in applied:
-        DOCUMENTS_INDEXED.labels(delta.record.status.value).inc()
-        if delta.record.status is DocumentStatus.DEAD:
-            DOCUMENTS_DEAD.labels(delta.record.reason).inc()
+    """Sum up applied deltas. ``tasks``: document id → task."""
     outcomes = tuple(_outcome(delta, tasks[delta.record.document_id]) for delta in applied)
     return Report(
         outcomes=outcomes,
         documents=len(applied),
         chunks=sum(outcome.chunks for outcome in outcomes),
-        written=sum(len(delta.upserts) for delta in applied),
+        written=sum(len(delta.writes) for delta in applied),
         embedded=sum(outcome.task.fresh for outcome in outcomes),
         tokens=sum(delta.tokens for delta in applied),
         dead=sum(delta.record.status is DocumentStatus.DEAD for delta in applied),
     )
+
+
+def count(report: Report) -> None:
+    """Count the applied tasks in the metrics, and observe how long their changes took to become visible."""
+    now = time.time()
+    for outcome in report.outcomes:
+        task = outcome.task
+        DOCUMENTS_INDEXED.labels(task.status.value).inc()
+        if task.status is DocumentStatus.DEAD:
+            DOCUMENTS_DEAD.labels(task.reason).inc()
+        if task.cause.changed_at and task.status is DocumentStatus.LIVE:
+            FRESHNESS_SECONDS.observe(max(0.0, now - task.cause.changed_at))
 
 
 def _outcome(delta: Delta, task: IndexingTask) -> Outcome:

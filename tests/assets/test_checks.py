@@ -19,7 +19,7 @@ async def test_each_check_fails_for_its_own_fault() -> None:
     await world.put("a.md")
     await world.run_lane()
     row = await world.row("a.md")
-    lost, kept = sorted(row.chunks)
+    lost, kept = sorted(each.point_id for each in row.chunks.values())
     (point,) = await world.vectors.retrieve(SPEC.index_id, [kept])
     assert await findings(world, row.partition) == dict.fromkeys(CHECKS, True)
 
@@ -28,7 +28,8 @@ async def test_each_check_fails_for_its_own_fault() -> None:
     askew = type(point)(kept, replace(point.embedding, dense=2 * point.embedding.dense), point.payload)
     await world.vectors.upsert(SPEC.index_id, [askew])
     assert not (await findings(world, row.partition))["vectors_are_well_formed"]
-    await world.vectors.set_payloads(SPEC.index_id, {kept: {**point.payload, "payload_hash": "older"}})
+    older = type(point)(kept, point.embedding, {**point.payload, "payload_hash": "older"})
+    await world.vectors.upsert(SPEC.index_id, [older])
     assert not (await findings(world, row.partition))["payloads_are_current"]
     orphan = type(point)("00000000-0000-0000-0000-000000000001", point.embedding, point.payload)
     await world.vectors.upsert(SPEC.index_id, [orphan])

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
+import psycopg
 import pytest
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
+from psycopg.types.json import Jsonb
+from pydantic import TypeAdapter
 
 from rag.adapters.ledger import open_ledger, schema
 from rag.adapters.memory.ledger import MemoryLedger
-from rag.models import AccessFilter, Batch, Cause, DocumentRecord, DocumentStatus, IndexingTask, OffsetRange
-from rag.ports import Delta
+from rag.models import AccessFilter, Batch, Cause, DocumentRecord, DocumentStatus, IndexingTask, OffsetRange, Placement
+from rag.ports import Delta, OutboxEvent, SwapResult
+from schemas.events import DocumentDead
+from schemas.topics import DEAD
 
 CAUSE = Cause("documents.changed.v1", "epoch", 3, 41, "run", "00-" + "a" * 32 + "-" + "b" * 16 + "-01")
 STAFF = AccessFilter("acme", ("group:staff",))
@@ -35,7 +43,7 @@ async def ledger(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
 
 @pytest.fixture
 def index() -> str:
-    """Return a separate index for every test, because the tests share a database."""
+    """An index of its own for every test: they share a database."""
     return uuid.uuid4().hex[:16]
 
 
@@ -43,9 +51,14 @@ def an_id() -> str:
     return str(uuid.uuid4())
 
 
+def placed(point: str, digest: str = "h", ordinal: int = 0) -> Placement:
+    return Placement(point, digest, ordinal, 10 * ordinal, 10 * ordinal + 5, 1 + ordinal)
+
+
 def delta(
-    document_id: str, chunks: dict[str, str], *, revision: int = 0, deletes: tuple[str, ...] = (), **fields: Any
+    document_id: str, points: Mapping[str, str], *, revision: int = 0, retired: tuple[str, ...] = (), **fields: Any
 ) -> Delta:
+    """``points``: chunk id → id of a new point."""
     record = DocumentRecord(
         document_id=document_id,
         revision=revision,
@@ -55,17 +68,16 @@ def delta(
         uri=f"s3://bucket/{document_id}.md",
         partition=3,
         principals=fields.pop("principals", ("group:staff",)),
-        chunks=chunks,
+        chunks={chunk: placed(point, ordinal=n) for n, (chunk, point) in enumerate(points.items())},
         cause=CAUSE,
         **fields,
     )
-    return Delta(record, {chunk: {"payload_hash": digest} for chunk, digest in chunks.items()}, {}, deletes)
+    return Delta(record, {chunk: {"payload_hash": "h"} for chunk in points}, retired)
 
 
-async def applied(ledger: Any, index: str, *deltas: Delta) -> Any:
+async def applied(ledger: Any, index: str, *deltas: Delta, **options: Any) -> SwapResult:
     await ledger.record_intent(index, deltas)
-    async with ledger.swap(index, deltas) as result:
-        pass
+    result: SwapResult = await ledger.swap(index, deltas, **options)
     return result
 
 
@@ -75,111 +87,177 @@ async def test_a_document_never_seen_has_revision_zero(ledger: Any, index: str) 
 
 
 async def test_an_applied_delta_is_recorded_with_the_next_revision(ledger: Any, index: str) -> None:
-    document, chunk = an_id(), an_id()
-    result = await applied(ledger, index, delta(document, {chunk: "h"}, title="Handbook", subjects=("s1",)))
+    document, chunk, point = an_id(), an_id(), an_id()
+    result = await applied(ledger, index, delta(document, {chunk: point}, title="Handbook", subjects=("s1",)))
     assert len(result.accepted) == 1
     row = (await ledger.recorded(index, [document]))[document]
     assert (row.revision, row.status, row.title, row.subjects, dict(row.chunks)) == (
-        1, DocumentStatus.LIVE, "Handbook", ("s1",), {chunk: "h"},
+        1, DocumentStatus.LIVE, "Handbook", ("s1",), {chunk: placed(point)},
     )  # fmt: skip
 
 
-async def test_a_delta_planned_from_an_old_revision_loses_and_changes_nothing(ledger: Any, index: str) -> None:
-    document, first, second = an_id(), an_id(), an_id()
-    await applied(ledger, index, delta(document, {first: "h"}))
-    result = await applied(ledger, index, delta(document, {second: "h"}, revision=0))
-    assert len(result.lost) == 1
-    assert not result.accepted
+async def test_a_chunk_that_keeps_its_point_may_move(ledger: Any, index: str) -> None:
+    document, chunk, point = an_id(), an_id(), an_id()
+    await applied(ledger, index, delta(document, {chunk: point}))
+    moved = delta(document, {chunk: point}, revision=1)
+    moved = replace(moved, record=replace(moved.record, chunks={chunk: placed(point, ordinal=7)}), writes={})
+    assert (await applied(ledger, index, moved)).accepted
+    assert (await ledger.visible(index, [point], STAFF))[point].start == 70
+    assert (await ledger.recorded(index, [document]))[document].chunks == {chunk: placed(point, ordinal=7)}
+
+
+async def test_a_plan_from_an_old_revision_loses_and_changes_nothing(ledger: Any, index: str) -> None:
+    document, first = an_id(), an_id()
+    await applied(ledger, index, delta(document, {first: an_id()}))
+    result = await applied(ledger, index, delta(document, {an_id(): an_id()}, revision=0))
+    assert (len(result.lost), len(result.accepted)) == (1, 0)
     assert set((await ledger.recorded(index, [document]))[document].chunks) == {first}
 
 
 async def test_of_two_at_once_exactly_one_wins(ledger: Any, index: str) -> None:
     document = an_id()
-    attempts = [applied(ledger, index, delta(document, {an_id(): "h"})) for _ in range(6)]
+    attempts = [applied(ledger, index, delta(document, {an_id(): an_id()})) for _ in range(6)]
     results = await asyncio.gather(*attempts)
     assert sum(len(result.accepted) for result in results) == 1
     assert (await ledger.recorded(index, [document]))[document].revision == 1
 
 
-async def test_an_exception_inside_the_lock_records_nothing_and_keeps_the_intent(ledger: Any, index: str) -> None:
-    document, chunk = an_id(), an_id()
-    planned = delta(document, {chunk: "h"})
+async def test_batches_over_the_same_documents_in_any_order_never_deadlock(ledger: Any, index: str) -> None:
+    documents, vector = [an_id() for _ in range(30)], np.array([0.6, 0.8], np.float32)
+
+    async def work(seed: int) -> None:
+        order = random.Random(seed)
+        for _ in range(6):
+            some = order.sample(documents, 20)
+            records = await ledger.recorded(index, some)
+            deltas = [delta(each, {an_id(): an_id()}, revision=records[each].revision) for each in some]
+            keys = order.sample([f"k{n}".encode() for n in range(20)], 20)
+            fresh = {(index, "acme", key): (some[n], vector) for n, key in enumerate(keys)}
+            await applied(ledger, index, *deltas, vectors=fresh)
+
+    await asyncio.wait_for(asyncio.gather(*(work(seed) for seed in range(4))), 60)
+
+
+async def test_an_intent_is_garbage_until_its_point_is_current(ledger: Any, index: str) -> None:
+    document, point = an_id(), an_id()
+    planned = delta(document, {an_id(): point})
     await ledger.record_intent(index, [planned])
-    with pytest.raises(RuntimeError):
-        async with ledger.swap(index, [planned]):
-            raise RuntimeError("the vector index fell over")
-    assert (await ledger.recorded(index, [document]))[document].revision == 0
-    async with ledger.garbage(index) as found:
-        assert list(found) == [chunk]
+    assert await ledger.unknown_points(index, [point]) == set()
+    await ledger.swap(index, [planned])
+    assert await ledger.condemn(index) == []
 
 
-async def test_an_intent_that_was_swept_makes_its_writer_plan_again(ledger: Any, index: str) -> None:
-    planned = delta(an_id(), {an_id(): "h"})
+async def test_a_condemned_intent_makes_its_writer_lose(ledger: Any, index: str) -> None:
+    planned = delta(an_id(), {an_id(): (point := an_id())})
     await ledger.record_intent(index, [planned])
-    async with ledger.garbage(index):
-        pass
-    async with ledger.swap(index, [planned]) as result:
-        assert len(result.lost) == 1
+    assert await ledger.condemn(index) == [point]
+    assert len((await ledger.swap(index, [planned])).lost) == 1
 
 
-async def test_removed_chunks_become_garbage_and_are_forgotten_when_swept(ledger: Any, index: str) -> None:
-    document, old, new = an_id(), an_id(), an_id()
-    await applied(ledger, index, delta(document, {old: "h"}))
-    await applied(ledger, index, delta(document, {new: "h"}, revision=1, deletes=(old,)))
-    async with ledger.garbage(index, document_ids=[document]) as found:
-        assert list(found) == [old]
-    async with ledger.garbage(index) as found:
-        assert not found
-
-
-async def test_a_sweep_that_fails_keeps_its_notes(ledger: Any, index: str) -> None:
-    document, old = an_id(), an_id()
-    await applied(ledger, index, delta(document, {old: "h"}))
-    await applied(ledger, index, delta(document, {}, revision=1, deletes=(old,), status=DocumentStatus.DELETED))
-    with pytest.raises(RuntimeError):
-        async with ledger.garbage(index):
-            raise RuntimeError("the vector index fell over")
-    async with ledger.garbage(index) as found:
-        assert list(found) == [old]
+async def test_retired_points_are_garbage_until_they_are_forgotten(ledger: Any, index: str) -> None:
+    document, chunk, old, new = an_id(), an_id(), an_id(), an_id()
+    await applied(ledger, index, delta(document, {chunk: old}))
+    await applied(ledger, index, delta(document, {chunk: new}, revision=1, retired=(old,)))
+    assert await ledger.condemn(index, point_ids=[old, new]) == [old]
+    assert await ledger.condemn(index) == [old]  # a sweep that failed finds it again
+    assert await ledger.unknown_points(index, [old, new, (orphan := an_id())]) == {orphan}
+    await ledger.forget_points(index, [old])
+    assert await ledger.condemn(index) == []
+    assert await ledger.unknown_points(index, [old]) == {old}
 
 
 async def test_young_garbage_is_left_to_its_writer(ledger: Any, index: str) -> None:
-    await ledger.record_intent(index, [delta(an_id(), {an_id(): "h"})])
-    async with ledger.garbage(index, older_than=3600) as found:
+    await ledger.record_intent(index, [delta(an_id(), {an_id(): an_id()})])
+    assert await ledger.condemn(index, older_than=3600) == []
+
+
+async def test_events_are_published_in_order_once_and_again_after_a_failure(ledger: Any, index: str) -> None:
+    async with ledger.unpublished():
+        pass  # of other tests
+    documents = [an_id(), an_id()]
+
+    def events(accepted: Sequence[Delta]) -> list[OutboxEvent]:
+        ids = [each.record.document_id for each in accepted]
+        return [OutboxEvent(DEAD, each, dead_event(each)) for each in ids]
+
+    for document in documents:
+        await applied(ledger, index, delta(document, {an_id(): an_id()}), events=events)
+    with pytest.raises(RuntimeError):
+        async with ledger.unpublished():
+            raise RuntimeError("the log does not answer")
+    async with ledger.unpublished() as found:
+        assert [(event.topic, event.key, event.value) for event in found] == [
+            (DEAD, each, dead_event(each)) for each in documents
+        ]
+    async with ledger.unpublished() as found:
         assert not found
 
 
+async def test_a_lost_delta_has_no_event(ledger: Any, index: str) -> None:
+    async with ledger.unpublished():
+        pass
+    document = an_id()
+    await applied(ledger, index, delta(document, {an_id(): an_id()}))
+    seen: list[int] = []
+    await applied(ledger, index, delta(document, {}), events=lambda accepted: seen.append(len(accepted)) or [])
+    assert seen == [0]
+
+
+async def test_the_position_moves_in_the_transaction_of_the_last_delta(ledger: Any, index: str) -> None:
+    document, done = an_id(), OffsetRange("t", "e", 3, 0, 9)
+    await applied(ledger, index, delta(document, {an_id(): an_id()}))
+    assert (await applied(ledger, index, delta(document, {}), done=done)).lost
+    assert await ledger.positions(index, "t", "e") == {}
+    assert (await applied(ledger, index, delta(document, {}, revision=1), done=done)).accepted
+    assert await ledger.positions(index, "t", "e") == {3: 9}
+    await ledger.swap(index, [], done=replace(done, end=12))
+    assert await ledger.positions(index, "t", "e") == {3: 12}
+
+
+def dead_event(document_id: str) -> DocumentDead:
+    moment = datetime(2026, 11, 26, tzinfo=UTC)
+    return DocumentDead(
+        document_id=document_id, tenant="acme", index_id="i", topic="t", partition=3, offset=4, reason="empty", failed_at=moment
+    )  # fmt: skip
+
+
 async def test_only_current_live_chunks_of_the_callers_are_visible(ledger: Any, index: str) -> None:
-    document, old, new = an_id(), an_id(), an_id()
-    await applied(ledger, index, delta(document, {old: "h"}, version="v1"))
-    await applied(ledger, index, delta(document, {new: "h"}, revision=1, deletes=(old,), version="v2"))
+    document, chunk, old, new = an_id(), an_id(), an_id(), an_id()
+    await applied(ledger, index, delta(document, {chunk: old}, version="v1"))
+    await applied(ledger, index, delta(document, {chunk: new}, revision=1, retired=(old,), version="v2"))
     seen = await ledger.visible(index, [old, new, an_id()], STAFF)
     assert set(seen) == {new}
-    assert (seen[new].source_version, seen[new].cause, seen[new].revision) == ("v2", CAUSE, 2)
+    assert (seen[new].source_version, seen[new].cause, seen[new].revision, seen[new].chunk_id) == (
+        "v2",
+        CAUSE,
+        2,
+        chunk,
+    )
     assert not await ledger.visible(index, [new], AccessFilter("acme", ("group:contractors", "user:bob")))
     assert not await ledger.visible(index, [new], AccessFilter("globex", ("group:staff",)))
     assert not await ledger.visible("0" * 16, [new], STAFF)
 
 
 @pytest.mark.parametrize("status", [DocumentStatus.DELETED, DocumentStatus.DEAD, DocumentStatus.SUPPRESSED])
-async def test_a_document_that_is_not_live_is_not_visible(ledger: Any, index: str, status: DocumentStatus) -> None:
-    document, chunk = an_id(), an_id()
-    await applied(ledger, index, delta(document, {chunk: "h"}))
-    await applied(ledger, index, delta(document, {chunk: "h"}, revision=1, status=status))
-    assert not await ledger.visible(index, [chunk], STAFF)
+async def test_what_is_not_live_is_not_visible(ledger: Any, index: str, status: DocumentStatus) -> None:
+    document, chunk, point = an_id(), an_id(), an_id()
+    await applied(ledger, index, delta(document, {chunk: point}))
+    hidden = delta(document, {chunk: point}, revision=1, status=status)
+    await applied(ledger, index, replace(hidden, writes={}))
+    assert not await ledger.visible(index, [point], STAFF)
 
 
-async def test_a_suppression_hides_at_once_and_refuses_later_deltas(ledger: Any, index: str) -> None:
+async def test_a_suppression_hides_at_once_and_refuses_what_comes_later(ledger: Any, index: str) -> None:
     tenant = uuid.uuid4().hex
-    document, chunk, subject = an_id(), an_id(), uuid.uuid4().hex
+    document, chunk, point, subject = an_id(), an_id(), an_id(), uuid.uuid4().hex
     staff = AccessFilter(tenant, ("group:staff",))
-    await applied(ledger, index, delta(document, {chunk: "h"}, tenant=tenant, subjects=(subject,)))
+    await applied(ledger, index, delta(document, {chunk: point}, tenant=tenant, subjects=(subject,)))
     await ledger.suppress(tenant, [subject], reason="erasure")
-    assert not await ledger.visible(index, [chunk], staff)
+    assert not await ledger.visible(index, [point], staff)
     assert await ledger.document(index, document, staff) is None
-    again = await applied(ledger, index, delta(document, {chunk: "h"}, revision=1, tenant=tenant, subjects=(subject,)))
-    assert len(again.suppressed) == 1
-    gone = delta(document, {}, revision=1, deletes=(chunk,), tenant=tenant, status=DocumentStatus.SUPPRESSED)
+    again = delta(document, {chunk: an_id()}, revision=1, retired=(point,), tenant=tenant, subjects=(subject,))
+    assert len((await applied(ledger, index, again)).lost) == 1
+    gone = delta(document, {}, revision=1, retired=(point,), tenant=tenant, status=DocumentStatus.SUPPRESSED)
     assert len((await applied(ledger, index, gone)).accepted) == 1
     assert await ledger.suppressed(tenant, [subject, "other"]) == {subject}
 
@@ -187,7 +265,7 @@ async def test_a_suppression_hides_at_once_and_refuses_later_deltas(ledger: Any,
 async def test_the_index_revision_of_a_tenant_moves_with_its_changes_only(ledger: Any, index: str) -> None:
     document = an_id()
     assert await ledger.index_revision(index, "acme") == 0
-    await applied(ledger, index, delta(document, {an_id(): "h"}))
+    await applied(ledger, index, delta(document, {an_id(): an_id()}))
     assert await ledger.index_revision(index, "acme") == 1
     assert await ledger.index_revision(index, "globex") == 0
 
@@ -205,10 +283,8 @@ async def test_vectors_are_cached_for_accepted_documents_only(ledger: Any, index
     document, stranger, tenant = an_id(), an_id(), uuid.uuid4().hex
     vector = np.array([0.6, 0.8], np.float32)
     fresh = {(index, tenant, b"k1"): (document, vector), (index, tenant, b"k2"): (stranger, vector)}
-    planned = delta(document, {an_id(): "h"}, tenant=tenant)
-    await ledger.record_intent(index, [planned])
-    async with ledger.swap(index, [planned], vectors=fresh):
-        pass
+    planned = delta(document, {an_id(): an_id()}, tenant=tenant)
+    await applied(ledger, index, planned, vectors=fresh)
     found = await ledger.lookup(index, tenant, [b"k1", b"k2"])
     assert set(found) == {b"k1"}
     assert np.array_equal(found[b"k1"], vector)
@@ -217,20 +293,20 @@ async def test_vectors_are_cached_for_accepted_documents_only(ledger: Any, index
 
 
 async def test_a_partition_lists_live_and_dead_documents(ledger: Any, index: str) -> None:
-    live, dead, gone, chunk = an_id(), an_id(), an_id(), an_id()
-    await applied(ledger, index, delta(live, {chunk: "h"}))
+    live, dead, gone, point = an_id(), an_id(), an_id(), an_id()
+    await applied(ledger, index, delta(live, {an_id(): point}))
     await applied(ledger, index, delta(dead, {}, status=DocumentStatus.DEAD, reason="encrypted"))
     await applied(ledger, index, delta(gone, {}, status=DocumentStatus.DELETED))
     assert {row.document_id for row in await ledger.live(index, 3)} == {live, dead}
     assert not await ledger.live(index, 4)
-    assert await ledger.chunks(index, 3) == await ledger.chunks(index, 3, documents=[live, dead]) == {chunk: "h"}
-    assert await ledger.chunks(index, 3, documents=[dead]) == await ledger.chunks(index, 3, documents=[]) == {}
+    assert await ledger.points(index, 3) == await ledger.points(index, 3, documents=[live, dead]) == {point: "h"}
+    assert await ledger.points(index, 3, documents=[dead]) == await ledger.points(index, 3, documents=[]) == {}
 
 
-async def test_the_catalog_lists_allowed_documents_by_page_and_status(ledger: Any, index: str) -> None:
+async def test_the_catalog_shows_documents_by_page_and_status_to_who_may_see_them(ledger: Any, index: str) -> None:
     ids = sorted(an_id() for _ in range(3))
     for each in ids[:2]:
-        await applied(ledger, index, delta(each, {an_id(): "h"}))
+        await applied(ledger, index, delta(each, {an_id(): an_id()}))
     await applied(ledger, index, delta(ids[2], {}, status=DocumentStatus.DEAD, reason="encrypted"))
     first = await ledger.documents(index, STAFF, limit=2)
     assert [row["document_id"] for row in first] == ids[:2]
@@ -243,13 +319,13 @@ async def test_the_catalog_lists_allowed_documents_by_page_and_status(ledger: An
 
 async def test_a_documents_lineage_names_its_event_and_run(ledger: Any, index: str) -> None:
     document, chunk = an_id(), an_id()
-    await applied(ledger, index, delta(document, {chunk: "h"}))
+    await applied(ledger, index, delta(document, {chunk: an_id()}))
     found = await ledger.document(index, document, STAFF)
     assert found["chunk_ids"] == [chunk]
     assert (found["cause"]["offset"], found["cause"]["run_id"]) == (41, "run")
 
 
-async def test_the_inventory_holds_change_tokens_of_all_but_deleted_documents(ledger: Any, index: str) -> None:
+async def test_the_inventory_holds_stamps_of_all_but_deleted_documents(ledger: Any, index: str) -> None:
     live, gone = an_id(), an_id()
     await applied(ledger, index, delta(live, {}, change_token="etag@1"))
     await applied(ledger, index, delta(gone, {}, status=DocumentStatus.DELETED))
@@ -257,9 +333,9 @@ async def test_the_inventory_holds_change_tokens_of_all_but_deleted_documents(le
     assert await ledger.counts(index, "s3") == {"live": 1, "deleted": 1}
 
 
-async def test_a_batch_is_stored_for_its_run(ledger: Any, index: str) -> None:
-    task = IndexingTask(an_id(), "acme", "s3", "s3://b/k", 4, CAUSE, parsed="key", principals=("group:staff",))
-    batch = Batch(index, 3, (task,), OffsetRange("t", "e", 3, 10, 20))
+async def test_a_batch_is_handed_on_within_its_run(ledger: Any, index: str) -> None:
+    work = IndexingTask(an_id(), "acme", "s3", "s3://b/k", 4, CAUSE, parsed="key", principals=("group:staff",))
+    batch = Batch(index, 3, (work,), OffsetRange("t", "e", 3, 10, 20))
     await ledger.save(index, "chunks", batch)
     assert await ledger.load(index, "chunks", 3) == batch
     assert await ledger.load(index, "chunks", 4) is None
@@ -274,7 +350,7 @@ async def test_measurements_add_up(ledger: Any, index: str) -> None:
     assert (await ledger.totals())[key] == 5
 
 
-async def test_cursors_and_row_hashes_record_the_progress_of_a_source(ledger: Any, index: str) -> None:
+async def test_cursors_and_row_hashes_remember_what_was_read(ledger: Any, index: str) -> None:
     assert await ledger.cursor(index) == {}
     await ledger.set_cursor(index, {"read": "2026-01-01"})
     assert await ledger.cursor(index) == {"read": "2026-01-01"}
@@ -284,22 +360,33 @@ async def test_cursors_and_row_hashes_record_the_progress_of_a_source(ledger: An
     assert await ledger.row_hashes(index, "T", ["1"]) == {}
 
 
-async def test_a_batch_that_was_saved_before_an_upgrade_is_read_after_it(database_url: str) -> None:
-    """Migration 0002 renames fields of stored batches: a run that goes on after an upgrade must find its tasks."""
+async def test_a_ledger_of_an_older_version_is_migrated_with_its_content(database_url: str) -> None:
+    """A run that goes on after an upgrade finds its tasks, and an index of the older image keeps its points."""
     task = IndexingTask("d", "acme", "s3", "s3://docs/a.md", 0, CAUSE, change_token="t1")
     batch = Batch("i", 3, (task, replace(task, document_id="e")), OffsetRange("t", "e", 3, 0, 5))
-    async with open_ledger(database_url) as ledger:
-        await ledger.save("run", "chunks", batch)
-        await ledger.save("run", "embeddings", replace(batch, tasks=()))
-        _migrate(database_url, "0001")
-        async with ledger.connection() as db:
-            rows = await db.execute("select body from batches where run_id = 'run' and step = 'chunks'")
-            (old,) = await rows.fetchone() or ()
-        assert [each["stamp"] for each in old["works"]] == ["t1", "t1"]
-        assert "tasks" not in old
-        _migrate(database_url, "0002")
+    name, document, chunk = f"older_{uuid.uuid4().hex}", an_id(), an_id()
+    with psycopg.connect(database_url, autocommit=True) as server:
+        server.execute(f"create database {name}")
+    older = urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
+    _migrate(older, "0001")
+    body = TypeAdapter(Batch).dump_python(batch, mode="json")
+    body["works"] = [
+        {**{k: v for k, v in each.items() if k != "change_token"}, "stamp": "t1"} for each in body.pop("tasks")
+    ]
+    del body["dead_letters"]
+    with psycopg.connect(older, autocommit=True) as old:
+        for step, saved in (("chunks", body), ("embeddings", body | {"works": []})):
+            old.execute(
+                "insert into batches (run_id, step, partition, body) values ('run', %s, 3, %s)", (step, Jsonb(saved))
+            )
+        old.execute("insert into documents (index_id, document_id, revision) values ('i', %s, 1)", (document,))
+        old.execute("insert into chunks values ('i', %s, %s, 'h')", (chunk, document))
+    schema.migrate(older)
+    async with open_ledger(older) as ledger:
         assert await ledger.load("run", "chunks", 3) == batch
         assert await ledger.load("run", "embeddings", 3) == replace(batch, tasks=())
+        record = (await ledger.recorded("i", [document]))[document]
+        assert record.chunks == {chunk: Placement(chunk, "h", 0, 0, 0)}
 
 
 def _migrate(database_url: str, revision: str) -> None:
@@ -308,6 +395,6 @@ def _migrate(database_url: str, revision: str) -> None:
     config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
     with engine.connect() as connection:
         config.attributes["connection"] = connection
-        (command.downgrade if revision == "0001" else command.upgrade)(config, revision)
+        command.upgrade(config, revision)
         connection.commit()
     engine.dispose()

@@ -129,7 +129,7 @@ def point(dense: np.ndarray, sparse: SparseVector | None = None, **payload: Any)
 
 async def found(vectors: Any, index: str, access: AccessFilter = STAFF, limit: int = 10, **query: Any) -> list[str]:
     asked = HybridQuery(query.get("dense", axis(1)), query.get("sparse", terms(t1=1.0)))
-    return [hit.chunk_id for hit in await vectors.search(index, asked, access, limit=limit)]
+    return [hit.point_id for hit in await vectors.search(index, asked, access, limit=limit)]
 
 
 # -- writing and reading ------------------------------------------------------------------------------------------------
@@ -138,8 +138,8 @@ async def found(vectors: Any, index: str, access: AccessFilter = STAFF, limit: i
 async def test_a_point_comes_back_as_it_was_written(vectors: Any, index: str) -> None:
     written = point(axis(1, 2, 3), terms(t7=1.5, t4294967295=0.25))
     await vectors.upsert(index, [written])
-    (read,) = await vectors.retrieve(index, [written.chunk_id])
-    assert read.chunk_id == written.chunk_id
+    (read,) = await vectors.retrieve(index, [written.point_id])
+    assert read.point_id == written.point_id
     assert read.payload == written.payload
     assert read.embedding.dense.dtype == np.float32
     np.testing.assert_allclose(read.embedding.dense, written.embedding.dense, atol=1e-6)
@@ -151,9 +151,9 @@ async def test_a_point_comes_back_as_it_was_written(vectors: Any, index: str) ->
 async def test_a_point_without_terms_is_kept(vectors: Any, index: str) -> None:
     written = point(axis(1), terms())
     await vectors.upsert(index, [written])
-    (read,) = await vectors.retrieve(index, [written.chunk_id])
+    (read,) = await vectors.retrieve(index, [written.point_id])
     assert read.embedding.sparse.indices.size == 0
-    assert await found(vectors, index) == [written.chunk_id]
+    assert await found(vectors, index) == [written.point_id]
 
 
 async def test_a_repeated_upsert_changes_nothing(vectors: Any, index: str) -> None:
@@ -166,9 +166,9 @@ async def test_a_repeated_upsert_changes_nothing(vectors: Any, index: str) -> No
 async def test_an_upsert_replaces_vector_and_payload(vectors: Any, index: str) -> None:
     old = point(axis(1), terms(t1=1.0), only_before=True)
     await vectors.upsert(index, [old])
-    new = replace(point(axis(0, 1), terms(t2=1.0)), chunk_id=old.chunk_id)
+    new = replace(point(axis(0, 1), terms(t2=1.0)), point_id=old.point_id)
     await vectors.upsert(index, [new])
-    (read,) = await vectors.retrieve(index, [old.chunk_id])
+    (read,) = await vectors.retrieve(index, [old.point_id])
     assert read.payload == new.payload
     assert read.embedding.sparse.indices.tolist() == [2]
     assert await vectors.count(index) == 1
@@ -176,7 +176,6 @@ async def test_an_upsert_replaces_vector_and_payload(vectors: Any, index: str) -
 
 async def test_nothing_to_write_is_fine(vectors: Any, index: str) -> None:
     await vectors.upsert(index, [])
-    await vectors.set_payloads(index, {})
     await vectors.delete(index, [])
     assert await vectors.retrieve(index, []) == []
     assert await vectors.count(index) == 0
@@ -187,62 +186,41 @@ async def test_a_later_change_of_the_callers_objects_is_not_in_the_index(vectors
     await vectors.upsert(index, [written])
     kept = deepcopy(written.payload)
     written.payload["principals"].append("group:everybody")
-    (read,) = await vectors.retrieve(index, [written.chunk_id])
+    (read,) = await vectors.retrieve(index, [written.point_id])
     assert read.payload == kept
     read.payload["principals"].append("group:everybody")
     assert await found(vectors, index, AccessFilter("acme", ("group:everybody",))) == []
-
-
-async def test_a_new_payload_replaces_the_old_one_and_keeps_the_vector(vectors: Any, index: str) -> None:
-    one, other = point(axis(1, 2), only_before=True), point(axis(2, 1))
-    await vectors.upsert(index, [one, other])
-    payload = {**other.payload, "title": "Valves"}
-    await vectors.set_payloads(index, {one.chunk_id: payload})
-    read = await vectors.retrieve(index, [one.chunk_id, other.chunk_id])
-    assert [each.payload for each in read] == [payload, other.payload]
-    np.testing.assert_allclose(read[0].embedding.dense, one.embedding.dense, atol=1e-6)
-
-
-async def test_a_payload_for_an_absent_point_makes_none_and_spares_the_others(vectors: Any, index: str) -> None:
-    held = [point(axis(1)), point(axis(0, 1))]
-    await vectors.upsert(index, held)
-    new = {chunk_id: {"tenant": "acme"} for chunk_id in (held[0].chunk_id, str(uuid.uuid4()), held[1].chunk_id)}
-    await vectors.set_payloads(index, new)
-    assert await vectors.count(index) == 2
-    assert [each.payload for each in await vectors.retrieve(index, [h.chunk_id for h in held])] == [
-        {"tenant": "acme"}
-    ] * 2
 
 
 async def test_deleted_points_are_gone_and_deleting_again_is_fine(vectors: Any, index: str) -> None:
     gone, stays = point(axis(1)), point(axis(1))
     await vectors.upsert(index, [gone, stays])
     for _ in range(2):
-        await vectors.delete(index, [gone.chunk_id, str(uuid.uuid4())])
-    assert await found(vectors, index) == [stays.chunk_id]
-    assert await vectors.retrieve(index, [gone.chunk_id]) == []
+        await vectors.delete(index, [gone.point_id, str(uuid.uuid4())])
+    assert await found(vectors, index) == [stays.point_id]
+    assert await vectors.retrieve(index, [gone.point_id]) == []
     assert await vectors.count(index) == 1
 
 
 async def test_retrieved_points_are_in_the_order_asked_without_repeats(vectors: Any, index: str) -> None:
     written = [point(axis(1)) for _ in range(5)]
     await vectors.upsert(index, written)
-    ids = [each.chunk_id for each in written]
+    ids = [each.point_id for each in written]
     read = await vectors.retrieve(index, [*ids[::-1], str(uuid.uuid4()), ids[2]])
-    assert [each.chunk_id for each in read] == ids[::-1]
+    assert [each.point_id for each in read] == ids[::-1]
 
 
 async def test_a_large_batch_is_written_and_scrolled_whole(vectors: Any, index: str) -> None:
     written = [point(axis(1, at), partition=at % 2) for at in range(2_345)]
     await vectors.upsert(index, written)
-    hashes = {each.chunk_id: each.payload["payload_hash"] for each in written}
+    hashes = {each.point_id: each.payload["payload_hash"] for each in written}
     assert dict([one async for one in vectors.scroll(index)]) == hashes
-    odd = [chunk_id async for chunk_id, _ in vectors.scroll(index, partition=1)]
-    assert sorted(odd) == sorted(each.chunk_id for each in written if each.payload["partition"] == 1)
+    odd = [point_id async for point_id, _ in vectors.scroll(index, partition=1)]
+    assert sorted(odd) == sorted(each.point_id for each in written if each.payload["partition"] == 1)
     some = [each.payload["document_id"] for each in written[:3]]
     theirs = [one async for one in vectors.scroll(index, partition=0, documents=some)]
     assert dict(theirs) == {
-        each.chunk_id: each.payload["payload_hash"]
+        each.point_id: each.payload["payload_hash"]
         for each in written
         if each.payload["document_id"] in some and each.payload["partition"] == 0
     }
@@ -268,12 +246,12 @@ async def test_the_score_is_the_sum_of_both_reciprocal_ranks(vectors: Any, index
     asked = HybridQuery(axis(1), terms(t1=1.0, t2=1.0))
     hits = await vectors.search(index, asked, STAFF, limit=10)
     expected = {
-        both.chunk_id: 1 / (RRF_K + 1) + 1 / RRF_K,
-        dense_only.chunk_id: 1 / RRF_K,
-        sparse_only.chunk_id: 1 / (RRF_K + 2) + 1 / (RRF_K + 1),
+        both.point_id: 1 / (RRF_K + 1) + 1 / RRF_K,
+        dense_only.point_id: 1 / RRF_K,
+        sparse_only.point_id: 1 / (RRF_K + 2) + 1 / (RRF_K + 1),
     }
-    assert {hit.chunk_id: hit.score for hit in hits} == pytest.approx(expected, rel=1e-5)
-    assert [hit.chunk_id for hit in hits] == sorted(expected, key=lambda one: -expected[one])
+    assert {hit.point_id: hit.score for hit in hits} == pytest.approx(expected, rel=1e-5)
+    assert [hit.point_id for hit in hits] == sorted(expected, key=lambda one: -expected[one])
     assert hits[0].payload == both.payload
 
 
@@ -283,20 +261,20 @@ async def test_a_rare_term_outweighs_a_common_one(vectors: Any, index: str) -> N
     rare = point(axis(0, 1), terms(t2=1.0))
     await vectors.upsert(index, [*common[:10], rare, *common[10:]])
     hits = await vectors.search(index, HybridQuery(axis(0, 1), terms(t1=1.0, t2=1.0)), STAFF, limit=30)
-    scores = {hit.chunk_id: hit.score for hit in hits}
-    assert scores[rare.chunk_id] >= 1 / RRF_K + 1 / (RRF_K + 20) - 1e-6
+    scores = {hit.point_id: hit.score for hit in hits}
+    assert scores[rare.point_id] >= 1 / RRF_K + 1 / (RRF_K + 20) - 1e-6
 
 
 async def test_a_question_without_terms_is_answered_by_meaning(vectors: Any, index: str) -> None:
     near, far = point(axis(1)), point(axis(0, 1))
     await vectors.upsert(index, [far, near])
-    assert await found(vectors, index, sparse=terms()) == [near.chunk_id, far.chunk_id]
+    assert await found(vectors, index, sparse=terms()) == [near.point_id, far.point_id]
 
 
 async def test_the_limit_is_kept_and_the_best_come_first(vectors: Any, index: str) -> None:
     written = [point(axis(1, at / 10), terms(t1=float(90 - at))) for at in range(80)]
     await vectors.upsert(index, random.Random(7).sample(written, len(written)))
-    assert await found(vectors, index, limit=7) == [each.chunk_id for each in written[:7]]
+    assert await found(vectors, index, limit=7) == [each.point_id for each in written[:7]]
     assert len(await found(vectors, index, limit=70)) == 70
 
 
@@ -315,9 +293,9 @@ async def test_only_the_tenant_and_its_principals_see_a_point(vectors: Any, inde
     foreign = point(axis(1), tenant="globex", principals=["group:staff", "user:alice"])
     await vectors.upsert(index, [staff, alice, board, nobody, foreign])
     for tenant, principals, expected in (
-        ("acme", STAFF.principals, {staff.chunk_id, alice.chunk_id}),
-        ("acme", ("group:board",), {board.chunk_id}),
-        ("globex", ("group:staff",), {foreign.chunk_id}),
+        ("acme", STAFF.principals, {staff.point_id, alice.point_id}),
+        ("acme", ("group:board",), {board.point_id}),
+        ("globex", ("group:staff",), {foreign.point_id}),
         ("globex", ("group:board",), set()),
         ("ACME", ("group:staff",), set()),
         ("acme", ("group:",), set()),
@@ -331,7 +309,7 @@ async def test_candidates_are_filtered_before_they_are_counted(vectors: Any, ind
     others = [point(axis(1), terms(t1=9.0), tenant="globex") for _ in range(1_000)]
     own = point(axis(0, 1), terms(t1=0.1))
     await vectors.upsert(index, [*others[:500], own, *others[500:]])
-    assert await found(vectors, index, limit=3) == [own.chunk_id]
+    assert await found(vectors, index, limit=3) == [own.point_id]
 
 
 @pytest.mark.parametrize("field", ["document_id", "source", "language", "media_type"])
@@ -340,9 +318,9 @@ async def test_a_callers_own_filter_only_narrows(vectors: Any, index: str, field
     rest = point(axis(1), **{field: "other"})
     foreign = point(axis(1), tenant="globex", **{field: "wanted"})
     await vectors.upsert(index, [wanted, rest, foreign])
-    assert await found(vectors, index, replace(STAFF, narrow={field: ("wanted",)})) == [wanted.chunk_id]
+    assert await found(vectors, index, replace(STAFF, narrow={field: ("wanted",)})) == [wanted.point_id]
     both = replace(STAFF, narrow={field: ("wanted", "other")})
-    assert set(await found(vectors, index, both)) == {wanted.chunk_id, rest.chunk_id}
+    assert set(await found(vectors, index, both)) == {wanted.point_id, rest.point_id}
     assert await found(vectors, index, replace(STAFF, narrow={field: ("absent",)})) == []
 
 
@@ -351,14 +329,6 @@ async def test_a_narrowing_field_called_like_an_access_field_does_not_replace_it
     await vectors.upsert(index, [foreign])
     assert await found(vectors, index, replace(STAFF, narrow={"tenant": ("globex",)})) == []
     assert await found(vectors, index, replace(STAFF, narrow={"principals": ("group:board",)})) == []
-
-
-async def test_a_changed_payload_changes_who_sees_it_at_once(vectors: Any, index: str) -> None:
-    held = point(axis(1))
-    await vectors.upsert(index, [held])
-    await vectors.set_payloads(index, {held.chunk_id: {**held.payload, "principals": ["group:board"]}})
-    assert await found(vectors, index) == []
-    assert await found(vectors, index, AccessFilter("acme", ("group:board",))) == [held.chunk_id]
 
 
 # -- indexes ------------------------------------------------------------------------------------------------------------
@@ -388,8 +358,6 @@ async def test_an_index_that_is_not_built_is_unavailable(vectors: Any) -> None:
     absent = uuid.uuid4().hex[:16]
     with pytest.raises(Unavailable, match="not built"):
         await vectors.upsert(absent, [point(axis(1))])
-    with pytest.raises(Unavailable, match="not built"):
-        await vectors.set_payloads(absent, {str(uuid.uuid4()): {}})
     with pytest.raises(Unavailable, match="not built"):
         await vectors.delete(absent, [str(uuid.uuid4())])
     with pytest.raises(Unavailable, match="not built"):

@@ -12,12 +12,12 @@ from tests.fakes.world import World
 
 PORTS = {
     "log": ("read", "publish"),
-    "ledger": ("recorded", "suppressed", "lookup", "record_intent", "advance"),
-    "vectors": ("upsert", "set_payloads", "delete"),
+    "ledger": ("recorded", "suppressed", "lookup", "record_intent", "swap", "condemn", "forget_points"),
+    "vectors": ("upsert", "delete"),
     "objects": ("head", "get"),
     "artifacts": ("head", "get", "put", "delete"),
 }
-TRANSACTIONS = {"ledger": ("swap", "garbage")}  # their end is the call that counts
+TRANSACTIONS = {"ledger": ("unpublished",)}  # their end is the call that counts
 
 
 class Crash(BaseException):

@@ -91,6 +91,7 @@ class World:
     async def run_lane(self) -> Report:
         """Run the lane over everything that waits, partition by partition."""
         await self.pipeline.prepare()
+        await self.lane.publish()  # events that a crash left
         total = Report()
         for due in await self.due():
             total += await self.lane.run(due)

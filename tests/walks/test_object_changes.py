@@ -208,12 +208,13 @@ async def test_a_document_that_changes_between_embed_and_index_is_derived_again_
     await world.run_lane()
     await world.put("a.md", TEXT.replace("Three", "Eleven"))
     (due,) = await world.due()
-    collected = await world.lane.collect(await world.lane.read(due), due)
-    embedded = await world.lane.embed(await world.lane.chunk(await world.lane.parse(collected.batch)))
+    batch = await world.lane.collect(await world.lane.read(due), due)
+    embedded = await world.lane.embed(await world.lane.chunk(await world.lane.parse(batch)))
     await world.run_lane()  # another worker over the same range
     await world.objects.put("s3://docs/a.md", TEXT.replace("Three", "Nine").encode())
     before = len(await world.published(INDEXED))
     report = await world.lane.index(embedded)
+    await world.lane.publish()
     assert (report.documents, report.embedded) == (1, 1)
     await _assert_only_nine_ropes_are_found(world)
     (event,) = (await world.published(INDEXED))[before:]
@@ -259,7 +260,7 @@ async def test_a_crash_before_the_commit_repairs_itself(world: World, monkeypatc
     monkeypatch.setattr(world.vectors, "upsert", upsert)
     report = await world.run_lane()
     assert (report.documents, report.embedded) == (1, 0)
-    await sweep(SPEC.index_id, ledger=world.ledger, vectors=world.vectors)
+    await sweep(SPEC.index_id, ledger=world.ledger, vectors=world.vectors, older_than=0)
     assert await world.vectors.count(SPEC.index_id) == report.chunks
 
 
@@ -281,12 +282,9 @@ async def test_a_crash_between_the_commit_and_its_news_loses_none(
     assert "Three ropes" in await world.found("ropes")
     assert (await world.row("b.pdf")).reason == "corrupt"
     monkeypatch.setattr(world.log, "publish", publish)
-    report = await world.run_lane()
-    assert report.documents == 2
-    assert (await world.run_lane()).documents == 0
+    assert await world.run_lane() == Report()
     assert sorted(event.state.value for event in await world.published(INDEXED)) == ["dead", "live"]
     assert [event.reason for event in await world.published(DEAD)] == ["corrupt"]
-    assert report.embedded == 0
 
 
 async def test_what_shrinks_while_it_is_refused_is_read_with_its_own_event(

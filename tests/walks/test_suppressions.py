@@ -74,8 +74,8 @@ async def test_a_replay_of_every_event_brings_nothing_back_and_removes_what_was_
     for key in (BY_ID, BY_SUBJECT):
         row = await world.row(key)
         assert (row.status, row.reason, row.chunks) == (DocumentStatus.SUPPRESSED, "suppressed", {})
-    kept = (await world.row(OTHER)).chunks
-    assert [chunk_id async for chunk_id, _ in world.vectors.scroll(SPEC.index_id)] == sorted(kept)
+    kept = [each.point_id for each in (await world.row(OTHER)).chunks.values()]
+    assert [point_id async for point_id, _ in world.vectors.scroll(SPEC.index_id)] == sorted(kept)
     stored = {state.uri.split("/")[4] async for state in world.artifacts.list(CONTAINER)}
     assert stored == {(await world.row(OTHER)).document_id}
     await assert_only_the_other_document_is_there(world, door)
@@ -124,8 +124,8 @@ async def test_a_suppression_between_embed_and_index_withdraws_the_document(worl
     """The ledger asks again inside its transaction: the request may come while a worker holds the vectors already."""
     await world.put(BY_ID, TEXT.replace("Three", "Nine"))
     (due,) = await world.due()
-    collected = await world.lane.collect(await world.lane.read(due), due)
-    embedded = await world.lane.embed(await world.lane.chunk(await world.lane.parse(collected.batch)))
+    batch = await world.lane.collect(await world.lane.read(due), due)
+    embedded = await world.lane.embed(await world.lane.chunk(await world.lane.parse(batch)))
     await suppress(world)
     report = await world.lane.index(embedded)
     assert [outcome.task.status for outcome in report.outcomes] == [DocumentStatus.SUPPRESSED]

@@ -53,6 +53,7 @@ class Reader:
                     last_message = time.monotonic()
                     if error := message.error():
                         if error.code() == KafkaError._PARTITION_EOF:
+                            _require_end(topic, partition, cast(int, message.offset()), end)
                             return records[:limit]
                         raise self._failure(error, consumer, TopicPartition(topic, partition, position))
                     offset = cast(int, message.offset())
@@ -119,6 +120,12 @@ class Reader:
             raise
         with self._lock:
             self._idle.append(consumer)
+
+
+def _require_end(topic: str, partition: int, log_end: int, end: int) -> None:
+    """Refuse an early end. A broker that restarts, or a replica that lags, may report one, and it is not the end of the range."""
+    if log_end < end:
+        raise Unavailable(f"{topic}[{partition}] ends at offset {log_end}, before the promised {end}: read it again")
 
 
 def _headers(message: Message) -> dict[str, str]:

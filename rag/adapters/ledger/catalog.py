@@ -28,12 +28,12 @@ class CatalogPart(LedgerPart):
         async with self.connection() as db:
             return await read_recorded(db, index_id, "partition = %s and status in ('live', 'dead')", [partition])
 
-    async def chunks(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
+    async def points(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
         document_ids = None if documents is None else list(documents)
         async with self.connection() as db:
             rows = await db.execute(
                 """
-                select c.chunk_id::text, c.payload_hash from chunks c join documents d using (index_id, document_id)
+                select c.point_id::text, c.payload_hash from chunks c join documents d using (index_id, document_id)
                 where d.index_id = %s and d.partition = %s and (%s::uuid[] is null or document_id = any(%s::uuid[]))
                 """,
                 (index_id, partition, document_ids, document_ids),

@@ -1,19 +1,19 @@
-"""Document records, and the only way to change them: lock, compare, swap."""
+"""What is recorded, and the only way to change it: lock, compare, swap."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from rag.adapters.ledger.rows import DOCUMENT_COLUMNS, LedgerPart, cause, cause_json, recorded
-from rag.models import AccessFilter, DocumentRecord, DocumentStatus, IndexSpec, Provenance
-from rag.ports import Delta, FreshVectors, SwapResult
+from rag.adapters.ledger.stores import add_to_outbox, move_position
+from rag.models import AccessFilter, DocumentRecord, DocumentStatus, IndexSpec, OffsetRange, Placement, Provenance
+from rag.ports import Delta, EventsOf, FreshVectors, SwapResult
 
 _SUPPRESSED = """
     exists (select 1 from suppressions s
@@ -33,73 +33,71 @@ class DocumentsPart(LedgerPart):
     async def recorded(self, index_id: str, document_ids: Sequence[str]) -> dict[str, DocumentRecord]:
         ids = list(document_ids)
         async with self.connection() as db:
-            records = await read_recorded(db, index_id, "document_id = any(%s::uuid[])", [ids])
-        return {each: DocumentRecord(each) for each in ids} | {record.document_id: record for record in records}
+            found = await read_recorded(db, index_id, "document_id = any(%s::uuid[])", [ids])
+        return {each: DocumentRecord(each) for each in ids} | {row.document_id: row for row in found}
 
     async def record_intent(self, index_id: str, deltas: Sequence[Delta]) -> None:
-        if not deltas:
-            return
-        ids = sorted(delta.record.document_id for delta in deltas)
-        written = [(chunk, delta.record.document_id) for delta in deltas for chunk in delta.upserts]
         async with self.connection() as db:
             await db.execute(
-                "insert into documents (index_id, document_id) select %s, unnest(%s::uuid[]) on conflict do nothing",
-                (index_id, ids),
-            )
-            await db.execute(
-                """
-                insert into garbage (index_id, chunk_id, document_id)
-                select %(index)s, note.chunk_id, note.document_id
-                from unnest(%(chunks)s::uuid[], %(documents)s::uuid[]) as note (chunk_id, document_id)
-                where not exists (select 1 from chunks c where c.index_id = %(index)s and c.chunk_id = note.chunk_id)
-                on conflict do nothing
-                """,
-                {"index": index_id, "chunks": [c for c, _ in written], "documents": [d for _, d in written]},
+                "insert into garbage (index_id, point_id, is_intent) select %s, unnest(%s::uuid[]), true",
+                (index_id, [point for delta in deltas for point in delta.new_points]),
             )
 
-    @asynccontextmanager
     async def swap(
-        self, index_id: str, deltas: Sequence[Delta], *, vectors: FreshVectors | None = None
-    ) -> AsyncIterator[SwapResult]:
+        self,
+        index_id: str,
+        deltas: Sequence[Delta],
+        *,
+        vectors: FreshVectors | None = None,
+        events: EventsOf | None = None,
+        done: OffsetRange | None = None,
+    ) -> SwapResult:
         async with self.connection() as db:
-            result = await _lock(db, index_id, deltas)
-            yield result
+            result = await _compare(db, index_id, deltas)
             if result.accepted:
                 await _record(db, index_id, result.accepted)
                 await _cache_vectors(db, vectors or {}, {delta.record.document_id for delta in result.accepted})
+            if events:
+                await add_to_outbox(db, events(result.accepted))
+            if done and not result.lost:
+                await move_position(db, index_id, done)
+        return result
 
-    @asynccontextmanager
-    async def garbage(
-        self,
-        index_id: str,
-        *,
-        document_ids: Sequence[str] | None = None,
-        older_than: float = 0.0,
-        limit: int = 1000,
-    ) -> AsyncIterator[Sequence[str]]:
+    async def condemn(
+        self, index_id: str, *, point_ids: Sequence[str] | None = None, older_than: float = 0.0, limit: int = 1000
+    ) -> list[str]:
+        chosen = None if point_ids is None else list(point_ids)
         async with self.connection() as db:
             rows = await db.execute(
                 """
-                select chunk_id::text, document_id::text from garbage
-                where index_id = %s and noted_at <= now() - make_interval(secs => %s)
-                  and (%s::uuid[] is null or document_id = any(%s::uuid[]))
-                order by noted_at limit %s
+                update garbage set is_intent = false where index_id = %(index)s and point_id in (
+                    select point_id from garbage
+                    where index_id = %(index)s and noted_at <= now() - make_interval(secs => %(age)s)
+                      and (%(points)s::uuid[] is null or point_id = any(%(points)s::uuid[]))
+                    order by point_id limit %(limit)s for update)
+                returning point_id::text
                 """,
-                (index_id, older_than, document_ids, document_ids, limit),
+                {"index": index_id, "age": older_than, "points": chosen, "limit": limit},
             )
-            noted = await rows.fetchall()
-            await _lock_rows(db, index_id, {document for _, document in noted})
-            chunks = [chunk for chunk, _ in noted]
-            # Check again under the lock: meanwhile, a chunk may have become current and its garbage row may be gone.
+            return [point for (point,) in await rows.fetchall()]
+
+    async def forget_points(self, index_id: str, point_ids: Sequence[str]) -> None:
+        async with self.connection() as db:
+            await db.execute(
+                "delete from garbage where index_id = %s and point_id = any(%s::uuid[])", (index_id, list(point_ids))
+            )
+
+    async def unknown_points(self, index_id: str, point_ids: Sequence[str]) -> set[str]:
+        async with self.connection() as db:
             rows = await db.execute(
                 """
-                delete from garbage g where g.index_id = %(index)s and g.chunk_id = any(%(chunks)s::uuid[])
-                returning g.chunk_id::text,
-                  exists (select 1 from chunks c where c.index_id = g.index_id and c.chunk_id = g.chunk_id)
+                select point::text from unnest(%(points)s::uuid[]) as point
+                where not exists (select 1 from chunks c where c.index_id = %(index)s and c.point_id = point)
+                  and not exists (select 1 from garbage g where g.index_id = %(index)s and g.point_id = point)
                 """,
-                {"index": index_id, "chunks": chunks},
+                {"index": index_id, "points": list(point_ids)},
             )
-            yield [chunk for chunk, is_current in await rows.fetchall() if not is_current]
+            return {point for (point,) in await rows.fetchall()}
 
     async def index_revision(self, index_id: str, tenant: str) -> int:
         async with self.connection() as db:
@@ -109,26 +107,25 @@ class DocumentsPart(LedgerPart):
             row = await rows.fetchone()
         return row[0] if row else 0
 
-    async def visible(self, index_id: str, chunk_ids: Sequence[str], access: AccessFilter) -> dict[str, Provenance]:
-        async with self.connection() as db:
-            rows = await db.execute(
+    async def visible(self, index_id: str, point_ids: Sequence[str], access: AccessFilter) -> dict[str, Provenance]:
+        async with self.connection() as db, db.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(
                 f"""
-                select c.chunk_id::text, d.document_id::text, d.revision, d.uri, d.title, d.version, d.cause
+                select c.point_id::text, c.chunk_id::text, c.ordinal, c.start_char as start, c.end_char as "end", c.page,
+                    d.document_id::text, d.revision, d.uri, d.title, d.version as source_version, d.cause, d.source, d.language,
+                    d.media_type
                 from chunks c join documents d using (index_id, document_id)
-                where c.index_id = %s and c.chunk_id = any(%s::uuid[])
+                where c.index_id = %s and c.point_id = any(%s::uuid[])
                   and d.status = 'live' and d.tenant = %s and d.principals && %s::text[] and not {_SUPPRESSED}
                 """,  # noqa: S608  (a constant)
-                (index_id, list(chunk_ids), access.tenant, list(access.principals)),
+                (index_id, list(point_ids), access.tenant, list(access.principals)),
             )
-            visible = await rows.fetchall()
-        return {
-            chunk: Provenance(document_id, revision, uri, title, version, cause(cause_fields))
-            for chunk, document_id, revision, uri, title, version, cause_fields in visible
-        }
+            rows = await cursor.fetchall()
+        return {row.pop("point_id"): Provenance(**row | {"cause": cause(row["cause"])}) for row in rows}
 
 
 async def read_recorded(db: AsyncConnection, index_id: str, where: str, values: list[Any]) -> list[DocumentRecord]:
-    """Return the documents that match ``where`` (a constant of this package), with their current chunks."""
+    """Documents ``where`` (a constant of this package) with their current chunks."""
     async with db.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(
             f"select {DOCUMENT_COLUMNS} from documents where index_id = %s and {where} order by document_id",  # noqa: S608
@@ -137,67 +134,76 @@ async def read_recorded(db: AsyncConnection, index_id: str, where: str, values: 
         rows = await cursor.fetchall()
         await cursor.execute(
             """
-            select document_id::text, chunk_id::text, payload_hash from chunks
-            where index_id = %s and document_id = any(%s::uuid[])
+            select document_id::text, chunk_id::text, point_id::text, payload_hash, ordinal, start_char as start, end_char as "end", page
+            from chunks where index_id = %s and document_id = any(%s::uuid[])
             """,
             [index_id, [row["document_id"] for row in rows]],
         )
-        chunks: dict[str, dict[str, str]] = defaultdict(dict)
+        chunks: dict[str, dict[str, Placement]] = defaultdict(dict)
         for row in await cursor.fetchall():
-            chunks[row["document_id"]][row["chunk_id"]] = row["payload_hash"]
+            document_id, chunk_id = row.pop("document_id"), row.pop("chunk_id")
+            chunks[document_id][chunk_id] = Placement(**row)
     return [recorded(row, chunks[row["document_id"]]) for row in rows]
 
 
-async def _lock_rows(db: AsyncConnection, index_id: str, document_ids: Iterable[str]) -> dict[str, int]:
+async def _compare(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -> SwapResult:
+    """Lock in one order (tenants, documents, intents) and compare."""
+    tenants = sorted({delta.record.tenant for delta in deltas})
+    # Shared: a suppression takes it alone, so it comes before this transaction, or after it and sees its rows.
+    await db.execute(
+        "select pg_advisory_xact_lock_shared(hashtextextended('suppressions:' || tenant, 0)) from unnest(%s::text[]) as tenant",
+        (tenants,),
+    )
+    revisions = await _lock_documents(db, index_id, sorted({delta.record.document_id for delta in deltas}))
+    intended = await _lock_intents(db, index_id, [point for delta in deltas for point in delta.new_points])
+    suppressed = await _suppressed(db, deltas)
+    accepted: list[Delta] = []
+    lost: list[Delta] = []
+    for delta in deltas:
+        record = delta.record
+        is_refused = record.status is DocumentStatus.LIVE and not suppressed.isdisjoint(
+            {(record.tenant, each) for each in (record.document_id, *record.subjects)}
+        )
+        is_current = revisions[record.document_id] == record.revision and intended.issuperset(delta.new_points)
+        (accepted if is_current and not is_refused else lost).append(delta)
+    return SwapResult(tuple(accepted), tuple(lost))
+
+
+async def _lock_documents(db: AsyncConnection, index_id: str, document_ids: Sequence[str]) -> dict[str, int]:
+    await db.execute(
+        "insert into documents (index_id, document_id) select %s, unnest(%s::uuid[]) on conflict do nothing",
+        (index_id, document_ids),
+    )
     rows = await db.execute(
         """
         select document_id::text, revision from documents
         where index_id = %s and document_id = any(%s::uuid[]) order by document_id for update
         """,
-        (index_id, list(document_ids)),
+        (index_id, document_ids),
     )
     return dict(await rows.fetchall())
 
 
-async def _lock(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -> SwapResult:
-    revisions = await _lock_rows(db, index_id, [delta.record.document_id for delta in deltas])
-    missing = await _without_intent(db, index_id, deltas)
-    suppressed_ids = await _suppressed_ids(db, deltas)
-    accepted, lost, suppressed = [], [], []
-    for delta in deltas:
-        record = delta.record
-        if revisions.get(record.document_id) != record.revision or not missing.isdisjoint(delta.upserts):
-            lost.append(delta)
-        elif record.status is DocumentStatus.LIVE and not suppressed_ids.isdisjoint(
-            {(record.tenant, each) for each in (record.document_id, *record.subjects)}
-        ):
-            suppressed.append(delta)
-        else:
-            accepted.append(delta)
-    return SwapResult(tuple(accepted), tuple(lost), tuple(suppressed))
-
-
-async def _without_intent(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -> set[str]:
-    """Return the chunks to write whose intent a sweep has meanwhile removed. Writing them could leave garbage that is not recorded."""
+async def _lock_intents(db: AsyncConnection, index_id: str, point_ids: Sequence[str]) -> set[str]:
+    """Return the points whose intent was not condemned. Writing a condemned one could leave garbage that nobody records."""
     rows = await db.execute(
         """
-        select wanted::text from unnest(%(chunks)s::uuid[]) as wanted
-        where not exists (select 1 from garbage g where g.index_id = %(index)s and g.chunk_id = wanted)
-          and not exists (select 1 from chunks c where c.index_id = %(index)s and c.chunk_id = wanted)
+        select point_id::text from garbage
+        where index_id = %s and point_id = any(%s::uuid[]) and is_intent order by point_id for update
         """,
-        {"index": index_id, "chunks": [chunk for delta in deltas for chunk in delta.upserts]},
+        (index_id, list(point_ids)),
     )
-    return {row[0] for row in await rows.fetchall()}
+    return {point for (point,) in await rows.fetchall()}
 
 
-async def _suppressed_ids(db: AsyncConnection, deltas: Sequence[Delta]) -> set[tuple[str, str]]:
-    candidates = {(d.record.tenant, each) for d in deltas for each in (d.record.document_id, *d.record.subjects)}
+async def _suppressed(db: AsyncConnection, deltas: Sequence[Delta]) -> set[tuple[str, str]]:
+    ids = {(d.record.tenant, each) for d in deltas for each in (d.record.document_id, *d.record.subjects)}
     rows = await db.execute(
         """
         select tenant, id from suppressions
-        join unnest(%s::text[], %s::text[]) as candidates (tenant, id) using (tenant, id)
+        join unnest(%s::text[], %s::text[]) as asked (tenant, id) using (tenant, id)
         """,
-        ([tenant for tenant, _ in candidates], [each for _, each in candidates]),
+        ([tenant for tenant, _ in ids], [each for _, each in ids]),
     )
     return {(tenant, each) for tenant, each in await rows.fetchall()}
 
@@ -213,35 +219,8 @@ async def _record(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -
             """,
             [_row(index_id, delta) for delta in deltas],
         )
-        removed = [(delta.record.document_id, chunk) for delta in deltas for chunk in delta.deletes]
-        await cursor.execute(
-            "delete from chunks where index_id = %s and chunk_id = any(%s::uuid[])", (index_id, [c for _, c in removed])
-        )
-        await cursor.execute(
-            """
-            insert into garbage (index_id, chunk_id, document_id)
-            select %s, * from unnest(%s::uuid[], %s::uuid[]) on conflict do nothing
-            """,
-            (index_id, [c for _, c in removed], [d for d, _ in removed]),
-        )
-        current = [
-            (chunk, delta.record.document_id, delta.record.chunks[chunk])
-            for delta in deltas
-            for chunk in (*delta.upserts, *delta.payload_updates)
-        ]
-        await cursor.execute(
-            """
-            insert into chunks (index_id, chunk_id, document_id, payload_hash)
-            select %s, * from unnest(%s::uuid[], %s::uuid[], %s::text[])
-            on conflict (index_id, chunk_id) do update set payload_hash = excluded.payload_hash
-            """,
-            (index_id, [c for c, _, _ in current], [d for _, d, _ in current], [h for _, _, h in current]),
-        )
-        await cursor.execute(
-            "delete from garbage where index_id = %s and chunk_id = any(%s::uuid[])",
-            (index_id, [chunk for delta in deltas for chunk in delta.upserts]),
-        )
-        tenants = sorted({delta.record.tenant for delta in deltas if not delta.is_empty})
+        await _record_chunks(cursor, index_id, deltas)
+        tenants = sorted({delta.record.tenant for delta in deltas if delta.is_visible})
         await cursor.execute(
             """
             insert into revisions (index_id, tenant, revision) select %s, unnest(%s::text[]), 1
@@ -249,6 +228,45 @@ async def _record(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -
             """,
             (index_id, tenants),
         )
+
+
+async def _record_chunks(cursor: AsyncCursor[Any], index_id: str, deltas: Sequence[Delta]) -> None:
+    retired = [point for delta in deltas for point in delta.retired]
+    await cursor.execute("delete from chunks where index_id = %s and point_id = any(%s::uuid[])", (index_id, retired))
+    await cursor.execute(
+        "insert into garbage (index_id, point_id) select %s, unnest(%s::uuid[]) on conflict do nothing",
+        (index_id, retired),
+    )
+    await cursor.execute(
+        "delete from garbage where index_id = %s and point_id = any(%s::uuid[])",
+        (index_id, [point for delta in deltas for point in delta.new_points]),
+    )
+    rows = [
+        (
+            each.point_id,
+            chunk_id,
+            delta.record.document_id,
+            each.payload_hash,
+            each.ordinal,
+            each.start,
+            each.end,
+            each.page,
+        )
+        for delta in deltas
+        for chunk_id, each in delta.record.chunks.items()
+    ]
+    columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[]] * 8
+    await cursor.execute(
+        """
+        insert into chunks (index_id, point_id, chunk_id, document_id, payload_hash, ordinal, start_char, end_char, page)
+        select %s, * from unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::int[], %s::int[], %s::int[], %s::int[])
+        on conflict (index_id, point_id) do update
+        set ordinal = excluded.ordinal, start_char = excluded.start_char, end_char = excluded.end_char, page = excluded.page
+        where (chunks.ordinal, chunks.start_char, chunks.end_char, chunks.page)
+            is distinct from (excluded.ordinal, excluded.start_char, excluded.end_char, excluded.page)
+        """,
+        (index_id, *columns),
+    )
 
 
 def _row(index_id: str, delta: Delta) -> tuple[Any, ...]:
@@ -267,6 +285,7 @@ async def _cache_vectors(db: AsyncConnection, vectors: FreshVectors, document_id
         for (fingerprint, tenant, key), (document_id, vector) in vectors.items()
         if document_id in document_ids
     ]
+    rows.sort(key=lambda row: row[:4])  # one order, so that two transactions cannot deadlock over shared inputs
     columns = list(zip(*rows, strict=True)) if rows else [(), (), (), (), ()]
     await db.execute(
         """

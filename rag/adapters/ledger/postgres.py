@@ -13,9 +13,12 @@ from rag.adapters.ledger.documents import DocumentsPart
 from rag.adapters.ledger.stores import StoresPart
 from rag.errors import Unavailable
 
+# Milliseconds. No transaction of the ledger waits for another server, so each is short; a stuck one must not hold up the others.
+_LIMITS = "-c lock_timeout=10000 -c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000"
+
 
 class PostgresLedger(DocumentsPart, CatalogPart, StoresPart):
-    """Ledger, Positions, Catalog, EmbeddingCache, Suppressions, Batches and Measurements of ``rag.ports``."""
+    """Ledger, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Batches and Measurements of ``rag.ports``."""
 
     def __init__(self, pool: AsyncConnectionPool) -> None:
         self._pool = pool
@@ -37,7 +40,12 @@ async def open_ledger(database_url: str, *, pool_size: int = 8, wait: float = 10
     """Open the ledger at ``database_url``, with at most ``pool_size`` connections that open on first use. A call waits up to ``wait``
     seconds for a connection."""
     pool = AsyncConnectionPool(
-        database_url, min_size=0, max_size=pool_size, timeout=wait, open=False, kwargs={"connect_timeout": 5}
+        database_url,
+        min_size=0,
+        max_size=pool_size,
+        timeout=wait,
+        open=False,
+        kwargs={"connect_timeout": 5, "options": _LIMITS},
     )
     await pool.open()
     try:

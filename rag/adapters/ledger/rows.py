@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from psycopg import AsyncConnection
 
-from rag.models import Cause, DocumentRecord, DocumentStatus
+from rag.models import Cause, DocumentRecord, DocumentStatus, Placement
 
 
 class LedgerPart(Protocol):
@@ -24,7 +24,7 @@ DOCUMENT_COLUMNS = (
 )
 
 
-def recorded(row: Mapping[str, Any], chunks: Mapping[str, str]) -> DocumentRecord:
+def recorded(row: Mapping[str, Any], chunks: Mapping[str, Placement]) -> DocumentRecord:
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
     values["status"] = DocumentStatus(row["status"])
     values["cause"] = cause(row["cause"]) if row["cause"] else None

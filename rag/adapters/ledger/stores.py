@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
+from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 from pydantic import TypeAdapter
 
 from rag.adapters.ledger.rows import LedgerPart
 from rag.models import Batch, OffsetRange, Vector
+from rag.ports import OutboxEvent
+from schemas.topics import TOPICS
 
 _BATCH = TypeAdapter(Batch)
+_RELAY = 7_246_332  # advisory lock: two relays at once could publish two revisions of a document in the wrong order
 Label = tuple[tuple[str, str], ...]
 
 
@@ -27,14 +33,16 @@ class StoresPart(LedgerPart):
 
     async def advance(self, index_id: str, done: OffsetRange) -> None:
         async with self.connection() as db:
-            await db.execute(
-                """
-                insert into positions (index_id, topic, epoch, partition, next_offset) values (%s, %s, %s, %s, %s)
-                on conflict (index_id, topic, epoch, partition) do update
-                set next_offset = greatest(positions.next_offset, excluded.next_offset), updated_at = now()
-                """,
-                (index_id, done.topic, done.epoch, done.partition, done.end),
-            )
+            await move_position(db, index_id, done)
+
+    @asynccontextmanager
+    async def unpublished(self, *, limit: int = 1000) -> AsyncIterator[Sequence[OutboxEvent]]:
+        async with self.connection() as db:
+            await db.execute("select pg_advisory_xact_lock(%s)", (_RELAY,))
+            rows = await db.execute("select id, topic, key, event from outbox order by id limit %s", (limit,))
+            entries = await rows.fetchall()
+            yield [OutboxEvent(topic, key, _event(topic, body)) for _, topic, key, body in entries]
+            await db.execute("delete from outbox where id = any(%s)", ([entry[0] for entry in entries],))
 
     async def epochs(self, index_id: str, topic: str) -> list[str]:
         async with self.connection() as db:
@@ -79,6 +87,8 @@ class StoresPart(LedgerPart):
 
     async def suppress(self, tenant: str, ids: Sequence[str], *, reason: str) -> None:
         async with self.connection() as db:
+            # Alone: a swap that is under way ends first, and a later one sees the suppression.
+            await db.execute("select pg_advisory_xact_lock(hashtextextended('suppressions:' || %s, 0))", (tenant,))
             await db.execute(
                 """
                 insert into suppressions (tenant, id, reason) select %s, unnest(%s::text[]), %s on conflict do nothing
@@ -164,3 +174,31 @@ class StoresPart(LedgerPart):
                 "delete from row_hashes where source = %s and table_name = %s and key = any(%s::text[])",
                 (source, table, list(gone)),
             )
+
+
+async def move_position(db: AsyncConnection, index_id: str, done: OffsetRange) -> None:
+    await db.execute(
+        """
+        insert into positions (index_id, topic, epoch, partition, next_offset) values (%s, %s, %s, %s, %s)
+        on conflict (index_id, topic, epoch, partition) do update
+        set next_offset = greatest(positions.next_offset, excluded.next_offset), updated_at = now()
+        """,
+        (index_id, done.topic, done.epoch, done.partition, done.end),
+    )
+
+
+async def add_to_outbox(db: AsyncConnection, events: Sequence[OutboxEvent]) -> None:
+    bodies = [Jsonb(_adapter(event.topic).dump_python(event.value, mode="json")) for event in events]
+    await db.execute(
+        "insert into outbox (topic, key, event) select * from unnest(%s::text[], %s::text[], %s::jsonb[])",
+        ([event.topic for event in events], [event.key for event in events], bodies),
+    )
+
+
+def _event(topic: str, body: Any) -> Any:
+    return _adapter(topic).validate_python(body)
+
+
+@cache
+def _adapter(topic: str) -> TypeAdapter[Any]:
+    return TypeAdapter(TOPICS[topic].event)

@@ -68,6 +68,10 @@ class MemoryEventLog:
                 f"{topic}[{partition}] holds offsets {log.low} to {log.end} and {start} is due: "
                 "reconcile against the sources"
             )
+        if log.end < end:
+            raise Unavailable(
+                f"{topic}[{partition}] ends at offset {log.end}, before the promised {end}: read it again"
+            )
         return [self._record(topic, partition, s) for s in log.records if start <= s.offset < end][:limit]
 
     async def mirror(self, group: str, topic: str, positions: Mapping[int, int]) -> bool:

@@ -1,4 +1,4 @@
-"""Ledger in memory, for fast tests. It makes the same decisions, with one lock instead of row locks."""
+"""The ledger in memory, for fast tests: the same verdicts, one lock instead of row locks."""
 
 from __future__ import annotations
 
@@ -7,32 +7,42 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from rag.models import (
     AccessFilter,
     Batch,
+    Cause,
     DocumentRecord,
     DocumentStatus,
     IndexSpec,
     OffsetRange,
+    Placement,
     Provenance,
     Vector,
 )
-from rag.ports import Delta, FreshVectors, SwapResult
+from rag.ports import Delta, EventsOf, FreshVectors, OutboxEvent, SwapResult
 
 Label = tuple[tuple[str, str], ...]
 
 
+@dataclass
+class _Garbage:
+    since: float  # monotonic
+    is_intent: bool
+
+
 class MemoryLedger:
-    """Ledger, Positions, Catalog, EmbeddingCache, Suppressions, Batches and Measurements of ``rag.ports``."""
+    """Ledger, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Batches and Measurements of ``rag.ports``."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
         self._documents: dict[tuple[str, str], tuple[DocumentRecord, datetime]] = {}
-        self._garbage: dict[tuple[str, str], tuple[str, float]] = {}
+        self._garbage: dict[tuple[str, str], _Garbage] = {}
+        self._outbox: list[OutboxEvent] = []
+        self._relay = asyncio.Lock()
         self._positions: dict[tuple[str, str, str, int], int] = {}
         self._revisions: dict[tuple[str, str], int] = defaultdict(int)
         self._vectors: dict[tuple[str, str, bytes], tuple[str, Vector]] = {}
@@ -51,55 +61,64 @@ class MemoryLedger:
         return {each: self._get(index_id, each) for each in document_ids}
 
     async def record_intent(self, index_id: str, deltas: Sequence[Delta]) -> None:
+        now = time.monotonic()
         for delta in deltas:
-            document_id = delta.record.document_id
-            current = self._get(index_id, document_id).chunks
-            for chunk in delta.upserts:
-                if chunk not in current:
-                    self._garbage.setdefault((index_id, chunk), (document_id, time.monotonic()))
+            for point in delta.new_points:
+                self._garbage[index_id, point] = _Garbage(now, is_intent=True)
 
-    @asynccontextmanager
     async def swap(
-        self, index_id: str, deltas: Sequence[Delta], *, vectors: FreshVectors | None = None
-    ) -> AsyncIterator[SwapResult]:
+        self,
+        index_id: str,
+        deltas: Sequence[Delta],
+        *,
+        vectors: FreshVectors | None = None,
+        events: EventsOf | None = None,
+        done: OffsetRange | None = None,
+    ) -> SwapResult:
         async with self._lock:
             result = self._compare(index_id, deltas)
-            yield result
             for delta in result.accepted:
                 self._record(index_id, delta)
             accepted = {delta.record.document_id for delta in result.accepted}
             self._vectors |= {key: entry for key, entry in (vectors or {}).items() if entry[0] in accepted}
+            if events:
+                self._outbox += events(result.accepted)
+            if done and not result.lost:
+                self._advance(index_id, done)
+        return result
 
-    @asynccontextmanager
-    async def garbage(
-        self, index_id: str, *, document_ids: Sequence[str] | None = None, older_than: float = 0.0, limit: int = 1000
-    ) -> AsyncIterator[Sequence[str]]:
-        async with self._lock:
-            noted = [
-                chunk
-                for (index, chunk), (document_id, at) in self._garbage.items()
-                if index == index_id
-                and time.monotonic() - at >= older_than
-                and (document_ids is None or document_id in document_ids)
-            ][:limit]
-            yield [
-                chunk for chunk in noted if chunk not in self._get(index_id, self._garbage[index_id, chunk][0]).chunks
-            ]
-            for chunk in noted:
-                del self._garbage[index_id, chunk]
+    async def condemn(
+        self, index_id: str, *, point_ids: Sequence[str] | None = None, older_than: float = 0.0, limit: int = 1000
+    ) -> list[str]:
+        oldest = time.monotonic() - older_than
+        chosen = [
+            point
+            for (index, point), entry in self._garbage.items()
+            if index == index_id and entry.since <= oldest and (point_ids is None or point in point_ids)
+        ][:limit]
+        for point in chosen:
+            self._garbage[index_id, point].is_intent = False
+        return chosen
+
+    async def forget_points(self, index_id: str, point_ids: Sequence[str]) -> None:
+        for point in point_ids:
+            self._garbage.pop((index_id, point), None)
+
+    async def unknown_points(self, index_id: str, point_ids: Sequence[str]) -> set[str]:
+        current = {placement.point_id for record in self._of(index_id) for placement in record.chunks.values()}
+        return {each for each in point_ids if each not in current and (index_id, each) not in self._garbage}
 
     async def index_revision(self, index_id: str, tenant: str) -> int:
         return self._revisions[index_id, tenant]
 
-    async def visible(self, index_id: str, chunk_ids: Sequence[str], access: AccessFilter) -> dict[str, Provenance]:
-        wanted = set(chunk_ids)
+    async def visible(self, index_id: str, point_ids: Sequence[str], access: AccessFilter) -> dict[str, Provenance]:
+        wanted = set(point_ids)
         return {
-            chunk: Provenance(
-                record.document_id, record.revision, record.uri, record.title, record.version, record.cause
-            )
+            placement.point_id: _provenance(record, chunk_id, placement)
             for record in self._of(index_id)
-            if record.cause and record.status is DocumentStatus.LIVE and self._is_allowed(record, access)
-            for chunk in wanted & record.chunks.keys()
+            if record.status is DocumentStatus.LIVE and self._allowed(record, access)
+            for chunk_id, placement in record.chunks.items()
+            if placement.point_id in wanted
         }
 
     # -- catalog
@@ -107,9 +126,13 @@ class MemoryLedger:
     async def live(self, index_id: str, partition: int) -> list[DocumentRecord]:
         return [r for r in self._of(index_id) if r.partition == partition and r.status in {"live", "dead"}]
 
-    async def chunks(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
-        records = [r for r in self._of(index_id) if r.partition == partition]
-        return {c: h for r in records if documents is None or r.document_id in documents for c, h in r.chunks.items()}
+    async def points(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
+        return {
+            placement.point_id: placement.payload_hash
+            for record in self._of(index_id)
+            if record.partition == partition and (documents is None or record.document_id in documents)
+            for placement in record.chunks.values()
+        }
 
     async def documents(
         self, index_id: str, access: AccessFilter, *, after: str = "", limit: int = 100, status: str | None = None
@@ -117,7 +140,7 @@ class MemoryLedger:
         listed = [
             self._listed(index_id, record)
             for record in self._of(index_id)
-            if self._is_allowed(record, access) and record.document_id > after and status in {None, record.status.value}
+            if self._allowed(record, access) and record.document_id > after and status in {None, record.status.value}
         ]
         return listed[:limit]
 
@@ -125,7 +148,7 @@ class MemoryLedger:
         if (index_id, document_id) not in self._documents:
             return None
         record = self._get(index_id, document_id)
-        if not self._is_allowed(record, access):
+        if not self._allowed(record, access):
             return None
         fields = asdict(record.cause) if record.cause else {}
         details = {"content_hash": record.content_hash, "cause": fields, "chunk_ids": sorted(record.chunks)}
@@ -150,7 +173,17 @@ class MemoryLedger:
     async def positions(self, index_id: str, topic: str, epoch: str) -> dict[int, int]:
         return {p: o for (i, t, e, p), o in self._positions.items() if (i, t, e) == (index_id, topic, epoch)}
 
+    @asynccontextmanager
+    async def unpublished(self, *, limit: int = 1000) -> AsyncIterator[Sequence[OutboxEvent]]:
+        async with self._relay:
+            events = self._outbox[:limit]
+            yield events
+            del self._outbox[: len(events)]
+
     async def advance(self, index_id: str, done: OffsetRange) -> None:
+        self._advance(index_id, done)
+
+    def _advance(self, index_id: str, done: OffsetRange) -> None:
         key = (index_id, done.topic, done.epoch, done.partition)
         self._positions[key] = max(self._positions.get(key, 0), done.end)
 
@@ -158,8 +191,8 @@ class MemoryLedger:
         return list(dict.fromkeys(e for (i, t, e, _) in self._positions if (i, t) == (index_id, topic)))
 
     async def lookup(self, fingerprint: str, tenant: str, keys: Iterable[bytes]) -> dict[bytes, Vector]:
-        entries = {key: self._vectors.get((fingerprint, tenant, key)) for key in keys}
-        return {key: entry[1] for key, entry in entries.items() if entry}
+        found = {key: self._vectors.get((fingerprint, tenant, key)) for key in keys}
+        return {key: entry[1] for key, entry in found.items() if entry}
 
     async def prune(self, *, max_rows: int, max_age_days: float) -> int:
         drop = list(self._vectors)[: max(0, len(self._vectors) - max_rows)]
@@ -193,56 +226,54 @@ class MemoryLedger:
         self._cursors[name] = dict(value)
 
     async def row_hashes(self, source: str, table: str, keys: Sequence[str] | None = None) -> dict[str, str]:
-        hashes = self._row_hashes[source, table]
-        return dict(hashes) if keys is None else {key: hashes[key] for key in keys if key in hashes}
+        held = self._row_hashes[source, table]
+        return dict(held) if keys is None else {key: held[key] for key in keys if key in held}
 
     async def set_row_hashes(
         self, source: str, table: str, hashes: Mapping[str, str], gone: Sequence[str] = ()
     ) -> None:
-        recorded = self._row_hashes[source, table]
-        recorded.update(hashes)
+        held = self._row_hashes[source, table]
+        held.update(hashes)
         for key in gone:
-            recorded.pop(key, None)
+            held.pop(key, None)
 
     # -- within
 
     def _get(self, index_id: str, document_id: str) -> DocumentRecord:
-        entry = self._documents.get((index_id, document_id))
-        return entry[0] if entry else DocumentRecord(document_id)
+        found = self._documents.get((index_id, document_id))
+        return found[0] if found else DocumentRecord(document_id)
 
     def _of(self, index_id: str) -> list[DocumentRecord]:
-        records = (record for (index, _), (record, _) in self._documents.items() if index == index_id)
-        return sorted(records, key=lambda record: record.document_id)
+        mine = (record for (index, _), (record, _) in self._documents.items() if index == index_id)
+        return sorted(mine, key=lambda record: record.document_id)
 
-    def _is_suppressed(self, record: DocumentRecord) -> bool:
+    def _hidden(self, record: DocumentRecord) -> bool:
         return any((record.tenant, each) in self._suppressed for each in (record.document_id, *record.subjects))
 
-    def _is_allowed(self, record: DocumentRecord, access: AccessFilter) -> bool:
+    def _allowed(self, record: DocumentRecord, access: AccessFilter) -> bool:
         shared = not set(record.principals).isdisjoint(access.principals)
-        return record.tenant == access.tenant and shared and not self._is_suppressed(record)
+        return record.tenant == access.tenant and shared and not self._hidden(record)
 
     def _compare(self, index_id: str, deltas: Sequence[Delta]) -> SwapResult:
-        accepted, lost, suppressed = [], [], []
+        accepted: list[Delta] = []
+        lost: list[Delta] = []
         for delta in deltas:
             current = self._get(index_id, delta.record.document_id)
-            unknown = [c for c in delta.upserts if (index_id, c) not in self._garbage and c not in current.chunks]
-            if current.revision != delta.record.revision or unknown:
-                lost.append(delta)
-            elif delta.record.status is DocumentStatus.LIVE and self._is_suppressed(delta.record):
-                suppressed.append(delta)
-            else:
-                accepted.append(delta)
-        return SwapResult(tuple(accepted), tuple(lost), tuple(suppressed))
+            entries = [self._garbage.get((index_id, point)) for point in delta.new_points]
+            is_intended = all(entry and entry.is_intent for entry in entries)
+            is_refused = delta.record.status is DocumentStatus.LIVE and self._hidden(delta.record)
+            is_accepted = current.revision == delta.record.revision and is_intended and not is_refused
+            (accepted if is_accepted else lost).append(delta)
+        return SwapResult(tuple(accepted), tuple(lost))
 
     def _record(self, index_id: str, delta: Delta) -> None:
-        document_id = delta.record.document_id
         record = replace(delta.record, revision=delta.record.revision + 1)
-        self._documents[index_id, document_id] = (record, datetime.now(UTC))
-        for chunk in delta.upserts:
-            self._garbage.pop((index_id, chunk), None)
-        for chunk in delta.deletes:
-            self._garbage.setdefault((index_id, chunk), (document_id, time.monotonic()))
-        if not delta.is_empty:
+        self._documents[index_id, record.document_id] = (record, datetime.now(UTC))
+        for point in delta.new_points:
+            del self._garbage[index_id, point]
+        for point in delta.retired:
+            self._garbage[index_id, point] = _Garbage(time.monotonic(), is_intent=False)
+        if delta.is_visible:
             self._revisions[index_id, record.tenant] += 1
 
     def _listed(self, index_id: str, record: DocumentRecord) -> dict[str, Any]:
@@ -255,3 +286,22 @@ class MemoryLedger:
             "updated_at": updated,
             "chunks": len(record.chunks),
         }
+
+
+def _provenance(record: DocumentRecord, chunk_id: str, placement: Placement) -> Provenance:
+    return Provenance(
+        document_id=record.document_id,
+        revision=record.revision,
+        uri=record.uri,
+        title=record.title,
+        source_version=record.version,
+        cause=record.cause or Cause("", "", -1, -1),
+        chunk_id=chunk_id,
+        ordinal=placement.ordinal,
+        start=placement.start,
+        end=placement.end,
+        page=placement.page,
+        source=record.source,
+        language=record.language,
+        media_type=record.media_type,
+    )

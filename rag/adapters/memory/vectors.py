@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from copy import deepcopy
-from dataclasses import replace
 
 import numpy as np
 
@@ -34,41 +33,36 @@ class MemoryVectors:
         for point in points:
             if point.embedding.dense.shape != shape:
                 raise ValueError(f"vector of shape {point.embedding.dense.shape} in an index of {shape}")
-        stored.update((point.chunk_id, deepcopy(point)) for point in points)
+        stored.update((point.point_id, deepcopy(point)) for point in points)
 
-    async def set_payloads(self, index_id: str, payloads: Mapping[str, Payload]) -> None:
+    async def delete(self, index_id: str, point_ids: Sequence[str]) -> None:
         stored = self._of(index_id)
-        for chunk_id in payloads.keys() & stored.keys():
-            stored[chunk_id] = replace(stored[chunk_id], payload=deepcopy(payloads[chunk_id]))
-
-    async def delete(self, index_id: str, chunk_ids: Sequence[str]) -> None:
-        stored = self._of(index_id)
-        for chunk_id in chunk_ids:
-            stored.pop(chunk_id, None)
+        for point_id in point_ids:
+            stored.pop(point_id, None)
 
     async def search(self, index_id: str, query: HybridQuery, access: AccessFilter, *, limit: int) -> list[ScoredPoint]:
         stored = self._of(index_id)
         weights = _idf(query.sparse, stored.values())
         allowed = [point for point in stored.values() if _is_allowed(point.payload, access)]
-        dense = {point.chunk_id: _cosine(query, point) for point in allowed}
-        sparse = {point.chunk_id: score for point in allowed if (score := _bm25(weights, point)) is not None}
+        dense = {point.point_id: _cosine(query, point) for point in allowed}
+        sparse = {point.point_id: score for point in allowed if (score := _bm25(weights, point)) is not None}
         rankings = [_best(scores, depth(limit)) for scores in (dense, sparse)]
         return [
-            ScoredPoint(chunk_id, score, deepcopy(stored[chunk_id].payload))
-            for chunk_id, score in fuse(rankings, limit)
+            ScoredPoint(point_id, score, deepcopy(stored[point_id].payload))
+            for point_id, score in fuse(rankings, limit)
         ]
 
     async def scroll(
         self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None
     ) -> AsyncIterator[tuple[str, str]]:
-        for chunk_id, point in sorted(self._of(index_id).items()):
+        for point_id, point in sorted(self._of(index_id).items()):
             in_partition = partition is None or point.payload.get("partition") == partition
             if in_partition and (documents is None or point.payload.get("document_id") in documents):
-                yield chunk_id, point.payload.get("payload_hash", "")
+                yield point_id, point.payload.get("payload_hash", "")
 
-    async def retrieve(self, index_id: str, chunk_ids: Sequence[str]) -> list[Point]:
+    async def retrieve(self, index_id: str, point_ids: Sequence[str]) -> list[Point]:
         stored = self._of(index_id)
-        return [deepcopy(stored[chunk_id]) for chunk_id in dict.fromkeys(chunk_ids) if chunk_id in stored]
+        return [deepcopy(stored[point_id]) for point_id in dict.fromkeys(point_ids) if point_id in stored]
 
     async def count(self, index_id: str, *, partition: int | None = None) -> int:
         return sum([1 async for _ in self.scroll(index_id, partition=partition)])
@@ -112,4 +106,4 @@ def _bm25(weights: dict[int, float], point: Point) -> float | None:
 
 
 def _best(scores: dict[str, float], count: int) -> list[str]:
-    return sorted(scores, key=lambda chunk_id: (-scores[chunk_id], chunk_id))[:count]
+    return sorted(scores, key=lambda point_id: (-scores[point_id], point_id))[:count]
