@@ -202,6 +202,13 @@ async def test_deleted_points_are_gone_and_deleting_again_is_fine(vectors: Any, 
     assert await vectors.count(index) == 1
 
 
+async def test_equal_scores_come_in_the_order_of_their_ids_every_time(vectors: Any, index: str) -> None:
+    """Qdrant returns equal scores in random order: pages and measurements would vary."""
+    await vectors.upsert(index, [point(axis(1)) for _ in range(12)])
+    orders = {tuple(await found(vectors, index)) for _ in range(8)}
+    assert len(orders) == 1
+
+
 async def test_retrieved_points_are_in_the_order_asked_without_repeats(vectors: Any, index: str) -> None:
     written = [point(axis(1)) for _ in range(5)]
     await vectors.upsert(index, written)
