@@ -255,11 +255,12 @@ async def _same_as_clean(world: World) -> None:
             check = find_suppressed(clean_ledger)
             derived = await clean.embed(await clean.chunk(await clean.parse(batch, find_suppressed=check)))
             await clean.index(derived, find_suppressed=check)
-            ids = sorted(await made.ledger.chunks(spec.index_id, partition))
-            assert ids == sorted([chunk async for chunk, _ in clean_vectors.scroll(spec.index_id, partition=partition)])
-            assert ids == sorted([chunk async for chunk, _ in made.vectors.scroll(spec.index_id, partition=partition)])
-            _compare(await made.vectors.retrieve(spec.index_id, ids), await clean_vectors.retrieve(spec.index_id, ids))
-            total += len(ids)
+            current = await _points(made.ledger, made.vectors, spec.index_id, partition)
+            expected = await _points(clean_ledger, clean_vectors, spec.index_id, partition)
+            held = [point_id async for point_id, _ in made.vectors.scroll(spec.index_id, partition=partition)]
+            assert sorted(held) == sorted(point.point_id for point in current.values())
+            _compare(current, expected)
+            total += len(current)
         assert total >= 4
 
 
@@ -275,11 +276,21 @@ async def _settled(made: Any) -> None:
         await asyncio.sleep(0.5)
 
 
-def _compare(indexed: list[Point], clean: list[Point]) -> None:
-    by_id = {point.chunk_id: point for point in clean}
-    for point in indexed:
-        assert point.payload == by_id[point.chunk_id].payload
-        assert float(np.dot(point.embedding.dense, by_id[point.chunk_id].embedding.dense)) >= 0.9999
+async def _points(ledger: Any, vectors: Any, index_id: str, partition: int) -> dict[str, Point]:
+    """Return chunk id → current point."""
+    chunks = {
+        placement.point_id: chunk_id
+        for record in await ledger.live(index_id, partition)
+        for chunk_id, placement in record.chunks.items()
+    }
+    return {chunks[point.point_id]: point for point in await vectors.retrieve(index_id, list(chunks))}
+
+
+def _compare(index: Mapping[str, Point], clean: Mapping[str, Point]) -> None:
+    assert index.keys() == clean.keys()
+    for chunk_id, point in index.items():
+        assert point.payload == clean[chunk_id].payload
+        assert float(np.dot(point.embedding.dense, clean[chunk_id].embedding.dense)) >= 0.9999
 
 
 def test_what_dagster_runs_measured_shows_at_the_gateway(world: World) -> None:
