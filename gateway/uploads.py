@@ -1,7 +1,7 @@
 """Uploads: each file becomes an object of the tenant's ``uploads`` source, announced like any other.
 
 The uploader and the file name identify an upload, so another file of that name replaces it
-(docs/decisions/0030-uploads-are-known-by-name.md).
+(docs/decisions/0021-uploads-are-known-by-name.md).
 """
 
 from __future__ import annotations
