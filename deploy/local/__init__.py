@@ -1,1 +1,1 @@
-"""The whole platform on one machine, with nothing installed but Python."""
+"""The whole platform on one machine, which needs only Python."""

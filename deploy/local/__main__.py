@@ -1,4 +1,4 @@
-"""python -m deploy.local up | down | status | logs | clean | demo"""
+"""The command line of the local stack: ``python -m deploy.local up | down | status | logs | clean | demo``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 console = Console(highlight=False)
 
-Folder = Annotated[Path, typer.Option("--dir", envvar="TIDEMARK_DIR", help="where the stack keeps everything")]
+Folder = Annotated[Path, typer.Option("--dir", envvar="TIDEMARK_DIR", help="the folder of the stack")]
 DEFAULT = ROOT / ".stack"
 
 
@@ -63,7 +63,7 @@ def up(
 
 @app.command()
 def down(dir: Folder = DEFAULT) -> None:
-    """Stop everything. State stays."""
+    """Stop everything and keep its state."""
     _down(dir)
     console.print("down")
 
@@ -73,7 +73,7 @@ def clean(
     dir: Folder = DEFAULT,
     after_pid: Annotated[int | None, typer.Option(hidden=True, help="wait for this process to end first")] = None,
 ) -> None:
-    """Stop everything and drop its state. Downloads stay in the cache."""
+    """Stop everything and delete its state. Downloads stay in the cache."""
     if after_pid:
         lifecycle.await_end(after_pid)
     _down(dir)
@@ -84,7 +84,7 @@ def clean(
 
 @app.command()
 def status(dir: Folder = DEFAULT) -> None:
-    """What runs, where it listens, what it uses."""
+    """Show the processes with their state, ports and memory."""
     stack = read_stack(dir)
     if stack is None or not (supervisor := Supervisor(stack)).alive():
         console.print("down")
@@ -101,7 +101,7 @@ def status(dir: Folder = DEFAULT) -> None:
 
 @app.command()
 def logs(
-    name: Annotated[str, typer.Argument(help="a process of the table; all without")] = "",
+    name: Annotated[str, typer.Argument(help="a process of the table; without it, all")] = "",
     dir: Folder = DEFAULT,
     follow: Annotated[bool, typer.Option("--follow", "-f")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n")] = 50,

@@ -1,4 +1,4 @@
-"""What the servers must hold before anybody works with them. Every step may run again at any time and then changes nothing."""
+"""The databases, topics, buckets and tables that clients expect. Each step may run at any time; a repeated step changes nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATABASES = ("tidemark", "dagster")
 DOWNLOADS = "downloads"
 STEP_SECONDS = 60
 LONG_POLL_SECONDS = "20"
-VISIBILITY_SECONDS = "60"  # an unacknowledged notification comes again after this
+VISIBILITY_SECONDS = "60"  # an unacknowledged notification is delivered again after this time
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def create_topics(stack: Stack) -> None:
 
 
 def require_backward_compatibility(stack: Stack) -> None:
-    """The registry's own default accepts any change."""
+    """Make BACKWARD the registry's rule, because its default accepts any change."""
     request = urllib.request.Request(  # noqa: S310
         f"{environment(stack)['SCHEMA_REGISTRY_URL']}/config",
         data=json.dumps({"compatibility": "BACKWARD"}).encode(),
@@ -76,11 +76,13 @@ def require_backward_compatibility(stack: Stack) -> None:
     )
     with urllib.request.urlopen(request, timeout=STEP_SECONDS) as response:  # noqa: S310
         if json.load(response).get("compatibility") != "BACKWARD":
-            raise StackError("the schema registry did not take BACKWARD as its compatibility rule")
+            raise StackError(
+                "the schema registry does not accept the rule BACKWARD: see `python -m deploy.local logs registry`"
+            )
 
 
 def create_buckets(stack: Stack) -> None:
-    """Buckets, the queue, and who is told of what changes in the bucket of documents."""
+    """Create the buckets and the queue, and send changes of the bucket of documents to the queue."""
     s3, sqs = _client(stack, "s3"), _client(stack, "sqs")
     env = environment(stack)
     present = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
@@ -92,7 +94,7 @@ def create_buckets(stack: Stack) -> None:
     url = sqs.create_queue(QueueName=DOCUMENTS, Attributes=attributes)["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     if url != env["S3_QUEUE_URL"]:
-        raise StackError(f"the queue's address is {url}, the env file says {env['S3_QUEUE_URL']}")
+        raise StackError(f"the queue's address is {url}, but the env file says {env['S3_QUEUE_URL']}: run `up` again")
     queue = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}
     s3.put_bucket_notification_configuration(
         Bucket=DOCUMENTS, NotificationConfiguration={"QueueConfigurations": [queue]}
@@ -100,7 +102,7 @@ def create_buckets(stack: Stack) -> None:
 
 
 def create_tables(stack: Stack) -> None:
-    """The tables that the snowflake source watches, empty until somebody fills them."""
+    """Create the tables that the snowflake source watches, empty."""
     import snowflake.connector
 
     from deploy.local.demo import loading

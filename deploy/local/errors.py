@@ -2,4 +2,4 @@ from __future__ import annotations
 
 
 class StackError(Exception):
-    """Something a person has to read: what is wrong, with which value, and what to do about it."""
+    """A failure of the local stack. Its message names the thing, the value and the remedy."""

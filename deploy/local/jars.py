@@ -1,6 +1,6 @@
 """Kafka and the schema registry from Maven, each file checked against `jars.lock` before it is used.
 
-The lock names files, never places: where they come from is jgo's configuration (a company's mirror goes there).
+The lock names files and never hosts. The repositories are jgo's configuration, which is the place for a company's mirror.
 
     python -m deploy.local.jars fetch     download what is missing
     python -m deploy.local.jars lock      write the lock anew from the versions below
@@ -29,7 +29,7 @@ from deploy.local.stack import cache_folder
 LOCK = Path(__file__).with_name("jars.lock")
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.1"
-# Kafka logs nothing without a binding; this one needs no configuration file and writes to stderr.
+# Kafka logs nothing without a binding. This binding needs no configuration file and writes to stderr.
 LOGGING = "org.slf4j:slf4j-simple:1.7.36"
 REGISTRY = ("io.apicurio", "apicurio-registry-app", "3.3.3", "all", "tar.gz")
 
@@ -81,7 +81,7 @@ def sha256_of(path: Path) -> str:
 
 
 def verify(path: Path, sha256: str, aside: Path | None = None) -> None:
-    """Raises StackError, and renames the file (or the folder `aside`) out of the way, unless its content is the expected one."""
+    """Raise StackError, and rename the file (or the folder `aside`), unless the file has the expected content."""
     found = sha256_of(path) if path.exists() else "(it is missing)"
     if found != sha256:
         aside = aside or path
@@ -90,7 +90,7 @@ def verify(path: Path, sha256: str, aside: Path | None = None) -> None:
         aside.rename(refused)
         raise StackError(
             f"{path.name} has sha256 {found}, expected {sha256}; it was put aside as {refused}. "
-            f"Run again to fetch it anew; if that gives the same, the place it comes from is not to be trusted."
+            f"Run again to download it once more. If the hash is the same, do not trust the repository that it came from."
         )
 
 
@@ -105,9 +105,9 @@ def registry_folder(cache: Path) -> Path:
 
 
 def fetch(cache: Path, started: Callable[[str, int], Advance]) -> None:
-    """Kafka's jars and the unpacked registry, complete and checked.
+    """Download Kafka's jars and the registry where they are missing, unpack the registry, and check all files.
 
-    Stacks that start at the same time share one download. A file appears under its name only when it is whole and right.
+    Stacks that start at the same time share one download. A file appears under its name only when it is complete and checked.
     """
     jars = cache / "jars"
     jars.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,9 @@ def _split(files: tuple[Locked, ...]) -> tuple[list[Locked], Locked]:
 
 @contextlib.contextmanager
 def _temporary(cache: Path) -> Iterator[Path]:
-    for leftover in cache.glob("download-*"):  # of a start that was killed: we hold the lock, nobody uses it
+    for leftover in cache.glob(
+        "download-*"
+    ):  # of a start that was killed; this process holds the lock, so no other one uses it
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="download-", dir=cache) as folder:
         yield Path(folder)
@@ -157,8 +159,8 @@ def _obtain(file: Locked, folder: Path, started: Callable[[str, int], Advance]) 
 def _resolve(artifact: Artifact) -> Path:
     try:
         return Path(artifact.resolve())
-    except Exception as error:  # jgo lets requests' and its own errors through as they are
-        raise StackError(f"could not fetch {artifact}: {error}") from error
+    except Exception as error:  # jgo raises its own errors and those of requests
+        raise StackError(f"could not download {artifact}: {error}; check the network and jgo's repositories") from error
 
 
 def _maven(folder: Path, resolver: PythonResolver | None = None) -> MavenContext:
@@ -181,7 +183,7 @@ def _contents(unpacked: Path) -> list[tuple[Path, str]]:
 
 
 def lock() -> None:
-    """Resolves the versions above and writes what came as the lock."""
+    """Resolve the versions above and write their files and hashes to the lock."""
     with tempfile.TemporaryDirectory() as folder:
         context = _maven(Path(folder))
         inputs, transitive = context.resolver.resolve(

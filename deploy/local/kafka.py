@@ -25,7 +25,7 @@ def command(stack: Stack) -> tuple[str, ...]:
 
 
 def prepare(stack: Stack) -> None:
-    """Writes the settings, and formats the log directory once: it gets its name when it is complete."""
+    """Write the settings, and format the log directory once. The directory gets its name when it is complete."""
     folder = stack.folder / "kafka"
     folder.mkdir(exist_ok=True)
     properties = folder / "server.properties"

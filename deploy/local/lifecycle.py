@@ -1,4 +1,4 @@
-"""Up and down: everything in the order of its needs, as parallel as that order allows."""
+"""The start and stop of the stack: each part after the parts that it needs, and as parallel as that order allows."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from deploy.local.processes import Process, table
 from deploy.local.stack import Stack, is_free, setting_of
 from deploy.local.supervision import Supervisor, tail
 
-READY_SECONDS = 180.0  # of a machine that does much else; a quiet one needs twenty
-LOOK_SECONDS = 0.25  # each look costs the processor that the looked at would start with
-CRASHES = 3  # of a process that is not ready yet, before it is given up
+READY_SECONDS = 180.0  # on a busy machine; a quiet one needs twenty
+POLL_SECONDS = 0.25  # each look takes processor time from the processes that start
+CRASHES = 3  # of a process that was never ready, before `up` gives up
 
 Part = Process | Step
 Report = Callable[[str, float], None]  # name, seconds from its start until it was ready
 
 
 def choose(stack: Stack, only: Collection[str] = ()) -> dict[str, Part]:
-    """The parts to start, by name: all, or the named ones (`infrastructure` names a group) with what they need."""
+    """Return the parts to start, by name: all, or the named ones and their needs. `infrastructure` names a group."""
     every: tuple[Part, ...] = (*table(stack), *steps())
     parts = {part.name: part for part in every}
     if not only:
@@ -80,9 +80,9 @@ def up(stack: Stack, parts: Mapping[str, Part], report: Report) -> None:
 
 
 def down(folder: Path, stack: Stack | None) -> int:
-    """No process of the stack is left when this returns. Returns how many had to be ended without the supervisor's help.
+    """End every process of the stack. Returns how many had to be ended without the supervisor.
 
-    Works as well when the supervisor was killed, and when somebody removed the folder under the running stack.
+    This also works when the supervisor was killed, and when the folder was removed while the stack ran.
     """
     if not folder.exists():
         return process_tree.end(folder)
@@ -98,7 +98,7 @@ def down(folder: Path, stack: Stack | None) -> int:
 
 
 def clean(folder: Path) -> None:
-    """Drops all state. The caller has called `down`."""
+    """Delete all state. The caller has called `down`."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -123,10 +123,10 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def _walk(needs: Mapping[str, Collection[str]], act: Callable[[str, threading.Event], None]) -> None:
-    """Calls `act` for each name after those it needs, several at a time.
+    """Call `act` for each name after its needs, several at a time.
 
-    What does not need a failed one goes on; all failures are raised together at the end. The event is set when the caller
-    gives up (Ctrl-C): `act` should then return soon.
+    After a failure, names that do not need the failed one still follow. All failures are raised together at the end. The event is set
+    when the caller gives up (Ctrl-C); `act` should then return soon.
     """
     order = graphlib.TopologicalSorter({name: set(before) & set(needs) for name, before in needs.items()})
     order.prepare()
@@ -182,7 +182,7 @@ def _await_ready(stack: Stack, supervisor: Supervisor, process: Process, given_u
             raise StackError(
                 f"{process.name} is not ready after {READY_SECONDS:.0f} s. The end of {log}:\n{tail(log, 15)}"
             )
-        given_up.wait(LOOK_SECONDS)
+        given_up.wait(POLL_SECONDS)
 
 
 def _refuse_taken_ports(stack: Stack, processes: Collection[Process]) -> None:

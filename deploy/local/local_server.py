@@ -1,4 +1,4 @@
-"""What the small local servers share: their three arguments, loopback only, one process per data directory."""
+"""The common part of the small local servers: three arguments, loopback only, and one process per data directory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 @dataclass(frozen=True)
 class Place:
-    """Where a server listens and what it owns; `claim` is held for as long as the process lives."""
+    """The address of a server and the directory that it owns. The process holds `claim` for as long as it lives."""
 
     host: str
     port: int
@@ -31,7 +31,7 @@ def arguments(program: str, description: str) -> argparse.ArgumentParser:
 
 
 def place(options: argparse.Namespace) -> Place:
-    """Check the address, make the directory and claim it. Exits with one line when any of it is refused."""
+    """Check the address, make the directory and claim it. Exits with one line when one of these is refused."""
     require_loopback(options.host)
     require_free(options.host, options.port)
     data: Path = options.data.resolve()
@@ -40,13 +40,13 @@ def place(options: argparse.Namespace) -> Place:
 
 
 def require_loopback(host: str) -> None:
-    """These servers trust whoever reaches them, so nobody else may."""
+    """Exit unless the host is a loopback address, because these servers are for this machine only."""
     if not is_loopback(host):
         raise SystemExit(f"refusing to listen on {host!r}: a development server; use --host 127.0.0.1")
 
 
 def is_loopback(host: str) -> bool:
-    """`host` without a port: a loopback literal, `localhost`, or a name under it."""
+    """Return whether a host without a port is a loopback address, `localhost`, or a name under it."""
     name = host.strip("[]").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -57,7 +57,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_loopback_authority(authority: str) -> bool:
-    """The value of a `Host` header, with or without a port. Keeps rebound names of web pages out."""
+    """Return whether the value of a `Host` header names this machine. Web pages that rebind their own name fail this check."""
     host, _, port = authority.rpartition(":")
     return is_loopback(host if host and port.isdigit() else authority)
 

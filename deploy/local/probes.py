@@ -1,4 +1,4 @@
-"""Ready means: does what its clients will ask of it. Each probe answers at once, and says no as long as it cannot say yes."""
+"""The probes of readiness: each tries an operation that clients will use. A probe returns at once, and False until it succeeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import LiteralString
 
 from deploy.local.stack import HOST, Stack
 
-Probe = Callable[[float], bool]  # given when the process was started, in seconds since 1970
+Probe = Callable[[float], bool]  # takes the start of the process in seconds since 1970
 
 SECONDS = 2.0
 
@@ -30,10 +30,10 @@ def answers(port: int, path: str, status: int = 200) -> Probe:
 
 
 def kafka(port: int) -> Probe:
-    """The broker has registered with its controller: an open port comes seconds earlier."""
+    """Probe for the broker's registration with its controller, which follows the open port by seconds."""
 
     def probe(_: float) -> bool:
-        if not _accepts(port):  # a client is not made for nothing
+        if not _accepts(port):  # creating a client costs more than this look
             return False
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
@@ -74,7 +74,7 @@ def postgres(stack: Stack) -> Probe:
 
 
 def dagster_daemon(stack: Stack) -> Probe:
-    """Its sensor loop has beaten in this life: older heartbeats stay in the table."""
+    """Probe for a heartbeat of the sensor loop since the start of the process. Older heartbeats stay in the table."""
     query = (
         "SELECT 1 FROM daemon_heartbeats WHERE daemon_type = 'SENSOR'"
         " AND timestamp >= to_timestamp(%s) AT TIME ZONE 'UTC'"
@@ -83,7 +83,7 @@ def dagster_daemon(stack: Stack) -> Probe:
 
 
 def dagster_webserver(port: int, locations: int) -> Probe:
-    """It has loaded every code location."""
+    """Probe for every code location to be loaded."""
     query = "{workspaceOrError{... on Workspace{locationEntries{loadStatus locationOrLoadError{__typename}}}}}"
 
     def probe(_: float) -> bool:
@@ -113,7 +113,7 @@ def _finds(url: str, query: LiteralString, *values: object) -> bool:
 
 
 def grpc(port: int) -> Probe:
-    """A Dagster code location has loaded its definitions: its server opens the port only afterwards."""
+    """Probe for the port of a code location, which opens after its definitions are loaded."""
     return lambda _: _accepts(port)
 
 

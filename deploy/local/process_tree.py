@@ -1,7 +1,7 @@
-"""Which processes belong to a stack, found from the processes themselves, so that nothing has to have been written down.
+"""The processes of a stack, found by their environment, so that no record of them is needed.
 
-Everything is started with TIDEMARK_STACK_PROCESS=<folder> in its environment and hands it on to its children. PostgreSQL overwrites
-that memory with its process titles; its processes are known by their program and by working in the stack's folder.
+Each process starts with TIDEMARK_STACK_PROCESS=<folder> in its environment and passes it to its children. PostgreSQL overwrites that
+memory with its process titles, so its processes are found by their program and by a working directory in the stack's folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 8.0
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """Every living process of the stack in `folder`, without the caller and those that started it."""
+    """Return every living process of the stack in `folder`, except the caller and its parents."""
     here = psutil.Process()
     spared = {here.pid, *(parent.pid for parent in here.parents())}
     return [
@@ -29,22 +29,22 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 
 def end(folder: Path) -> int:
-    """Ends all of them, politely first. Returns how many there were; raises StackError if one outlives SIGKILL."""
+    """End all processes of the stack, by SIGTERM first. Returns their number. Raises StackError if one outlives SIGKILL."""
     ended: set[int] = set()
     deadline = time.monotonic() + PATIENCE_SECONDS
     asked: set[int] = set()
-    while survivors := processes_of(folder):
-        ended |= {process.pid for process in survivors}
+    while remaining := processes_of(folder):
+        ended |= {process.pid for process in remaining}
         late = time.monotonic() > deadline
         if time.monotonic() > deadline + PATIENCE_SECONDS:
             raise StackError(
-                f"processes {[process.pid for process in survivors]} of {folder} do not end, even by SIGKILL"
+                f"processes {[process.pid for process in remaining]} of {folder} do not end, even by SIGKILL"
             )
-        for process in survivors:
-            if late or process.pid not in asked:  # once is enough: a second SIGTERM would be taken for impatience
+        for process in remaining:
+            if late or process.pid not in asked:  # once: some programs take a second SIGTERM as an order to abort
                 _send(process, signal.SIGKILL if late else _polite(process))
                 asked.add(process.pid)
-        psutil.wait_procs(survivors, timeout=0.2)
+        psutil.wait_procs(remaining, timeout=0.2)
     return len(ended)
 
 
@@ -55,13 +55,15 @@ def _belongs(process: psutil.Process, folder: str) -> bool:
         if process.environ().get(MARKER) == folder:
             return True
         return process.name() in RETITLED and Path(process.cwd()).is_relative_to(folder)
-    except (psutil.Error, OSError):  # gone, or another user's, which none of ours is
+    except (psutil.Error, OSError):  # it has ended, or it belongs to another user, as no process of the stack does
         return False
 
 
 def _polite(process: psutil.Process) -> signal.Signals:
     try:
-        return signal.SIGINT if process.name() == "postgres" else signal.SIGTERM  # SIGTERM waits for its clients
+        return (
+            signal.SIGINT if process.name() == "postgres" else signal.SIGTERM
+        )  # on SIGTERM, PostgreSQL waits for its clients
     except psutil.Error:
         return signal.SIGTERM
 
@@ -74,7 +76,7 @@ def _send(process: psutil.Process, sig: signal.Signals) -> None:
 
 
 def resident_megabytes(process: psutil.Process) -> float:
-    """Proportional share (PSS) where the system counts it, so that shared pages are not counted twice."""
+    """Return the proportional share (PSS) where the system counts it, so that shared pages are counted once."""
     try:
         memory = process.memory_full_info()
     except (psutil.Error, OSError):
@@ -83,7 +85,7 @@ def resident_megabytes(process: psutil.Process) -> float:
 
 
 def holder_of(port: int) -> str:
-    """Who listens on the port, in words, as far as this user may know."""
+    """Name the process that listens on the port, as far as this user may see it."""
     try:
         connections = psutil.net_connections("tcp")
     except psutil.AccessDenied:

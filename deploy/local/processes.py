@@ -1,4 +1,4 @@
-"""The table: every process of the local stack, what starts it, when it is ready, what it needs first."""
+"""The table of processes: the command of each, its probe of readiness, its ports and its needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deploy.local.stack import AUDIENCE, HOST, Stack
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """`needs` names processes and bootstrap steps that must be done before this one is started."""
+    """One process of the stack. `needs` names the processes that must be ready, and the steps that must be done, before its start."""
 
     name: str
     command: tuple[str, ...]

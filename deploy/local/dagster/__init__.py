@@ -1,1 +1,1 @@
-"""Dagster as the local stack runs it: its instance's settings and its processes."""
+"""Dagster in the local stack: the settings of its instance, and its processes."""

@@ -1,8 +1,8 @@
 """A Dagster code location whose runs start warm: ``python -m deploy.local.dagster.code_location MODULE ARGUMENTS OF dagster api grpc``.
 
-For every run Dagster spawns an interpreter, which then imports for seconds what the one before it imported. Here runs are forked from
-a process that has the definitions imported and does nothing else, so it has no thread, lock or connection that a fork could break.
-Where a run is a pod, the image's start takes its place.
+Dagster spawns an interpreter for every run, and each interpreter imports the same modules for seconds. Here runs are forked from a
+process that has imported the definitions and does nothing else. That process has no thread, lock or connection that a fork could break.
+A deployment whose runs are pods does not use this module.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> None:
     def warm(method: str | None = None) -> BaseContext:
         return contexts("forkserver" if method == "spawn" else method)
 
-    # Dagster's code server names its start method and takes no other; all else of the run stays as it is.
+    # Dagster's code server names its start method and has no setting for it. Everything else of the run stays as it is.
     multiprocessing.get_context = warm  # type: ignore[assignment]
     sys.argv = ["dagster", "api", "grpc", "-m", module, *arguments]
     dagster()  # type: ignore[no-untyped-call]

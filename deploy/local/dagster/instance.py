@@ -1,4 +1,4 @@
-"""Dagster: two code locations, each loaded once and shared by webserver and daemon, runs and events in PostgreSQL."""
+"""The settings and commands of Dagster: two code locations, shared by webserver and daemon, and its storage in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deploy.local.stack import HOST, Stack
 
-# dagster-snowflake imports for seconds, so its assets have a process of their own.
+# Importing dagster-snowflake takes seconds, so its assets have a process of their own.
 LOCATIONS = {"assets": "assets.definitions", "snowflake_assets": "assets.snowflake_definitions"}
 
 INSTANCE = """\
@@ -27,7 +27,7 @@ run_coordinator:
   class: QueuedRunCoordinator
   config:
     dequeue_interval_seconds: 1
-    dequeue_use_threads: true  # else launches wait for each other
+    dequeue_use_threads: true  # without threads, launches wait for each other
     dequeue_num_workers: 2
     # A code location that was killed is back within a minute; its runs wait in the queue meanwhile.
     max_user_code_failure_retries: 20

@@ -1,6 +1,6 @@
 """Dagster's own run launcher, which also knows whether a run's process still lives.
 
-Without that knowledge, a run whose process was killed stays STARTED for ever, and its partitions with it. With it, run monitoring
+Without that knowledge, a run whose process was killed stays STARTED for ever and blocks its partitions. With it, run monitoring
 declares the run failed, and Dagster's run retries start it again.
 """
 

@@ -1,6 +1,6 @@
-"""The gate in front of Dagster's webserver, which has no login: programs of this machine and Dagster's own pages, nothing else.
+"""The gate in front of Dagster's webserver, which has no login. Only programs of this machine and Dagster's own pages may pass.
 
-Without it, any web page that a developer opens can start runs: Dagster takes GraphQL mutations by GET and by form, from any origin,
+Without the gate, any web page that a developer opens can start runs: Dagster takes GraphQL mutations by GET and by form, from any origin,
 and a foreign name that resolves to 127.0.0.1 makes a page's requests look local.
 """
 

@@ -1,4 +1,4 @@
-"""The sample corpus on its way in: documents into the bucket, tables into the warehouse. Repeating it changes nothing."""
+"""The loading of a corpus: documents into the bucket, rows into the warehouse. Repeating it changes nothing."""
 
 from __future__ import annotations
 

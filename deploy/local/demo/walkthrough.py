@@ -29,10 +29,10 @@ from rag.settings import Settings, load, snowflake_parameters
 from rag.wiring import Services, aws, services
 from schemas.topics import CHANGED
 
-SECONDS = 900  # a corpus of one's own may be large; progress is shown, and no progress for this long is an error
+SECONDS = 900  # without any progress: then the demo gives up. A large corpus may take longer
 QUESTIONS = (  # a sentence, a sentence, a table on a later page, a row
     "How many days a year may I log in from my parents' house in another country?",
-    "How long are our encrypted backups held?",
+    "How long are our encrypted backups inventory?",
     "The red light on my logger blinks four times, what is wrong?",
     "What happened with the hay bale at the ford?",
 )
@@ -104,35 +104,35 @@ def run(folder: Path, console: Console) -> None:
 
 async def _arrive(settings: Settings, keys: Sequence[str], row_keys: Sequence[str], console: Console) -> int:
     """Wait until the corpus is in the index as it is now, or among the dead. Returns how many chunks were embedded meanwhile."""
-    async with services(settings) as made:
+    async with services(settings) as backend:
         bucket = f"s3://{settings.s3_bucket}"
         uris = {object_uri(bucket, key) for key in keys}
-        rows = {object_uri(made.sources.named("snowflake").base_uri, key) for key in row_keys}
-        stamps = {state.uri: state.change_token async for state in made.objects.list(bucket) if state.uri in uris}
-        before = await _embedded(made)
+        rows = {object_uri(backend.sources.named("snowflake").base_uri, key) for key in row_keys}
+        stamps = {state.uri: state.change_token async for state in backend.objects.list(bucket) if state.uri in uris}
+        before = await _embedded(backend)
         columns = (TextColumn("{task.description:<11}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
             bars = {name: progress.add_task(name, total=None) for name in ("Kafka", "Dagster", "S3", "Snowflake")}
-            await _until(lambda: _show(made, stamps, rows, progress, bars))
-        counts = await count_statuses(made.ledger, made.spec.index_id, uris | rows)
+            await _until(lambda: _show(backend, stamps, rows, progress, bars))
+        counts = await count_statuses(backend.ledger, backend.spec.index_id, uris | rows)
         console.print("Index       " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
-        return int(await _embedded(made) - before)
+        return int(await _embedded(backend) - before)
 
 
 async def _show(
-    made: Services, stamps: Mapping[str, str], rows: AbstractSet[str], progress: Progress, bars: Mapping[str, TaskID]
+    backend: Services, stamps: Mapping[str, str], rows: AbstractSet[str], progress: Progress, bars: Mapping[str, TaskID]
 ) -> tuple[bool, Any]:
     """Draw the state once. Returns whether all has arrived, and a value that changes with every progress."""
-    state = await made.events.describe(CHANGED)
-    positions = await made.ledger.positions(made.spec.index_id, CHANGED, state.epoch)
+    state = await backend.events.describe(CHANGED)
+    positions = await backend.ledger.positions(backend.spec.index_id, CHANGED, state.epoch)
     events = sum(end for _, end in state.bounds.values())
-    held = await made.ledger.inventory(made.spec.index_id, "s3")
-    held_rows = await made.ledger.inventory(made.spec.index_id, "snowflake")
+    inventory = await backend.ledger.inventory(backend.spec.index_id, "s3")
+    row_inventory = await backend.ledger.inventory(backend.spec.index_id, "snowflake")
     done = {
         "Kafka": (events, events),
         "Dagster": (sum(positions.values()), events),
-        "S3": (sum(uri in held and held[uri][1] == stamp for uri, stamp in stamps.items()), len(stamps)),
-        "Snowflake": (sum(uri in held_rows for uri in rows), len(rows)),
+        "S3": (sum(uri in inventory and inventory[uri][1] == stamp for uri, stamp in stamps.items()), len(stamps)),
+        "Snowflake": (sum(uri in row_inventory for uri in rows), len(rows)),
     }
     for name, (completed, total) in done.items():
         progress.update(bars[name], completed=completed, total=total, visible=total > 0)
@@ -141,8 +141,8 @@ async def _show(
 
 async def count_statuses(ledger: Stores, index_id: str, uris: AbstractSet[str]) -> Counter[str]:
     """Count the corpus's own documents and rows by status; the index may hold others."""
-    held = await ledger.inventory(index_id, "s3") | await ledger.inventory(index_id, "snowflake")
-    records = await ledger.recorded(index_id, [held[uri][0] for uri in uris if uri in held])
+    inventory = await ledger.inventory(index_id, "s3") | await ledger.inventory(index_id, "snowflake")
+    records = await ledger.recorded(index_id, [inventory[uri][0] for uri in uris if uri in inventory])
     return Counter(record.status.value for record in records.values())
 
 
@@ -160,8 +160,8 @@ async def _until(look: Callable[[], Any]) -> None:
         await asyncio.sleep(0.5)
 
 
-async def _embedded(made: Services) -> float:
-    totals = await made.ledger.totals()
+async def _embedded(backend: Services) -> float:
+    totals = await backend.ledger.totals()
     return totals.get(("tidemark_chunks_embedded_total", ()), 0.0)
 
 

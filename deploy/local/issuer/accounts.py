@@ -1,4 +1,4 @@
-"""Who exists on the local stack: the users one can log in as, and the clients that may ask for tokens."""
+"""The accounts of the local stack: users for logins, and clients for tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SCOPES = (*LOGIN_SCOPES, *API_SCOPES)
 
 @dataclass(frozen=True)
 class Principal:
-    """A user, or a client acting for itself. `scopes` are what its tokens may carry, and do when none are named."""
+    """A user, or a client acting for itself. `scopes` limit its tokens, which carry all of them when a request names none."""
 
     name: str
     title: str
@@ -32,7 +32,7 @@ class Principal:
 
 @dataclass(frozen=True)
 class Client:
-    """A registered client. A confidential one acts for itself; a public one brings users, with PKCE, to loopback."""
+    """A registered client. A confidential client acts for itself. A public client logs users in, with PKCE, and redirects to loopback."""
 
     name: str
     grants: frozenset[str]

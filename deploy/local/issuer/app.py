@@ -1,11 +1,11 @@
 """The local stack's OpenID provider: discovery, JWKS, client credentials, authorization code with PKCE, refresh, userinfo.
 
-Anyone who reaches it may be anyone: it listens on loopback only, and redirects to loopback only. `login_hint` picks the
-user without a page, so that a command line tool logs in with three ordinary calls of an OIDC client.
+Every caller may log in as every user, so it listens on loopback only and redirects to loopback only. `login_hint` chooses the user
+without a page, so that a command line tool logs in with three ordinary calls of an OIDC client.
 
     OIDC_CLIENT_SECRET=... python -m deploy.local.issuer --port 9080 --data .stack/issuer [--rotate]
 
-SIGHUP, or --rotate at start, makes a new signing key and keeps the one before it published.
+SIGHUP, or --rotate at start, makes a new signing key and keeps the previous one published.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     keys = Keys(here.data / "keys.json")
     if options.rotate:
         keys.rotate()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn stops serving, then hands the signal on
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn stops serving, then raises the signal again
     signal.signal(signal.SIGHUP, lambda *_: keys.rotate())
     issuer = Issuer(
         url=f"http://{here.host}:{here.port}",
@@ -164,5 +164,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         now=lambda: int(time.time()),
     )
     print(f"OpenID provider on {issuer.url}, keys in {here.data}", flush=True)
-    # no access log: query strings carry codes and names
+    # No access log, because query strings carry codes and names.
     uvicorn.run(create_app(issuer), host=here.host, port=here.port, access_log=False, log_level="warning")

@@ -1,4 +1,4 @@
-"""The authorization endpoint: nothing is redirected anywhere until client and redirect_uri are known to be good."""
+"""The authorization endpoint. It redirects only after it has checked the client and the redirect_uri."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deploy.local.issuer.pages import login_page
 from deploy.local.issuer.tokens import Issuer, TokenError, known_scopes, requested_scope
 
 _PATH = r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*"
-# Written out rather than parsed: what a browser and a parser read differently (backslashes, userinfo) has no place in it.
+# A pattern rather than a parser: it excludes backslashes and userinfo, which browsers and parsers read differently.
 LOOPBACK_REDIRECT = re.compile(rf"http://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{{1,5}})?(/{_PATH})?(\?{_PATH})?")
 CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 _KEPT = (
@@ -31,11 +31,11 @@ _KEPT = (
 
 
 class Refused(Exception):
-    """Shown where it happened, never redirected."""
+    """A request that is answered with an error page and never redirected."""
 
 
 def parse_form(encoded: str) -> dict[str, str]:
-    """Parameters, each at most once (RFC 6749, section 3.1)."""
+    """Return the parameters. Raises Refused when one is given twice (RFC 6749, section 3.1)."""
     try:
         pairs = parse_qsl(encoded, keep_blank_values=True, max_num_fields=30, errors="strict")
     except ValueError:
@@ -46,7 +46,7 @@ def parse_form(encoded: str) -> dict[str, str]:
 
 
 def authorize(issuer: Issuer, request: Mapping[str, str]) -> Response:
-    """The login page, or, once a user is named by the page or by login_hint, the way back with a code or an error."""
+    """Return the login page. Once the page or login_hint names a user, return the redirect with a code or an error."""
     client = CLIENTS.get(request.get("client_id", ""))
     if client is None or "authorization_code" not in client.grants:
         raise Refused(f"client_id must be one that logs users in, not {request.get('client_id', '')!r}")

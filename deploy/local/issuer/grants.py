@@ -1,4 +1,4 @@
-"""What the issuer remembers between requests: authorization codes for a minute, refresh tokens for a month."""
+"""The state of the issuer between requests: authorization codes for a minute, refresh tokens for a month."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REFRESH_SECONDS = 30 * 24 * 3600
 
 @dataclass(frozen=True)
 class Grant:
-    """What a user allowed a client. `family` names the login it came from, `expires` ends the code or refresh token."""
+    """The permission of a user for a client. `family` names the login that it came from. `expires` ends the code or refresh token."""
 
     user: str
     client: str
@@ -30,7 +30,7 @@ class Grant:
 
 
 class Grants:
-    """Each code and each refresh token works once. Refresh tokens are on the disk, as hashes, and survive a restart."""
+    """The codes and refresh tokens, each of which works once. Hashes of refresh tokens are on the disk and survive a restart."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,7 +48,7 @@ class Grants:
         return code
 
     def take_code(self, code: str, now: int) -> Grant | None:
-        """The grant, once. A second try means the code leaked: what the first one got is withdrawn (RFC 9700)."""
+        """Return the grant, once. A second try means that the code leaked, so the tokens of the first are withdrawn (RFC 9700)."""
         key = _digest(code)
         if stolen := self.spent.get(key):
             self._drop({kept for kept, grant in self.refresh.items() if grant.family == stolen.family})

@@ -1,4 +1,4 @@
-"""The issuer's signing keys: the current one signs, the previous one stays published until the next rotation."""
+"""The issuer's signing keys. The current key signs; the previous key stays published until the next rotation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PUBLISHED = 2
 
 
 class Keys:
-    """Persistent in `path`, which only the owner may read: it holds the private halves."""
+    """The keys in the file `path`, which only its owner may read, because it holds the private halves."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -27,7 +27,7 @@ class Keys:
             self.rotate()
 
     def rotate(self) -> None:
-        """A new signing key. Tokens of the one before still verify; those of the one before that no longer do."""
+        """Make a new signing key. Tokens of the previous key still verify; tokens of older keys do not."""
         fresh = RSAKey.generate_key(2048, parameters={"use": "sig", "alg": ALGORITHM}, auto_kid=True)
         keys: list[Key] = [fresh, *self.keys][:PUBLISHED]
         write_whole(self.path, json.dumps(KeySet(keys).as_dict(private=True)).encode())
@@ -41,7 +41,7 @@ class Keys:
         return jwt.encode(header, claims, self.keys[0], algorithms=[ALGORITHM])
 
     def verify(self, token: str, kind: str, expected: dict[str, str], now: int) -> dict[str, Any]:
-        """The claims of a token signed here. Raises a joserfc error for any other, or one that has expired."""
+        """Return the claims of a token that was signed here. Raises a joserfc error for any other token, and for an expired one."""
         decoded = jwt.decode(token, KeySet(self.keys), algorithms=[ALGORITHM])
         jwt.JWTClaimsRegistry(now=now, exp={"essential": True}).validate(decoded.claims)
         if any(decoded.claims.get(name) != value for name, value in expected.items()):

@@ -1,4 +1,4 @@
-"""The login page: choose who to be. There are no passwords, which is why the issuer listens on loopback only."""
+"""The login page, on which the caller chooses a user. There are no passwords, so the issuer listens on loopback only."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def login_page(users: Iterable[Principal], client: str, request: Mapping[str, st
 
 
 def error_page(reason: str) -> HTMLResponse:
-    """For requests that may not be redirected, because where to is what is wrong with them."""
+    """Return the page for requests that may not be redirected, because their redirect_uri or client is wrong."""
     return _page("This login cannot start", f"<p>{escape(reason)}</p>", 400)
 
 

@@ -1,4 +1,4 @@
-"""The token endpoint: who is asking, with what grant, for which scopes; and the tokens that answer."""
+"""The token endpoint: it checks the client, the grant and the scopes, and issues the tokens."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TokenError(Exception):
 
 @dataclass(frozen=True)
 class Issuer:
-    """`now` is seconds since the epoch; `secret` is the confidential client's."""
+    """The token endpoint of one issuer. `now` returns seconds since 1970. `secret` is that of the confidential client."""
 
     url: str
     audience: str
@@ -129,9 +129,9 @@ class Issuer:
 
 
 def requested_scope(requested: str | None, allowed: tuple[str, ...]) -> tuple[str, ...]:
-    """What of `requested` is allowed; all that is allowed when nothing is requested. Unknown scopes are refused.
+    """Return the allowed ones of the requested scopes, or all allowed ones when none is requested. Unknown scopes are refused.
 
-    The answer may be narrower than what was asked for, and then says so (RFC 6749, section 3.3).
+    An answer that is narrower than its request names its scopes (RFC 6749, section 3.3).
     """
     asked = known_scopes(requested)
     if not asked:

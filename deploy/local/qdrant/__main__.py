@@ -23,7 +23,7 @@ def main() -> None:
     options = parser.parse_args()
     api_key = os.environ.get("QDRANT_API_KEY", "")
     if not api_key:
-        raise SystemExit("QDRANT_API_KEY is not set: clients must show the key that it names")
+        raise SystemExit("QDRANT_API_KEY is not set: clients must send the key that it holds")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     place = local_server.place(options)
     registry = Registry(place.data, options.index_from)

@@ -1,4 +1,4 @@
-"""The door: who may enter, how much they may carry, and Qdrant's envelope around every answer."""
+"""The application: it checks keys and sizes, and wraps each answer in Qdrant's envelope."""
 
 from __future__ import annotations
 
@@ -78,16 +78,13 @@ async def _flush(registry: Registry) -> None:
     while True:
         await asyncio.sleep(FLUSH_SECONDS)
         for collection in registry.names.collections.values():
-            with contextlib.suppress(Refused):  # deleted meanwhile, or told in the log
+            with contextlib.suppress(Refused):  # deleted meanwhile, or logged already
                 await collection.run(collection.flush)
-
-
-# -- at the door --------------------------------------------------------------------------------------------------------
 
 
 def _authenticate(request: Request, api_key: str) -> None:
     if b"%2f" in request.scope["raw_path"].lower():
-        raise Refused("Wrong input: a slash within a name")  # the router would take what follows for a route
+        raise Refused("Wrong input: a slash within a name")  # the router would read the rest as a route
     given = request.headers.get("api-key")
     if given is None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -123,7 +120,7 @@ def _answer(started: float, content: dict[str, Any], status: int) -> Response:
 
 
 async def _version(_: Request) -> Response:
-    """The version is the API's, so that clients compare it with their own; the title says what really listens."""
+    """Return the version of the API, which clients compare with their own, and a title that names this server."""
     body = {"title": "tidemark local vectors: Qdrant REST API over qdrant-edge-py", "version": version("qdrant-client")}
     return Response(to_json(body), media_type="application/json")
 

@@ -1,4 +1,4 @@
-"""One collection: an engine shard and the one thread that touches it, so that its calls happen in order and beside the door."""
+"""One collection: an engine shard and the one thread that touches it, so that its calls run in order and do not block the event loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FLUSH_POINTS = 5_000  # 40 ms of flushing; unflushed points cost a quarter of a 
 
 
 class Collection:
-    """Acknowledged writes are in the engine's log, which survives kill -9; `flush` only shortens the next start.
+    """One collection. Acknowledged writes are in the engine's log, which survives kill -9. `flush` only shortens the next start.
 
     Deleted points leave the segments at the next start (a fifth of a segment deleted, 1,000 points at least), and the log when
     32 MiB more have been written to it.
@@ -43,9 +43,9 @@ class Collection:
     async def run(self, work: Callable[[], Any]) -> Any:
         if self.closed:
             raise not_found(self.name)
-        return await asyncio.get_running_loop().run_in_executor(self.thread, _tamed, work)
+        return await asyncio.get_running_loop().run_in_executor(self.thread, _engine_errors, work)
 
-    # The rest runs in the thread.
+    # The methods below run in the thread.
 
     @property
     def shard(self) -> edge.EdgeShard:
@@ -63,8 +63,11 @@ class Collection:
         self.ready = True
 
     def open(self) -> None:
-        """Load, and drop the remains of deleted points. From `index_from` points on that may build a graph, which holds the
-        interpreter for minutes: a child process does it, and only requests for this collection wait."""
+        """Load the shard and drop the remains of deleted points.
+
+        From `index_from` points on this may build a graph, which holds the interpreter for minutes, so a child process does it. Only
+        requests for this collection wait.
+        """
         try:
             self._shard = self._loaded()
             self.ready = True
@@ -108,8 +111,8 @@ class Collection:
             shard.close()
 
 
-def _tamed(work: Callable[[], Any]) -> Any:
-    """The engine raises bare `Exception`s, and panics that are no `Exception` at all."""
+def _engine_errors(work: Callable[[], Any]) -> Any:
+    """Turn the engine's errors into Refused. The engine raises bare `Exception`s, and panics that are not an `Exception`."""
     try:
         return work()
     except Refused:

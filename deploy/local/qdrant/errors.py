@@ -1,4 +1,4 @@
-"""What is refused, and how request bodies are read so that nothing in them goes unnoticed."""
+"""The refusals, and a reading of request bodies that leaves no field unnoticed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHOWN = 3  # a union reports every alternative that did not fit
 
 
 class Refused(Exception):
-    """The request is not served; the message reaches the client in Qdrant's own error body."""
+    """A request that is not served. The message reaches the client in Qdrant's own error body."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ def decode(body: bytes) -> Any:
 
 
 def parse(kind: Any, raw: Any) -> Any:
-    """`raw` as one of qdrant_client's request models. They forbid unknown fields; strict, so that no value is bent to fit."""
+    """Return `raw` as one of qdrant_client's request models. Unknown fields are refused, and no value is converted to fit."""
     text = to_json(raw)
     if b'"range"' in text:
         _refuse_numbers_for_dates(raw)
@@ -40,12 +40,12 @@ def parse(kind: Any, raw: Any) -> Any:
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         found.sort(key=lambda one: one["type"] != "extra_forbidden")
-        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:SHOWN])
-        raise Refused(f"Format error in JSON body: {told}") from None
+        details = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:SHOWN])
+        raise Refused(f"Format error in JSON body: {details}") from None
 
 
 def _refuse_numbers_for_dates(raw: Any) -> None:
-    """pydantic takes "5" for five seconds after 1970, so a range of a number in quotes would become one of dates."""
+    """Refuse a range whose bounds are numbers in quotes, which pydantic would read as dates (seconds after 1970)."""
     if isinstance(raw, list):
         for one in raw:
             _refuse_numbers_for_dates(one)
@@ -60,7 +60,7 @@ def _refuse_numbers_for_dates(raw: Any) -> None:
 
 
 def only(model: BaseModel, *known: str) -> None:
-    """Refuse a request that sets any other field of its model: it asks for something this server does not do."""
+    """Refuse a request that sets any other field of its model: it asks for a feature that this server does not have."""
     for name in sorted(model.model_fields_set):
         if name not in known and getattr(model, name) is not None:
             raise Refused(f"{type(model).__name__}.{name} is not supported by this local server: leave it out")

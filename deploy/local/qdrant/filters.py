@@ -1,4 +1,4 @@
-"""Filters of the REST API to filters of the engine: every condition is translated or the request is refused."""
+"""The translation of the REST API's filters for the engine. A condition without a translation refuses the request."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _field(wanted: rest.FieldCondition) -> Any:
     only(wanted, "key", *TESTS)
     tests = [name for name in TESTS if getattr(wanted, name) is not None]
     if len(tests) != 1:
-        # The engine takes several tests in one condition for alternatives, which nobody who writes them means.
+        # The engine treats several tests in one condition as alternatives, which is not their meaning in the REST API.
         raise Refused(f"condition on `{wanted.key}` needs exactly one of {', '.join(TESTS)}, not {len(tests)}")
     return FIELD_TESTS[tests[0]](wanted.key, getattr(wanted, tests[0]))
 

@@ -1,7 +1,7 @@
-"""Points and update operations of the REST API to the engine, and records back.
+"""The translation of points and update operations for the engine, and of its records for the REST API.
 
-The engine keeps an empty point when an upsert fails half way (a wrong dimension) and stores NaN, so everything is checked before
-it sees anything.
+The engine keeps an empty point when an upsert fails half way (a wrong dimension), and it stores NaN. So everything is checked before
+the engine receives it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from deploy.local.qdrant.filters import filter_
 
 LARGEST = 3.4028234663852886e38  # of a float32
 INDICES = 2**32
-UNCOUNTED = 100  # points that an operation by filter is taken for, to decide when to flush
+UNCOUNTED = 100  # the points assumed for an operation by filter, to decide when to flush
 
 
 class PointIn(BaseModel, extra="forbid"):
-    """`vector` is read by hand: as a union of models it costs three times the rest."""
+    """A point of a request. `vector` is read by hand, because a union of models takes three times as long as the rest."""
 
     id: StrictInt | StrictStr
     vector: Any
@@ -31,7 +31,7 @@ class PointIn(BaseModel, extra="forbid"):
 
 
 class Rows(BaseModel, extra="ignore"):
-    """Of the other fields only nulls get this far."""
+    """The fields of an upsert. Other fields were refused unless they are null."""
 
     points: list[PointIn]
 
@@ -55,13 +55,13 @@ class Columns(BaseModel, extra="forbid"):
 
 @dataclass(frozen=True)
 class Vectors:
-    """The named vectors of a collection: sizes of the dense ones, names of the sparse ones."""
+    """The named vectors of a collection: the sizes of the dense vectors and the names of the sparse ones."""
 
     sizes: dict[str, int]
     sparse: frozenset[str]
 
     def read(self, raw: Any) -> Any:
-        """The vectors of one point."""
+        """Return the vectors of one point for the engine."""
         if not isinstance(raw, dict):
             return {"": self.named("", raw)}
         return {name: self.named(name, one) for name, one in raw.items()}
@@ -105,15 +105,15 @@ def _finite(name: str, values: list[float]) -> None:
 
 @dataclass(frozen=True)
 class Update:
-    """Engine operations that make up one operation of the client, and how many points they may touch."""
+    """The engine operations of one operation of a client, and the number of points that they may touch."""
 
     operation: edge.UpdateOperation
     points: int
 
 
 def batch(raw: Any, vectors: Vectors) -> list[Update]:
-    """`/points/batch`. Everything is checked before the first is applied; applying is one by one, as in Qdrant: a later one that
-    fails (a payload for an absent id) leaves the earlier ones applied, and repeating the batch is safe."""
+    """Translate a `/points/batch`. All operations are checked before the first is applied. They are applied one by one, as in
+    Qdrant: one that fails (a payload for an absent id) leaves the earlier ones applied, and repeating the batch is safe."""
     if not isinstance(raw, dict) or raw.keys() != {"operations"} or not isinstance(raw["operations"], list):
         raise Refused("Format error in JSON body: expected {operations: [...]}")
     return [_operation(one, vectors) for one in raw["operations"]]
@@ -145,11 +145,11 @@ def _rows(raw: Any) -> list[PointIn]:
 
 
 def _read(kind: type[Any], raw: Any) -> Any:
-    """`parse` without its second look at the text, which the vectors make expensive."""
+    """Do as `parse` does, without its second reading of the text, which vectors make expensive."""
     try:
         return kind.model_validate(raw, strict=True)
     except ValidationError:
-        return parse(kind, raw)  # says what is wrong with it
+        return parse(kind, raw)  # raises the error that names the fault
 
 
 def delete(raw: Any, _: Vectors) -> Update:
@@ -207,7 +207,7 @@ OPERATIONS = {
 
 
 def record(found: Any, selected: bool) -> dict[str, Any]:
-    """A Record or ScoredPoint of the engine as the API writes it."""
+    """Return a Record or ScoredPoint of the engine in the form of the API."""
     shown: dict[str, Any] = {"id": found.id if isinstance(found.id, int) else str(found.id)}
     if isinstance(found, edge.ScoredPoint):
         shown |= {"version": found.version, "score": found.score}

@@ -1,4 +1,4 @@
-"""Queries of the REST API to the engine: retrieve, scroll, count, facet, query with prefetches."""
+"""The translation of queries for the engine: retrieve, scroll, count, facet, query with prefetches."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def scroll(shard: edge.EdgeShard, raw: Any, _: Vectors) -> Any:
 
 
 def count(shard: edge.EdgeShard, raw: Any, _: Vectors) -> Any:
-    """Always exact, which satisfies who asks for an estimate."""
+    """Count exactly, even if the request accepts an estimate."""
     wanted = parse(rest.CountRequest, raw)
     only(wanted, "filter", "exact")
     return {"count": shard.count(edge.CountRequest(exact=True, filter=optional(wanted.filter)))}
@@ -77,7 +77,7 @@ STAGE = ("prefetch", "query", "using", "filter", "params", "score_threshold", "l
 
 
 def _stage(wanted: rest.QueryRequest | rest.Prefetch, vectors: Vectors) -> dict[str, Any]:
-    """What a query and its prefetches have in common."""
+    """Return the arguments that a query and its prefetches have in common."""
     only(wanted, *STAGE, "offset", "with_payload", "with_vector")
     before = wanted.prefetch if isinstance(wanted.prefetch, list) else [wanted.prefetch] if wanted.prefetch else []
     return {

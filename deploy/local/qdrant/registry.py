@@ -1,4 +1,4 @@
-"""Names and aliases of collections, in one file that is replaced whole. A name never touches the file system."""
+"""The names and aliases of collections, in one file that is replaced whole. A name is never part of a path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORBIDDEN = set('<>:"/\\|?*\0\x1f')  # Qdrant's own rule
 
 @dataclass(frozen=True)
 class Names:
-    """Replaced, never changed: a reader sees all of a switch of aliases or nothing of it."""
+    """The names at one moment. They are replaced and never changed, so a reader sees all of a switch of aliases or none of it."""
 
     collections: dict[str, Collection]
     aliases: dict[str, str]
@@ -35,7 +35,8 @@ class Registry:
         self.names = Names({}, {})
 
     def load(self) -> None:
-        """What a crash left between making a directory and writing its name down, or between forgetting and removing, goes."""
+        """Read the names, and remove directories without a name: a crash leaves one between its creation and the record of its name, or
+        between the end of its record and its removal."""
         held = json.loads(self.file.read_text()) if self.file.exists() else {"collections": {}, "aliases": {}}
         self.names = Names(
             {
@@ -53,7 +54,7 @@ class Registry:
         return Collection(name, self.shards / directory, parse(rest.CreateCollection, created), self.index_from)
 
     def find(self, name: str) -> Collection:
-        """By name or alias."""
+        """Return the collection of a name or an alias."""
         found = self.names.collections.get(self.names.aliases.get(name, name))
         if found is None:
             raise not_found(name)
@@ -90,7 +91,7 @@ class Registry:
         return True
 
     async def change_aliases(self, raw: Any) -> None:
-        """All of the actions or none."""
+        """Apply all of the actions or none."""
         wanted = parse(rest.ChangeAliasesOperation, raw)
         async with self.writing:
             aliases = dict(self.names.aliases)

@@ -1,4 +1,4 @@
-"""Which route leads where."""
+"""The routes of the API and their handlers."""
 
 from __future__ import annotations
 

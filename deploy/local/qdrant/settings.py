@@ -1,4 +1,4 @@
-"""Settings of a collection and of its payload indexes, to the engine and back."""
+"""The translation of a collection's settings and payload indexes for the engine and back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def dense(wanted: rest.CreateCollection) -> dict[str, rest.VectorParams]:
 
 
 def engine(wanted: rest.CreateCollection, index_from: int) -> edge.EdgeConfig:
-    """The engine builds no graph under `index_from` points: until then scanning is quicker than what building costs."""
+    """Return the settings for the engine, which builds no graph under `index_from` points: until then a scan costs less than a graph."""
     only(wanted, *COLLECTION, *SINGLE)
     for name in SINGLE:
         if getattr(wanted, name) not in (None, 1):
@@ -119,7 +119,7 @@ def index(wanted: rest.CreateFieldIndex) -> edge.UpdateOperation:
 
 
 def info(wanted: rest.CreateCollection, shard: edge.EdgeShard) -> dict[str, Any]:
-    """`points_count` is counted: the engine's own figure is wrong after a kill."""
+    """Return the description of a collection. `points_count` is counted, because the engine's own figure is wrong after a kill."""
     state = shard.info()
     points = shard.count(edge.CountRequest(exact=True))
     given = wanted.model_dump(mode="json", exclude_none=True)

@@ -1,8 +1,8 @@
 """The local bucket's copy on disk: one record per bucket, one per key, one file per body.
 
-Names come from clients and may be anything (`../`, NUL, a kilobyte of emoji), so they only ever appear hashed in paths
-and in full inside the records. A body is written under a new name before the record that mentions it, and removed after the
-record that no longer does; whatever a crash leaves between is swept at the next start.
+Names come from clients and may be anything (`../`, NUL, a kilobyte of emoji), so paths hold only their hashes,
+and the records hold the names. A body is written under a new name before the record that mentions it, and removed after the
+record that no longer does; the next start removes the remains of a crash in between.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ QUEUES = "queues.json"
 
 
 class Mirror:
-    """Every method returns when its effect is on the disk. Not thread-safe for one key; different keys may run in parallel."""
+    """The files of the copy. Each method returns when its effect is on the disk. Calls for one key must not run in parallel."""
 
     def __init__(self, root: Path) -> None:
         self.root = root / "buckets"
@@ -41,7 +41,7 @@ class Mirror:
 
     def drop_bucket(self, name: str) -> None:
         directory = self._bucket(name)
-        (directory / "bucket.json").unlink(missing_ok=True)  # from here it is debris, whatever happens next
+        (directory / "bucket.json").unlink(missing_ok=True)  # from here on, a restart removes the rest
         sync_folder(directory)
         shutil.rmtree(directory)
 
@@ -60,7 +60,7 @@ class Mirror:
         return self._bucket(bucket) / "bodies" / identifier[:2] / identifier
 
     def save_key(self, bucket: str, key: str, versions: list[Record]) -> None:
-        """`versions` in the order they were written; none of them means the key is gone."""
+        """Save the versions of a key, oldest first. A key without versions is removed."""
         path = self._key(bucket, key)
         before = _bodies(_decode(path)) if path.exists() else set()
         record = {"key": key, "versions": versions}
@@ -88,7 +88,7 @@ class Mirror:
                 shutil.rmtree(directory)
 
     def keys(self, bucket: str) -> Iterator[Record]:
-        """Every key record of a bucket; afterwards, bodies that no record mentions are removed."""
+        """Yield each key's record of a bucket, then remove the bodies that no record mentions."""
         mentioned: set[str] = set()
         for path in sorted((self._bucket(bucket) / "keys").glob("*/*")):
             if path.suffix == PARTIAL:

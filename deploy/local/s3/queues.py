@@ -1,4 +1,4 @@
-"""moto's SQS queues as records and back. Messages are not kept: a listing of the bucket finds the changes that were lost with them."""
+"""moto's SQS queues as records and back. Messages are not kept; a listing of the bucket finds the changes of lost messages."""
 
 from __future__ import annotations
 

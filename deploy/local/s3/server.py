@@ -1,7 +1,7 @@
 """S3, SQS and Secrets Manager for the local stack: moto, with buckets and objects that outlive it.
 
-A request that alters S3 is answered after its effect is on the disk, and only then are its notifications sent: whoever hears
-of an object can read it with its metadata, and finds it again after a kill -9. Buckets' versioning, tags and notifications and the
+A request that alters S3 is answered after its effect is on the disk, and only then are its notifications sent. A receiver can
+read the object with its metadata, even after a kill -9. Buckets' versioning, tags and notifications and the
 queues with their settings outlive the process too. Messages, secrets, unfinished multipart uploads and other settings of buckets do not.
 
 Each request must be signed with the one pair of keys of the environment; only the health check is open.
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-# moto reads it at import. Its default lets any web page read the buckets.
+# moto reads this at import. Its default lets any web page read the buckets.
 os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "true"
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -48,10 +48,10 @@ STRIPES = 64
 
 
 class Application:
-    """The WSGI door in front of moto.
+    """The WSGI application in front of moto.
 
-    One lock around moto's S3 code, which is not thread-safe; a striped lock per key around the disk, so that writers of
-    different keys wait for it together. SQS runs beside both: long polls hold nothing.
+    One lock guards moto's S3 code, which is not thread-safe. A striped lock per key guards the disk, so that writers of different keys
+    write at the same time. SQS needs neither lock, so long polls block no other request.
     """
 
     def __init__(self, data: Path, keys: Keys) -> None:
@@ -74,7 +74,7 @@ class Application:
         if environ["PATH_INFO"] == HEALTH_PATH:
             return Response("ok\n")
         if environ["PATH_INFO"].startswith("/moto-api"):
-            return Response("moto's own API resets state behind the mirror: not offered here\n", 403)
+            return Response("moto's own API resets state behind the mirror, so it is not offered here\n", 403)
         if _unlistable(environ["PATH_INFO"]):
             return Response("the key is not UTF-8 or has characters that no XML listing can carry\n", 400)
         body = _buffer_body(environ)
@@ -118,9 +118,9 @@ class Application:
             self._mirror_bucket(bucket)
 
     def _try_mirror_key(self, bucket_name: str, key_name: str) -> bool:
-        """Bring the disk to what memory holds now, which may be newer than the caller's change.
+        """Bring the disk to the state of the memory, which may be newer than the caller's change.
 
-        False when the bucket itself is not on the disk yet, which takes all locks to change.
+        Returns False when the bucket itself is not on the disk yet, because writing it needs all locks.
         """
         with self.disk[hash((bucket_name, key_name)) % STRIPES]:
             with self.memory:
@@ -128,7 +128,7 @@ class Application:
                 versions = list(bucket.keys.getlist(key_name, [])) if bucket else []
                 fresh = [(key, key.value) for key in versions if isinstance(key, state.MirroredKey) and not key.body]
             if bucket is None:
-                return True  # deleting a bucket takes its keys along
+                return True  # deleting a bucket deletes its keys
             if not self.mirror.has_bucket(bucket_name):
                 return False
             paths = [(key, self.mirror.save_body(bucket_name, content)) for key, content in fresh]
@@ -159,12 +159,12 @@ def _refuse(environ: Environ, error: BadSignature) -> Response:
 
 
 def _foreign(origin: str | None) -> bool:
-    """Browsers name the page that sent a request; nothing here is meant for pages of other machines."""
+    """Return whether the request comes from a web page of another machine, which browsers name in the Origin."""
     return origin is not None and not is_loopback_authority(origin.partition("://")[2])
 
 
 def _unlistable(path: str) -> bool:
-    """moto would take such a key and then fail every listing of its versions (XML 1.0, section 2.2)."""
+    """Return whether XML cannot carry the key (XML 1.0, section 2.2). moto would accept it and then fail each listing of versions."""
     try:
         text = path.encode("latin-1").decode("utf-8")
     except UnicodeDecodeError:
@@ -173,7 +173,7 @@ def _unlistable(path: str) -> bool:
 
 
 def _encode_metadata(response: Response) -> None:
-    """As S3, answer metadata beyond ASCII in RFC 2047's form: sent raw, it makes an object unreadable to strict clients."""
+    """Encode metadata beyond ASCII in RFC 2047's form, as S3 does. Strict clients cannot read an object with raw metadata."""
     for name, value in list(response.headers):
         if name.lower().startswith("x-amz-meta-") and not value.isascii():
             text = value.encode("latin-1", "replace").decode("utf-8", "replace")
@@ -192,7 +192,7 @@ def _buffer_body(environ: Environ) -> bytes:
 
 class Handler(MotoRequestHandler):
     def log_request(self, *_: Any) -> None:
-        """Nothing: request lines carry object keys, and keys carry names of people."""
+        """Log nothing, because request lines carry object keys, and keys carry names of people."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""moto's S3 state as records and back, and a backend that says which buckets and keys a request touched."""
+"""moto's S3 state as records and back, and a backend that records which buckets and keys a request touched."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def queues_changed() -> None:
 
 
 class MirroredBackend(S3Backend):
-    """moto's backend. Everything that alters a key or a bucket passes one of these methods."""
+    """moto's backend. Each change of a key or a bucket passes one of these methods."""
 
     def put_object(self, bucket_name: str, key_name: str, *args: Any, **kwargs: Any) -> FakeKey:
         _changes().keys.add((bucket_name, key_name))
@@ -84,7 +84,7 @@ class MirroredBackend(S3Backend):
     def delete_object(
         self, bucket_name: str, key_name: str, version_id: str | None = None, bypass: bool = False
     ) -> tuple[bool, dict[str, Any]]:
-        """As moto, plus the notifications S3 sends and moto does not: of a marker, and of one version among several."""
+        """Delete as moto does, and also send the notifications that only S3 sends: of a marker, and of one version among several."""
         _changes().keys.add((bucket_name, key_name))
         bucket = self.get_bucket(bucket_name)
         versions = len(bucket.keys.getlist(key_name, []))
@@ -121,7 +121,7 @@ class MirroredBackend(S3Backend):
 
 
 class MirroredKey(FakeKey):
-    """A key whose body, once mirrored, is read from its file: a large bucket costs no memory and restores at once."""
+    """A key whose body, once mirrored, is read from its file. A large bucket therefore takes no memory and is restored at once."""
 
     body: Path | None = None
 
@@ -131,7 +131,7 @@ class MirroredKey(FakeKey):
         self.body = path
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """moto copies every key to list versions; without this each listing would read every body."""
+        """Copy without the body. moto copies every key to list versions, and each listing would read every body."""
         duplicate: Any = object.__new__(type(self))
         if self.body is None:
             duplicate.__setstate__(self.__getstate__())
@@ -141,7 +141,7 @@ class MirroredKey(FakeKey):
 
 
 class _FileBuffer:
-    """The four calls moto makes on a key's buffer. Opens the file per read, so that keys hold no descriptors."""
+    """The part of a buffer that moto uses. It opens the file for each read, so that keys hold no descriptors."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.position = path, 0
@@ -161,7 +161,7 @@ class _FileBuffer:
 
 
 class _Untracked(list[Any]):
-    """moto keeps every instance for its reset(), which this server does not offer: a leak per object and message."""
+    """A list that stays empty. moto keeps every instance for its reset(), which this server does not offer, and so leaks memory."""
 
     def append(self, instance: Any) -> None:
         pass
@@ -229,7 +229,7 @@ def describe_version(backend: S3Backend, version: MirroredKey | FakeDeleteMarker
         "metadata": dict(version.metadata.items()),
         "tags": backend.tagger.get_tag_dict_for_resource(version.arn),
         "acl": version.acl
-        and [[[vars(who) for who in grant.grantees], grant.permissions] for grant in version.acl.grants],
+        and [[[vars(grantee) for grantee in grant.grantees], grant.permissions] for grant in version.acl.grants],
         "plain": {name: getattr(version, name) for name in _PLAIN},
     }
 

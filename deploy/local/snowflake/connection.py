@@ -1,4 +1,4 @@
-"""How clients reach the local warehouse. Apart from the server, so that they need not import it."""
+"""The connection parameters for clients of the local warehouse, which need not import the server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DATABASE, SCHEMA = "TIDEMARK", "PUBLIC"
 
 
 def connection_parameters(env: Mapping[str, str]) -> dict[str, Any]:
-    """For `snowflake.connector.connect(**...)`, from the names in `.stack/env`."""
+    """Return the arguments for `snowflake.connector.connect`, from the names in `.stack/env`."""
     return {
         "account": env.get("SNOWFLAKE_ACCOUNT", "tidemark"),
         "user": env.get("SNOWFLAKE_USER") or "tidemark",
@@ -19,13 +19,13 @@ def connection_parameters(env: Mapping[str, str]) -> dict[str, Any]:
         "port": int(env["SNOWFLAKE_PORT"]),
         "database": env.get("SNOWFLAKE_DATABASE", DATABASE),
         "schema": env.get("SNOWFLAKE_SCHEMA", SCHEMA),
-        "platform_detection_timeout_seconds": 0.0,  # or each login asks three clouds' metadata services who it is
+        "platform_detection_timeout_seconds": 0.0,  # otherwise each login asks the metadata services of three clouds
         "session_parameters": {"CLIENT_OUT_OF_BAND_TELEMETRY_ENABLED": False, "CLIENT_TELEMETRY_ENABLED": False},
     }
 
 
 def resource_parameters(env: Mapping[str, str]) -> dict[str, Any]:
-    """For `SnowflakeResource(**...)`, which has no fields for host, port, protocol and session parameters."""
+    """Return the arguments for `SnowflakeResource`, which has no fields for host, port, protocol and session parameters."""
     parameters = connection_parameters(env)
     additional = {
         name: parameters.pop(name)

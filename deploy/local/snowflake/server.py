@@ -1,8 +1,7 @@
 """The local stack's warehouse: fakesnow (Snowflake's protocol and SQL over DuckDB), with databases that outlive it.
 
-Each database is one DuckDB file in the data directory; a commit is in its write-ahead log before it is acknowledged. Like
-Snowflake it checks nothing about who logs in locally: any user and password will do, from this machine only. Stages live
-as long as the process.
+Each database is one DuckDB file in the data directory. A commit is in its write-ahead log before it is acknowledged. The server accepts
+any user and password, but only from this machine. Stages live as long as the process.
 
     python -m deploy.local.snowflake --port 9180 --data .stack/warehouse
 """
@@ -39,7 +38,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from deploy.local.local_server import arguments, is_loopback_authority, place
 from deploy.local.snowflake.connection import DATABASE, SCHEMA
 
-server: Any = import_module("fakesnow.server")  # the package also has a function of that name
+server: Any = import_module("fakesnow.server")  # the package also has a function of this name
 arrow: Any = import_module("fakesnow.arrow")
 _fakesnow_timestamps = arrow.timestamp_to_sf_struct
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,254}")
@@ -47,7 +46,7 @@ RESULTS_KEPT = 200
 
 
 class _Results(OrderedDict[str, tuple[Any, ...]]):
-    """fakesnow keeps every result for ever; a table polled each second would fill the memory."""
+    """The newest results. fakesnow keeps every result for ever, and a table that is polled each second would fill the memory."""
 
     def __setitem__(self, key: str, value: tuple[Any, ...]) -> None:
         super().__setitem__(key, value)
@@ -56,7 +55,7 @@ class _Results(OrderedDict[str, tuple[Any, ...]]):
 
 
 def _timestamps(column: Any) -> pa.Array:
-    """fakesnow's conversion, with NULL kept: without the mask a NULL timestamp reaches clients as 1 January 1970."""
+    """Convert as fakesnow does, but keep NULL. Without the mask, a NULL timestamp reaches clients as 1 January 1970."""
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     converted = _fakesnow_timestamps(column)
     fields = [field.with_nullable(True) for field in converted.type]
@@ -64,9 +63,9 @@ def _timestamps(column: Any) -> pa.Array:
 
 
 def open_databases(data: Path) -> FakeSnow:
-    """fakesnow over the files in `data`, every existing database attached.
+    """Return fakesnow over the files in `data`, with every existing database attached.
 
-    Its global catalog (text lengths, comments) becomes a file too: `DESCRIBE` must say the same after a restart.
+    Its global catalog (text lengths, comments) becomes a file too, so that `DESCRIBE` returns the same after a restart.
     """
     snow = FakeSnow(db_path=data)
     snow.results_cache = _Results()
@@ -104,7 +103,7 @@ def _health(snow: FakeSnow, _: Request) -> Response:
 
 
 async def _login(request: Request) -> Response:
-    """fakesnow puts these names into file names and SQL as they are, and lets clients choose the directory."""
+    """Check a login before fakesnow, which puts its names unchecked into file names and SQL and lets clients choose the directory."""
     for parameter in ("databaseName", "schemaName"):
         name = request.query_params.get(parameter)
         if name and not IDENTIFIER.fullmatch(name):
@@ -128,7 +127,7 @@ def _refuse(reason: str) -> Response:
 
 
 class _LoopbackOnly:
-    """Refuses web pages: a foreign origin, or a foreign name rebound to this address."""
+    """Middleware that refuses web pages: a foreign origin, or a foreign name that was rebound to this address."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -152,7 +151,7 @@ def _quoted(path: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     here = place(arguments("snowflake", "fakesnow with databases that persist").parse_args(argv))
     app = create_app(here.data)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn stops serving, then hands the signal on
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn stops serving, then raises the signal again
     server.logger.setLevel(logging.ERROR)  # at info it logs every failed statement with its values
     print(f"Warehouse on http://{here.host}:{here.port}, databases in {here.data}", flush=True)
     uvicorn.run(app, host=here.host, port=here.port, access_log=False, log_level="warning")
