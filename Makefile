@@ -50,7 +50,7 @@ check: $(SETUP)  ## Formatting, types, layers, contracts
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 	$(PYTHON) -m schemas check
-	$(PYTHON) -m rag.settings --check
+	$(PYTHON) -m deploy.local.example --check
 
 bench: $(SETUP)  ## Measure speed and quality
 	@$(PYTHON) -m evals bench

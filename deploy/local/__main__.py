@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from deploy.local import jars, lifecycle, process_tree
+from deploy.local import jars, lifecycle, probes, process_tree
 from deploy.local.bootstrap import DOWNLOADS, Step
 from deploy.local.errors import StackError
 from deploy.local.processes import table
@@ -97,6 +97,8 @@ def status(dir: Folder = DEFAULT) -> None:
         ports = ", ".join(str(stack.ports[port]) for port in process.ports)
         rows.add_row(process.name, state.state.lower(), ready, str(state.pid or ""), ports, _megabytes(state.pid))
     console.print(rows)
+    for line in probes.failing_sources(stack.ports["consumers"]):
+        console.print(f"source {line}", style="yellow", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -29,6 +29,23 @@ def answers(port: int, path: str, status: int = 200) -> Probe:
     return probe
 
 
+def failing_sources(port: int) -> list[str]:
+    """Return a line for each source that the consumers report as failing; none when the consumers do not answer."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=SECONDS)
+    try:
+        connection.request("GET", "/healthz")
+        sources = json.load(connection.getresponse())["sources"]
+        return [
+            f"{name} has been failing since {source['since']}: {source['why']}"
+            for name, source in sources.items()
+            if source["state"] == "failing"
+        ]
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    finally:
+        connection.close()
+
+
 def kafka(port: int) -> Probe:
     """Probe for the broker's registration with its controller, which follows the open port by seconds."""
 

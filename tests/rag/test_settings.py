@@ -8,17 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from rag.errors import Rejected
-from rag.settings import Settings, example, load
+from rag.settings import Settings, load
 
 SECRETS = {"identity_secret": "0123456789abcdef0123456789abcdef", "database_url": "postgresql://127.0.0.1/x"}
 
 
 def settings(**values: Any) -> Settings:
     return Settings(_env_file=None, tidemark_environment="development", **SECRETS, **values)
-
-
-def test_the_committed_example_matches_the_settings() -> None:
-    assert Path(".env.example").read_text() == example()
 
 
 def test_secrets_have_no_default_and_are_not_in_the_representation() -> None:
