@@ -32,7 +32,7 @@ def end(folder: Path) -> int:
     """End all processes of the stack, by SIGTERM first. Returns their number. Raises StackError if one outlives SIGKILL."""
     ended: set[int] = set()
     deadline = time.monotonic() + PATIENCE_SECONDS
-    asked: set[int] = set()
+    signalled: set[int] = set()
     while remaining := processes_of(folder):
         ended |= {process.pid for process in remaining}
         late = time.monotonic() > deadline
@@ -41,9 +41,9 @@ def end(folder: Path) -> int:
                 f"processes {[process.pid for process in remaining]} of {folder} do not end, even by SIGKILL"
             )
         for process in remaining:
-            if late or process.pid not in asked:  # once: some programs take a second SIGTERM as an order to abort
+            if late or process.pid not in signalled:  # once: some programs take a second SIGTERM as an order to abort
                 _send(process, signal.SIGKILL if late else _polite(process))
-                asked.add(process.pid)
+                signalled.add(process.pid)
         psutil.wait_procs(remaining, timeout=0.2)
     return len(ended)
 

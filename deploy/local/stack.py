@@ -183,8 +183,8 @@ def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def _read_ports(path: Path) -> dict[str, int]:
-    kept = parse(path.read_text()) if path.exists() else {}
-    return {name: int(port) for name, port in kept.items() if name in PORTS}
+    remembered = parse(path.read_text()) if path.exists() else {}
+    return {name: int(port) for name, port in remembered.items() if name in PORTS}
 
 
 def _decide_ports(folder: Path, free: bool, environ: Mapping[str, str]) -> dict[str, int]:
@@ -194,11 +194,11 @@ def _decide_ports(folder: Path, free: bool, environ: Mapping[str, str]) -> dict[
     """
     ports = {**PORTS, **_read_ports(folder / "ports")}
     if free:
-        kept = _read_ports(folder / "free-ports")
-        chosen = _choose_free(kept.values())
-        kept |= {name: next(chosen) for name in PORTS if name not in kept}
-        write_whole(folder / "free-ports", render({name: str(port) for name, port in kept.items()}).encode())
-        ports |= kept
+        remembered = _read_ports(folder / "free-ports")
+        chosen = _choose_free(remembered.values())
+        remembered |= {name: next(chosen) for name in PORTS if name not in remembered}
+        write_whole(folder / "free-ports", render({name: str(port) for name, port in remembered.items()}).encode())
+        ports |= remembered
     for name in PORTS:
         if given := environ.get(setting_of(name)):
             ports[name] = _port_number(setting_of(name), given)
@@ -222,8 +222,8 @@ def _choose_free(taken: Iterable[int]) -> Iterator[int]:
 
 
 def _secrets(env_file: Path) -> dict[str, str]:
-    kept = parse(env_file.read_text()) if env_file.exists() else {}
-    return {name: kept.get(name) or secrets.token_urlsafe(24) for name in SECRETS}
+    remembered = parse(env_file.read_text()) if env_file.exists() else {}
+    return {name: remembered.get(name) or secrets.token_urlsafe(24) for name in SECRETS}
 
 
 def _refuse_unquotable(folder: Path) -> None:

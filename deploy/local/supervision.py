@@ -198,10 +198,10 @@ def _section(title: str, values: Mapping[str, object]) -> str:
 
 def inherited(stack: Stack, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the stack's environment over the caller's, without variables that would lead clients to other servers."""
-    kept = {key: value for key, value in environ.items() if not key.startswith(("AWS_", "SUPERVISOR_", "DAGSTER_"))}
+    safe = {key: value for key, value in environ.items() if not key.startswith(("AWS_", "SUPERVISOR_", "DAGSTER_"))}
     direct = ",".join(filter(None, (environ.get("NO_PROXY"), HOST, "localhost")))
     return {
-        **kept,
+        **safe,
         "NO_PROXY": direct,
         "no_proxy": direct,
         "PYTHONUNBUFFERED": "1",

@@ -133,20 +133,20 @@ def requested_scope(requested: str | None, allowed: tuple[str, ...]) -> tuple[st
 
     An answer that is narrower than its request names its scopes (RFC 6749, section 3.3).
     """
-    asked = known_scopes(requested)
-    if not asked:
+    scopes = known_scopes(requested)
+    if not scopes:
         return allowed
-    granted = tuple(scope for scope in asked if scope in allowed or scope in LOGIN_SCOPES)
+    granted = tuple(scope for scope in scopes if scope in allowed or scope in LOGIN_SCOPES)
     if not granted:
-        raise TokenError("invalid_scope", f"none of {' '.join(asked)} may be granted; allowed are {' '.join(allowed)}")
+        raise TokenError("invalid_scope", f"none of {' '.join(scopes)} may be granted; allowed are {' '.join(allowed)}")
     return granted
 
 
 def known_scopes(requested: str | None) -> tuple[str, ...]:
-    asked = tuple(dict.fromkeys((requested or "").split()))
-    if unknown := [scope for scope in asked if scope not in SCOPES]:
+    scopes = tuple(dict.fromkeys((requested or "").split()))
+    if unknown := [scope for scope in scopes if scope not in SCOPES]:
         raise TokenError("invalid_scope", f"unknown scope {unknown[0]!r}; known are {' '.join(SCOPES)}")
-    return asked
+    return scopes
 
 
 def _basic(authorization: str) -> tuple[str, str]:

@@ -35,15 +35,17 @@ class Registry:
         self.names = Names({}, {})
 
     def load(self) -> None:
-        """Read the names, and remove directories without a name: a crash leaves one between its creation and the record of its name, or
-        between the end of its record and its removal."""
-        held = json.loads(self.file.read_text()) if self.file.exists() else {"collections": {}, "aliases": {}}
+        """Read the names, and remove directories without a name.
+
+        A crash leaves one between its creation and the record of its name, or between the end of that record and its removal.
+        """
+        stored = json.loads(self.file.read_text()) if self.file.exists() else {"collections": {}, "aliases": {}}
         self.names = Names(
             {
                 name: self._collection(name, one["directory"], one["created"])
-                for name, one in held["collections"].items()
+                for name, one in stored["collections"].items()
             },
-            held["aliases"],
+            stored["aliases"],
         )
         self.shards.mkdir(exist_ok=True)
         known = {collection.path for collection in self.names.collections.values()}
@@ -101,13 +103,13 @@ class Registry:
 
     def _act(self, aliases: dict[str, str], action: Any) -> None:
         if isinstance(action, rest.CreateAliasOperation):
-            made = action.create_alias
-            _check(made.alias_name)
-            if made.collection_name not in self.names.collections:
-                raise not_found(made.collection_name)
-            if made.alias_name in self.names.collections:
-                raise Refused(f"Wrong input: Collection `{made.alias_name}` already exists!", 409)
-            aliases[made.alias_name] = made.collection_name
+            new = action.create_alias
+            _check(new.alias_name)
+            if new.collection_name not in self.names.collections:
+                raise not_found(new.collection_name)
+            if new.alias_name in self.names.collections:
+                raise Refused(f"Wrong input: Collection `{new.alias_name}` already exists!", 409)
+            aliases[new.alias_name] = new.collection_name
         elif isinstance(action, rest.DeleteAliasOperation):
             aliases.pop(action.delete_alias.alias_name, None)
         else:

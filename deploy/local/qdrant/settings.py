@@ -36,10 +36,12 @@ def engine(wanted: rest.CreateCollection, index_from: int) -> edge.EdgeConfig:
             raise Refused(f"{name} must be 1: this local server is one node with one shard")
     if not dense(wanted) and not wanted.sparse_vectors:
         raise Refused("a collection needs vectors or sparse_vectors")
-    asked = wanted.optimizers_config or rest.OptimizersConfigDiff()
-    only(asked, *OPTIMIZERS, "indexing_threshold")
+    optimizers = wanted.optimizers_config or rest.OptimizersConfigDiff()
+    only(optimizers, *OPTIMIZERS, "indexing_threshold")
     largest = max((params.size for params in dense(wanted).values()), default=1)
-    threshold = asked.indexing_threshold if asked.indexing_threshold is not None else index_from * largest * 4 // 1024
+    threshold = (
+        optimizers.indexing_threshold if optimizers.indexing_threshold is not None else index_from * largest * 4 // 1024
+    )
     return edge.EdgeConfig(
         vectors={name: _dense(params) for name, params in dense(wanted).items()},
         sparse_vectors={name: _sparse(params) for name, params in (wanted.sparse_vectors or {}).items()},
@@ -47,7 +49,7 @@ def engine(wanted: rest.CreateCollection, index_from: int) -> edge.EdgeConfig:
         hnsw_config=_hnsw(wanted.hnsw_config),
         quantization_config=_quantization(wanted.quantization_config),
         optimizers=edge.EdgeOptimizersConfig(
-            **{name: getattr(asked, name) for name in OPTIMIZERS}, indexing_threshold=max(threshold, 1)
+            **{name: getattr(optimizers, name) for name in OPTIMIZERS}, indexing_threshold=max(threshold, 1)
         ),
     )
 

@@ -102,9 +102,9 @@ class Application:
         return response
 
     def _mirror_bucket(self, name: str) -> None:
-        with ExitStack() as held:
+        with ExitStack() as locks:
             for lock in self.disk:
-                held.enter_context(lock)
+                locks.enter_context(lock)
             with self.memory:
                 bucket = self.backend.buckets.get(name)
                 record = bucket and state.describe_bucket(self.backend, bucket)
