@@ -1,1 +1,1 @@
-"""Sources: what changes there becomes events. One file each, all on the loop of ``consumers.runner``."""
+"""Sources: a change at a source becomes an event. Each kind of source has a file, and all run on the loop of ``consumers.runner``."""

@@ -1,5 +1,7 @@
-"""A watched folder: listed again and again, every difference to the last listing is told, but for a mass
-deletion, which needs a confirmation: an unmounted folder looks just like an emptied one."""
+"""A watched folder: it is listed again and again, and each difference from the last listing is announced.
+
+A mass deletion needs a confirmation first, because an unmounted folder looks just like an emptied one.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ _log = logger(__name__)
 
 
 class FolderStream:
-    """Starts from what the ledger knows, so that changes made while nobody watched are found as well."""
+    """The stream of a folder. It starts from the documents in the ledger, so it finds the changes of the time when no process watched."""
 
     def __init__(self, source: Source, objects: ObjectStore, catalog: Catalog, index_id: str, *, every: float) -> None:
         self.source = source
@@ -29,6 +31,7 @@ class FolderStream:
         self._held_back = False
 
     async def receive(self) -> Sequence[ObjectChange]:
+        """List the folder and return the differences. Deletions that need a confirmation are held back and logged."""
         if self._known is None:
             inventory = await self._catalog.inventory(self._index_id, self.source.name)
             self._known = {uri: change_token for uri, (_, change_token) in inventory.items()}
@@ -42,7 +45,7 @@ class FolderStream:
         if not is_mass(len(gone), len(self._known)):
             self._held_back = False
             return changed + gone
-        if not self._held_back:  # said once, not at every look
+        if not self._held_back:  # log it once, not at every listing
             _log.error(
                 "folder.mass_deletion", source=self.source.name, gone=len(gone), known=len(self._known), remedy=REMEDY
             )

@@ -1,4 +1,4 @@
-"""Compare what a source lists with what the ledger knows, and tell of every difference: finds what notifications missed."""
+"""Compare the listing of a source with the ledger. This finds the changes that notifications missed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from rag.ports import Catalog, ObjectStore
 from rag.sources import Source
 
 REMEDY = "restore what is gone, or confirm with `python -m consumers reconcile --confirm`"
-MASS = 20  # deletions that are always believed
-MASS_SHARE = 0.5  # of all documents: more needs a confirmation
+MASS = 20  # deletions that never need a confirmation
+MASS_SHARE = 0.5  # of all documents; more deletions need a confirmation
 
 
 async def differences(
     source: Source, index_id: str, objects: ObjectStore, catalog: Catalog, *, confirmed: bool = False
 ) -> list[ObjectChange]:
-    """What to announce so that the index follows the source again.
+    """Return the changes to announce, so that the index follows the source again.
 
-    Raises Conflict when over half of the source's documents would go and ``confirmed`` is False: an emptied folder or a wrong
-    prefix looks just like a deletion. What was found to have changed is in the error's ``changes``.
+    Raises MassDeletion when over half of the source's documents would go and ``confirmed`` is False: an emptied folder or a wrong
+    prefix looks just like a deletion. The error's ``changes`` hold all other changes.
     """
     known = await catalog.inventory(index_id, source.name)
     listed = {state.uri: state async for state in objects.list(source.base_uri) if is_document(state.uri)}
@@ -37,12 +37,12 @@ async def differences(
 
 
 def is_mass(gone: int, known: int) -> bool:
-    """Whether so many would go that an emptied folder, a truncated table or a wrong prefix is likelier than a wish."""
+    """Whether so many would go that an emptied folder, a truncated table or a wrong prefix is more likely than an intended deletion."""
     return gone > MASS and gone > MASS_SHARE * known
 
 
 class MassDeletion(Conflict):
-    """``changes``: what else differs, and may be announced."""
+    """A refusal to delete most documents of a source. ``changes`` are the other differences, which may be announced."""
 
     def __init__(self, message: str, changes: list[ObjectChange]) -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class MassDeletion(Conflict):
 def compare(
     listed: Mapping[str, ObjectState], known: Mapping[str, str]
 ) -> tuple[list[ObjectChange], list[ObjectChange]]:
-    """(changed or new, gone). ``known``: uri → change_token."""
+    """Return the changed and new objects, and the objects that are gone. ``known``: uri → change_token."""
     now = datetime.now(UTC)
     changed = [
         ObjectChange(uri, state.modified, "listing", version=state.change_token)
@@ -64,6 +64,6 @@ def compare(
 
 
 def is_document(uri: str) -> bool:
-    """Not a folder marker, an editor's backup or a file that is still being written under a temporary name."""
+    """Whether the object may be a document: not a folder marker, an editor's backup or a file still being written."""
     name = uri.rsplit("/", 1)[-1]
     return bool(name) and not name.startswith((".", "~$")) and not name.endswith((".part", ".tmp", "~"))

@@ -1,4 +1,4 @@
-"""S3 by the bucket's notifications in SQS. They come late, twice and out of order; the event only says "look there"."""
+"""S3 by the bucket's notifications in SQS. They come late, twice and out of order, so an event is only a hint to read the object."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCH = 10  # the most that SQS hands out at once
 
 
 class S3Stream:
-    """``sqs`` is a boto3 client; it is called in threads."""
+    """The stream of a bucket's queue. ``sqs`` is a boto3 client, which is called in threads."""
 
     def __init__(self, source: Source, sqs: Any, queue_url: str) -> None:
         self.source = source
@@ -46,7 +46,7 @@ class S3Stream:
         answer = await self._call("delete_message_batch", QueueUrl=self._queue_url, Entries=entries)
         if answer.get("Failed"):
             raise Unavailable(
-                f"SQS kept {len(answer['Failed'])} of {len(entries)} messages of {self.source.name!r}: they come again"
+                f"SQS kept {len(answer['Failed'])} of {len(entries)} messages of {self.source.name!r} and delivers them again"
             )
 
     async def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
@@ -59,7 +59,10 @@ class S3Stream:
 
 
 def decode(body: str, source: Source) -> list[ObjectChange]:
-    """Notices of one S3 event message, or of an SNS envelope around it. Objects outside the source are left out."""
+    """Return the changes in one S3 event message, or in an SNS envelope around it. Objects outside the source are left out.
+
+    Raises Rejected for any other message.
+    """
     try:
         content = json.loads(body)
         if isinstance(content, dict) and content.get("Type") == "Notification":

@@ -1,4 +1,4 @@
-"""Snowflake by polling: a watermark with an overlap for the fast path, a diff of row hashes for late commits and deletes.
+"""Snowflake by polling. A watermark with an overlap finds most changes fast. A diff of row hashes finds late commits and deletes.
 
 A changed row is first written to the object store, one object per row, and then announced like any file.
 """
@@ -21,12 +21,12 @@ from rag.telemetry import logger
 
 _log = logger(__name__)
 
-PAGE = 500  # rows of one turn: bounds memory and what a crash repeats
+PAGE = 500  # rows of one turn: bounds memory and the work that a crash repeats
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a table was read: the last row of a full page (more wait behind it), the newest change, the last diff."""
+    """The progress in a table: the last row of a full page (more rows wait behind it), the newest change, the time of the last diff."""
 
     after: Row | None = None
     read: datetime | None = None
@@ -34,7 +34,7 @@ class Progress:
 
 
 class SnowflakeStream:
-    """One table. Progress is made when what was found is announced; the watermark outlives the process in ``cursors``."""
+    """The stream of one table. It progresses once the changes are announced. The watermark outlives the process in ``cursors``."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class SnowflakeStream:
         self._changes: dict[str, RowChange] = {}
 
     async def receive(self) -> Sequence[RowChange]:
-        """Changes since the last turn; waits when the last turn had found all there was."""
+        """Return the changes since the last turn. Wait first when the last turn reached the end of the table."""
         if self._done.diffed > float("-inf") and self._done.after is None:
             await asyncio.sleep(self._every)
         changes = await self._poll()
@@ -91,7 +91,7 @@ class SnowflakeStream:
         table, after = self._table, self._done.after
         since = None if after else await self._since()
         rows = await self._warehouse.changed(table.name, table.key, table.changed, since=since, after=after, limit=PAGE)
-        # A clock that runs ahead, or a date in the far future, must not hide what changes from now on.
+        # A clock that runs ahead, or a date in the far future, must not hide later changes.
         newest = min(rows[-1].changed, datetime.now(UTC)) if rows else self._done.read
         self._next = replace(self._done, after=rows[-1] if len(rows) == PAGE else None, read=newest)
         known = await self._cursors.row_hashes(self.source.name, table.name, [row.key for row in rows])
@@ -110,9 +110,10 @@ class SnowflakeStream:
 async def diff(
     table: Table, source: Source, warehouse: Warehouse, cursors: Cursors, *, confirmed: bool = False
 ) -> list[RowChange]:
-    """Rows whose hash is not the one last announced (late commits), and rows that are gone.
+    """Return the rows whose hash differs from the last announced one (late commits), and the rows that are gone.
 
-    Most of a table gone at once is a reload under way, or an accident: reported and held back until ``confirmed``.
+    When most of a table is gone at once, a reload is under way or an accident happened: log it, and hold the deletions back until
+    ``confirmed``.
     """
     known = await cursors.row_hashes(source.name, table.name)
     current = await warehouse.hashes(table.name, table.key)
