@@ -12,7 +12,7 @@ from dagster_snowflake import SnowflakeResource
 
 from assets.policy import RUN_RETRIES
 from assets.resources import OpenServices, open_for_run
-from assets.sources import OBSERVE_SECONDS, Metadata, noticed, table_key
+from assets.sources import OBSERVE_SECONDS, Metadata, changes_since, table_key
 from rag.ingest.change_events import publish_changes
 from rag.ingest.warehouse_rows import RowChange, Table, object_change, record_hashes, table_uri, write_rows
 from rag.ports import Row
@@ -119,7 +119,7 @@ def observing_sensor(tables: Sequence[MappedTable]) -> dg.SensorDefinition:
                 return [await observe(each, snowflake, services) for each in tables]
 
         observed = asyncio.run(look())
-        events, cursor = noticed({each.mapped.key: each.metadata for each in observed}, context.cursor)
+        events, cursor = changes_since(context.cursor, {each.mapped.key: each.metadata for each in observed})
         return dg.SensorResult(asset_events=[*events, *(each.evaluation for each in observed)], cursor=cursor)
 
     return observed_tables

@@ -110,8 +110,8 @@ def _origin_keys(source: SourceSettings) -> Iterator[dg.AssetKey]:
 )
 def observed_sources(context: dg.SensorEvaluationContext, tidemark: dg.ResourceParam[OpenServices]) -> dg.SensorResult:
     """Return an event for each source."""
-    found = asyncio.run(_documents_by_status(tidemark))
-    events, cursor = noticed(found, context.cursor)
+    counts = asyncio.run(_documents_by_status(tidemark))
+    events, cursor = changes_since(context.cursor, counts)
     return dg.SensorResult(asset_events=events, cursor=cursor)
 
 
@@ -121,19 +121,18 @@ async def _documents_by_status(tidemark: OpenServices) -> dict[dg.AssetKey, Meta
         return {source_key(name): await services.ledger.counts(services.spec.index_id, name) for name in names}
 
 
-def noticed(
-    found: Mapping[dg.AssetKey, Metadata], cursor: str | None
+def changes_since(
+    cursor: str | None, values: Mapping[dg.AssetKey, Metadata]
 ) -> tuple[list[dg.AssetMaterialization | dg.AssetObservation], str]:
     """Return an event for each external asset, and the next cursor.
 
-    An asset whose metadata changed since the last look was materialized meanwhile, by someone else. Otherwise it is observed.
+    An asset whose values differ from the cursor's was updated by its owner, which is a materialization. Others are observed.
     """
     known = json.loads(cursor or "{}")
-    seen = {key.to_user_string(): dict(metadata) for key, metadata in found.items()}
-    events = [
-        (dg.AssetObservation if known.get(key.to_user_string()) == dict(metadata) else dg.AssetMaterialization)(
-            key, metadata=dict(metadata)
-        )
-        for key, metadata in found.items()
-    ]
-    return events, json.dumps(seen)
+    current = {key.to_user_string(): dict(metadata) for key, metadata in values.items()}
+    events: list[dg.AssetMaterialization | dg.AssetObservation] = []
+    for key, metadata in values.items():
+        is_known = known.get(key.to_user_string()) == dict(metadata)
+        kind = dg.AssetObservation if is_known else dg.AssetMaterialization
+        events.append(kind(key, metadata=dict(metadata)))
+    return events, json.dumps(current)

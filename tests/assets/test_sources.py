@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.sources import noticed, observed_sources
+from assets.sources import changes_since, observed_sources
 from tests.assets.settings import SETTINGS
 from tests.fakes.world import SPEC, World
 
@@ -18,11 +18,11 @@ KEY = dg.AssetKey(["sources", "s3"])
 
 
 def test_the_first_look_and_each_change_are_updates_and_the_rest_observations() -> None:
-    events, cursor = noticed({KEY: {"live": 3}}, None)
+    events, cursor = changes_since(None, {KEY: {"live": 3}})
     assert [type(each) for each in events] == [dg.AssetMaterialization]
-    events, cursor = noticed({KEY: {"live": 3}}, cursor)
+    events, cursor = changes_since(cursor, {KEY: {"live": 3}})
     assert [type(each) for each in events] == [dg.AssetObservation]
-    events, _ = noticed({KEY: {"live": 4}}, cursor)
+    events, _ = changes_since(cursor, {KEY: {"live": 4}})
     assert [type(each) for each in events] == [dg.AssetMaterialization]
     assert events[0].metadata["live"].value == 4
 
