@@ -75,7 +75,7 @@ async def vector_index_checks(  # type: ignore[no-untyped-def]  # Dagster takes 
     """Compare the ledger with Qdrant: the documents that this run touched, or whole partitions when the checks run alone."""
     names = {key.name for key in context.selected_asset_check_keys}
     async with open_for_run(context, tidemark) as services:
-        for key in context.partition_keys:
+        for key in _partition_keys(context):
             batch = await find_batch(context, key, services, "embeddings")
             documents = None if batch.is_backfill else [task.document_id for task in batch.tasks]
             for finding in await partition_findings(
@@ -85,12 +85,22 @@ async def vector_index_checks(  # type: ignore[no-untyped-def]  # Dagster takes 
                     yield _evaluation(finding, key)
 
 
+def _partition_keys(context: dg.AssetCheckExecutionContext) -> Sequence[str]:
+    """Return the partitions of the run. A run that the checks page starts has none, and means all of them."""
+    has_partitions = context.has_partition_key or context.has_partition_key_range
+    return context.partition_keys if has_partitions else documents_partitions.get_partition_keys()
+
+
 def _evaluation(finding: Finding, key: str) -> dg.AssetCheckEvaluation:
+    """Report a finding. Its values are texts, because the UI would draw numbers of all partitions as one line."""
+    texts = {
+        name: str(value) if isinstance(value, int) else ", ".join(value) for name, value in finding.details.items()
+    }
     return dg.AssetCheckEvaluation(
         dg.AssetKey("vector_index"),
         finding.name,
         passed=finding.passed,
         partition=key,
         severity=dg.AssetCheckSeverity.ERROR,
-        metadata=dict(finding.details),
+        metadata={name: text for name, text in texts.items() if text},
     )

@@ -227,6 +227,11 @@ def test_the_audit_checks_each_partition_as_a_whole(world: World, instance: dg.D
     assert execute(world, instance, request, "audit").success
     expected = {(name, str(number)): "SUCCEEDED" for name in CHECKS for number in range(8)}
     assert statuses(instance) == expected | {("every_chunk_has_a_vector", str(partition)): "FAILED"}
+    history = instance.event_log_storage.get_asset_check_execution_history(
+        check_key("every_chunk_has_a_vector"), limit=8
+    )
+    (failed,) = [each.evaluation for each in history if each.evaluation and not each.evaluation.passed]
+    assert failed.metadata["missing"].value == lost
 
 
 def test_checks_of_every_partition_are_current_after_several_runs(world: World, instance: dg.DagsterInstance) -> None:
@@ -239,6 +244,17 @@ def test_checks_of_every_partition_are_current_after_several_runs(world: World, 
     assert {info.latest_planned_run_id for info in infos if str(info.partition_key) in offsets(first)} == {
         instance.get_run_records()[1].dagster_run.run_id
     }
+
+
+def test_checks_that_are_started_without_a_partition_look_at_all_of_them(
+    world: World, instance: dg.DagsterInstance
+) -> None:
+    fill(world)
+    for request in asyncio.run(due_requests(world)):
+        execute(world, instance, request)
+    result = execute(world, instance, dg.RunRequest(), "audit")
+    assert result.success
+    assert {each.partition for each in result.get_asset_check_evaluations()} == set(map(str, range(8)))
 
 
 def check_key(name: str) -> dg.AssetCheckKey:
