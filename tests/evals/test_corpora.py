@@ -16,9 +16,9 @@ SETTINGS = ChunkSettings()
 
 @pytest.fixture(scope="module")
 def originals() -> list[ParsedDocument]:
-    enterprise = load("enterprise")
-    names = [name for name in enterprise.documents() if name.endswith(".md")][:12]
-    return corpora.parse_all(corpora.read_files(enterprise.folder, names, "enterprise"))
+    sample = load("sample")
+    names = [name for name in sample.documents() if name.endswith((".md", ".html"))][:12]
+    return corpora.parse_all(corpora.read_files(sample.folder, names, "sample"))
 
 
 def _shingles(text: str) -> set[tuple[str, ...]]:

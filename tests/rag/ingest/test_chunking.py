@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evals.sample_corpus import documents as sample_documents
 from rag.errors import Rejected
 from rag.ids import Ids
 from rag.ingest.chunking import VERSION, Chunk, ChunkSettings, chunk
@@ -281,9 +282,16 @@ def test_time_does_not_explode_on_repeated_marks(bit: str) -> None:
     assert time.process_time() - began < 5
 
 
+def test_the_documents_of_the_sample_company_are_chunked_completely() -> None:
+    _assert_chunked_completely(sample_documents())
+
+
 def test_real_documents_are_chunked_completely(shared: Path) -> None:
     files = sorted((shared / "enterprise" / "corpus").rglob("*.*"))[::8]
-    files += sorted((shared / "northwind/corpus").glob("*.pdf"))
+    _assert_chunked_completely(files + sorted((shared / "northwind/corpus").glob("*.pdf")))
+
+
+def _assert_chunked_completely(files: list[Path]) -> None:
     assert files
     for path in files:
         parsed = parse(path.read_bytes(), path.name)

@@ -1,4 +1,4 @@
-"""Input for parsers: real files of the shared data, and bad files that are built here."""
+"""Inputs of parsers: the documents of the sample company, real files of the shared data, and malformed bytes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,22 @@ import pytest
 from reportlab.lib.pagesizes import A4
 from reportlab.pdfgen.canvas import Canvas
 
+from evals.sample_corpus import documents
 from rag.ingest.parsing import ParseLimits, SandboxedParser
 
 Draw = Callable[[Canvas], None]
+
+
+@pytest.fixture(scope="session")
+def company() -> list[Path]:
+    """The documents of the sample company, in five formats. They were written for this repository."""
+    return documents()
+
+
+@pytest.fixture(params=["company", pytest.param("corpus", marks=pytest.mark.corpus)])
+def documents_of_each_format(request: pytest.FixtureRequest) -> list[Path]:
+    paths: list[Path] = request.getfixturevalue(request.param)
+    return paths
 
 
 @pytest.fixture(scope="session")
