@@ -57,6 +57,7 @@ class Supervisor:
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.config = stack.folder / "supervisor.conf"
+        self.child: subprocess.Popen[bytes] | None = None  # kept if this process started it, to collect its exit status
 
     def alive(self) -> bool:
         try:
@@ -74,7 +75,7 @@ class Supervisor:
         command = (sys.executable, "-m", "supervisor.supervisord", "-n", "-s", "-c", str(self.config))
         self.stack.logs.mkdir(exist_ok=True)
         with (self.stack.logs / "supervisor.out").open("ab") as out:
-            child = subprocess.Popen(  # noqa: S603
+            self.child = child = subprocess.Popen(  # noqa: S603
                 command, cwd=ROOT, env=inherited(self.stack), start_new_session=True, umask=PRIVATE,
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip

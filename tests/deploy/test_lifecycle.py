@@ -26,7 +26,11 @@ def test_each_part_comes_after_what_it_needs() -> None:
 
 def test_what_needs_nothing_of_each_other_is_started_at_once() -> None:
     together = threading.Barrier(3, timeout=5)
-    lifecycle._walk({"a": (), "b": (), "c": ()}, lambda name, _: together.wait() and None)
+
+    def act(name: str, _: threading.Event) -> None:
+        together.wait()
+
+    lifecycle._walk({"a": (), "b": (), "c": ()}, act)
 
 
 def test_a_failure_stops_what_needs_it_and_nothing_else() -> None:

@@ -30,7 +30,8 @@ def running(code: str, folder: Path | None) -> Iterator[subprocess.Popen[str]]:
     finally:
         child.kill()
         child.wait()
-        child.stdout.close()
+        if child.stdout is not None:
+            child.stdout.close()
 
 
 def test_a_process_of_the_stack_is_found_and_ended(tmp_path: Path) -> None:

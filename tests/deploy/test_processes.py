@@ -8,7 +8,7 @@ import pytest
 
 from deploy.local.bootstrap import steps
 from deploy.local.errors import StackError
-from deploy.local.lifecycle import choose
+from deploy.local.lifecycle import Part, choose
 from deploy.local.processes import table
 from deploy.local.stack import PORTS, Stack, open_stack
 from deploy.local.supervision import inherited, render
@@ -21,7 +21,8 @@ def stack(tmp_path: Path) -> Stack:
 
 
 def test_every_need_is_in_the_table_and_none_is_circular(stack: Stack) -> None:
-    needs = {part.name: set(part.needs) for part in (*table(stack), *steps())}
+    parts: tuple[Part, ...] = (*table(stack), *steps())
+    needs = {part.name: set(part.needs) for part in parts}
     assert set(graphlib.TopologicalSorter(needs).static_order()) == set(needs)
 
 

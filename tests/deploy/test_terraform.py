@@ -31,7 +31,7 @@ class Applied:
         self.roles = outputs["roles"]["value"]
 
     def client(self, service: str) -> Any:
-        keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+        keys: dict[str, Any] = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
         return boto3.client(service, endpoint_url=self.endpoint, region_name="eu-central-1", **keys)
 
 

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+from dagster_webserver import app
 from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.testclient import TestClient
@@ -126,7 +127,7 @@ def test_pages_and_the_playground_are_served(dagster: TestClient) -> None:
 def test_the_webserver_of_the_stack_is_the_guarded_one(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[type] = []
     monkeypatch.setattr("dagster_webserver.app.DagsterWebserver", DagsterWebserver)
-    monkeypatch.setattr(webserver.event, "listen", lambda *_: None)
-    monkeypatch.setattr(webserver.cli, "main", lambda: made.append(webserver.app.DagsterWebserver))
+    monkeypatch.setattr("sqlalchemy.event.listen", lambda *_: None)
+    monkeypatch.setattr("dagster_webserver.cli.main", lambda: made.append(vars(app)["DagsterWebserver"]))
     webserver.main()
     assert made == [webserver.GuardedWebserver]

@@ -82,7 +82,7 @@ def authorize(web: TestClient, **changes: str | None) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(location.query).items()}
 
 
-def exchange(web: TestClient, code: str, **changes: str) -> httpx.Response:
+def exchange(web: TestClient, code: str, **changes: str) -> Any:
     form = {"client_id": "tidemark-cli", "code": code, "redirect_uri": REDIRECT, "code_verifier": VERIFIER}
     return web.post("/token", data={"grant_type": "authorization_code"} | form | changes)
 
@@ -289,7 +289,7 @@ def test_a_refresh_token_works_once_narrows_and_survives_a_restart(
 @pytest.mark.parametrize("broken", [{}, {"scope": "rag:root"}, {"response_type": "token"}])
 def test_no_redirect_leaves_this_machine(web: TestClient, redirect: str, method: str, broken: dict[str, str]) -> None:
     parameters = request(redirect_uri=redirect, **broken)
-    sent = {"params": parameters} if method == "GET" else {"data": parameters}
+    sent: dict[str, Any] = {"params": parameters} if method == "GET" else {"data": parameters}
     answer = web.request(method, "/authorize", **sent)
     assert answer.status_code == 400
     assert "location" not in answer.headers

@@ -72,7 +72,7 @@ def test_collections_indexes_and_aliases_by_the_client(client: QdrantClient) -> 
     assert not client.collection_exists("docs")
     client.create_collection("docs", DENSE, sparse_vectors_config=SPARSE, hnsw_config=rest.HnswConfigDiff(m=8))
     client.create_payload_index("docs", "tenant", rest.KeywordIndexParams(type="keyword", is_tenant=True))
-    client.create_payload_index("docs", "n", "integer")
+    client.create_payload_index("docs", "n", rest.PayloadSchemaType.INTEGER)
     client.update_collection_aliases([make_alias("docs", "live")])
     assert client.collection_exists("live")
     assert [one.name for one in client.get_collections().collections] == ["docs"]
@@ -128,7 +128,7 @@ def test_every_kind_of_write_by_the_client(client: QdrantClient) -> None:
 
 def test_pages_orders_selectors_and_facets_by_the_client(client: QdrantClient) -> None:
     client.create_collection("docs", DENSE, sparse_vectors_config=SPARSE)
-    client.create_payload_index("docs", "n", "integer")
+    client.create_payload_index("docs", "n", rest.PayloadSchemaType.INTEGER)
     points = [rest.PointStruct(id=i, vector={"dense": [1, i]}, payload={"n": i % 4, "k": "x"}) for i in range(10)]
     client.upsert("docs", points)
     page, following = client.scroll("docs", limit=4, with_payload=["n"])
@@ -139,7 +139,7 @@ def test_pages_orders_selectors_and_facets_by_the_client(client: QdrantClient) -
     down = client.scroll("docs", limit=2, order_by=rest.OrderBy(key="n", direction="desc"))[0]
     assert {one.id for one in down} == {3, 7}
     assert {hit.value: hit.count for hit in client.facet("docs", "n").hits} == {0: 3, 1: 3, 2: 2, 3: 2}
-    near = client.query_points("docs", [1, 9], using="dense", limit=2, score_threshold=0.99, with_vectors=["dense"])
+    near = client.query_points("docs", [1.0, 9.0], using="dense", limit=2, score_threshold=0.99, with_vectors=["dense"])
     assert [one.id for one in near.points] == [9, 8]
     assert near.points[0].vector is not None
     both = client.query_batch_points("docs", [rest.QueryRequest(query=[1, 0], using="dense", limit=1)] * 2)

@@ -59,7 +59,7 @@ def some(first: int, count: int) -> list[rest.PointStruct]:
 def made(server: Any) -> QdrantClient:
     opened = client(server)
     opened.create_collection("docs", DENSE, sparse_vectors_config=SPARSE)
-    opened.create_payload_index("docs", "tenant", "keyword")
+    opened.create_payload_index("docs", "tenant", rest.PayloadSchemaType.KEYWORD)
     return opened
 
 
@@ -107,7 +107,9 @@ def test_every_acknowledged_write_survives_kills_in_full_flight(server: Any) -> 
         assert len(expected) > 300
         expected.clear()
         expected.update(held)
-    found = client(server).query_points("docs", [1, 0, 0, 1], using="dense", query_filter=of_tenant("t1"), limit=5)
+    found = client(server).query_points(
+        "docs", [1.0, 0.0, 0.0, 1.0], using="dense", query_filter=of_tenant("t1"), limit=5
+    )
     assert {one.payload["tenant"] for one in found.points if one.payload} == {"t1"}
 
 
@@ -212,7 +214,7 @@ def test_deleted_points_leave_the_segments_at_the_next_start(server: Any) -> Non
     opened = made(server)
     secret = "the-words-of-a-document-that-must-go"
     points = [
-        point.model_copy(update={"payload": {"text": secret if point.id < 2_000 else "stays"}})
+        point.model_copy(update={"payload": {"text": secret if int(str(point.id)) < 2_000 else "stays"}})
         for point in some(0, 3_000)
     ]
     opened.upsert("docs", points)

@@ -14,7 +14,6 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from deploy.local.s3 import signatures
 from deploy.local.s3.signatures import BadSignature, Keys, check
 
 KEYS = Keys("stack-key", "stack-secret-of-the-tests")
@@ -191,7 +190,7 @@ def test_signatures_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatc
         compared.append((one, other))
         return bool(one == other)
 
-    monkeypatch.setattr(signatures.hmac, "compare_digest", record)
+    monkeypatch.setattr("deploy.local.s3.signatures.hmac.compare_digest", record)
     environ = signed()
     check(environ, BODY, KEYS, datetime.now(UTC))
     assert environ["HTTP_AUTHORIZATION"].rpartition("=")[2] in {one for one, _ in compared}

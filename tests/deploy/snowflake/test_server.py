@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -39,7 +39,7 @@ def query(server: Any, *statements: str, **parameters: Any) -> list[tuple[Any, .
 
 
 @pytest.fixture
-def customers(server: Any) -> Iterator[Any]:
+def customers(server: Any) -> Any:
     query(
         server,
         "create or replace table customers (id number(10,0) primary key, name varchar(80) not null, profile variant, "
@@ -90,6 +90,7 @@ def test_dagsters_resource_merges_and_reads_what_the_connector_sees(customers: A
             "merge into customers t using (select 2 as id, 'Bea' as name union all select 4, 'Cem') s on t.id = s.id "
             "when matched then update set name = s.name when not matched then insert (id, name) values (s.id, s.name)"
         )
+        assert merged is not None
         assert merged.fetchall() == [(1, 1)]
     assert query(customers, "select id, name from customers order by id") == [(1, "Ann"), (2, "Bea"), (4, "Cem")]
 
@@ -99,15 +100,19 @@ def test_a_missing_time_is_null_and_not_1970(customers: Any) -> None:
     assert query(customers, "select count(*) from customers where updated_at is null") == [(1,)]
 
 
+def fetch(cursor: Any, *statement: Any) -> Any:
+    return cursor.execute(*statement).fetchall()
+
+
 def test_a_watermark_query_with_bound_parameters_finds_what_is_newer(customers: Any) -> None:
     with snowflake.connector.connect(**connection_parameters(env(customers))) as connection:
         cursor = connection.cursor()
         # not (updated_at, id) > (..., ...): DuckDB orders NULL after everything there, Snowflake drops such rows
         statement = "select id from customers where updated_at > %(at)s or (updated_at = %(at)s and id > %(id)s)"
-        assert cursor.execute(statement, {"at": "2025-12-31", "id": 0}).fetchall() == [(1,)]
-        assert cursor.execute(statement, {"at": "2026-01-01", "id": 0}).fetchall() == [(1,)]
-        assert cursor.execute(statement, {"at": "2026-01-01", "id": 1}).fetchall() == []
-        assert cursor.execute("select id from customers where name = %s", ("x' or 1=1 --",)).fetchall() == []
+        assert fetch(cursor, statement, {"at": "2025-12-31", "id": 0}) == [(1,)]
+        assert fetch(cursor, statement, {"at": "2026-01-01", "id": 0}) == [(1,)]
+        assert fetch(cursor, statement, {"at": "2026-01-01", "id": 1}) == []
+        assert fetch(cursor, "select id from customers where name = %s", ("x' or 1=1 --",)) == []
 
 
 @pytest.mark.parametrize(
