@@ -11,9 +11,9 @@ from pathlib import Path
 from rag.ids import Ids
 from rag.ingest.chunking import ChunkSettings, chunk
 from rag.ingest.parsing import parse
+from rag.labels import PRINCIPALS_LABEL
 from rag.models import BlockKind, ParsedDocument
 from rag.ports import Tokenizer
-from rag.sources import PRINCIPALS_LABEL
 
 HIDDEN = "group:bench-load"  # a group without members: the load is indexed and filtered, but is never an answer
 _WORD = re.compile(r"[^\W_]+")

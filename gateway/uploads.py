@@ -12,19 +12,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from gateway.identity import Caller
 from governance.access import principals_of
 from rag.errors import Denied, Rejected
 from rag.ids import object_key, object_uri
 from rag.ingest.change_events import ObjectChange, publish_changes
-from rag.sources import PRINCIPALS_LABEL, TITLE_LABEL, Source, split_label
+from rag.labels import PRINCIPALS_LABEL, TITLE_LABEL, encode_label, join_label
+from rag.sources import Source
 
 if TYPE_CHECKING:
     from rag.wiring import Services
 
-MAX_LABELS = 1900  # bytes, percent-encoded: S3 holds 2 KB of metadata for an object
+MAX_LABELS = 1900  # bytes, encoded: S3 holds 2 KB of metadata for an object
 MAX_TITLE = 300  # characters
 _UNSAFE = re.compile(r"[^\w.()+=@ -]")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,60}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,60}")
@@ -57,10 +57,10 @@ async def store(
 ) -> None:
     """Store an upload, then announce it: an event never names an object that does not exist."""
     source = source_of(caller, services)
-    labels = {PRINCIPALS_LABEL: ",".join(_principals(principals, caller))}
+    labels = {PRINCIPALS_LABEL: join_label(_principals(principals, caller))}
     if title.strip():
-        labels[TITLE_LABEL] = _title(title)
-    if sum(len(key) + len(quote(value)) for key, value in labels.items()) > MAX_LABELS:
+        labels[TITLE_LABEL] = encode_label(_title(title))
+    if sum(len(key) + len(value) for key, value in labels.items()) > MAX_LABELS:
         raise Rejected(
             f"title and principals together exceed {MAX_LABELS} bytes: shorten the title or name fewer principals",
             reason="labels_too_long",
@@ -118,7 +118,7 @@ def _short(text: str, limit: int) -> str:
 def _principals(wanted: Sequence[str], caller: Caller) -> list[str]:
     """Return the principals of an upload: some of the uploader's own, or the uploader alone when none is named."""
     own = principals_of(caller.subject, caller.groups)
-    chosen = sorted({each for value in wanted for each in split_label(value)}) or [f"user:{caller.subject}"]
+    chosen = sorted({each for each in wanted if each}) or [f"user:{caller.subject}"]
     strange = [each for each in chosen if each not in own]
     if strange:
         raise Rejected(
@@ -126,8 +126,8 @@ def _principals(wanted: Sequence[str], caller: Caller) -> list[str]:
             reason="foreign_principal",
             status=403,
         )
-    if any("," in each for each in chosen):
-        raise Rejected("your subject has a comma and cannot be a label: name a group as principal", reason="bad_label")
+    if not all(each.isprintable() for each in chosen):
+        raise Rejected("a principal of yours is unprintable: name another one of yours", reason="bad_label")
     return chosen
 
 

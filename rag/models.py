@@ -53,7 +53,8 @@ class AccessFilter:
 
 @dataclass(frozen=True, slots=True)
 class ObjectState:
-    """The current state of an object according to its store. ``labels`` is the user metadata, with keys in lower case."""
+    """The current state of an object according to its store. ``labels`` is the user metadata, with keys in lower case
+    and values that ``rag.labels`` decodes."""
 
     uri: str
     version: str

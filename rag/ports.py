@@ -46,7 +46,10 @@ class ObjectStore(Protocol):
     async def put(
         self, uri: str, content: bytes, *, media_type: str = "", labels: Mapping[str, str] | None = None
     ) -> ObjectState:
-        """Store the object as a whole: a part of it is never visible. Idempotent."""
+        """Store the object as a whole: a part of it is never visible. Idempotent.
+
+        Labels are kept as they are. Raises ValueError for one that is not printable ASCII: ``rag.labels`` encodes them.
+        """
 
     async def delete(self, uris: Sequence[str]) -> None:
         """Delete the objects. Idempotent: an absent object is not an error."""

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import unquote
 
 from rag.errors import Rejected
 from rag.ids import object_key
+from rag.labels import PRINCIPALS_LABEL, split_label
 from rag.models import Access
-
-PRINCIPALS_LABEL = "principals"  # object metadata: comma-separated principals, instead of the source's
-SUBJECTS_LABEL = "subjects"  # object metadata: comma-separated identifiers of the people whom the object is about
-TITLE_LABEL = "title"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +28,12 @@ class Source:
         return uri.startswith(self.base_uri.rstrip("/") + "/")
 
     def access(self, uri: str, labels: Mapping[str, str]) -> Access:
-        """Return the access from the object's labels, else from the longest matching rule, else from the source's principals."""
-        labelled = split_label(labels.get(PRINCIPALS_LABEL, ""))
-        if labelled:
-            return Access(self.tenant, tuple(sorted(set(labelled))))
+        """Return the access from the object's labels, else from the longest matching rule, else from the source's principals.
+
+        A principals label that names nobody grants access to nobody. Raises Rejected for a label that cannot be decoded.
+        """
+        if PRINCIPALS_LABEL in labels:
+            return Access(self.tenant, tuple(sorted(set(split_label(labels[PRINCIPALS_LABEL])))))
         container_key = object_key(self.base_uri.rstrip("/") + "/.")[1].removesuffix(".")
         key = object_key(uri)[1].removeprefix(container_key)
         prefixes = sorted((p for p in self.rules if key.startswith(p)), key=len)
@@ -69,12 +67,3 @@ class Sources:
                 f"uri is outside source {name!r} ({source.base_uri}) of tenant {tenant!r}", reason="foreign_uri"
             )
         return source
-
-
-def split_label(value: str) -> tuple[str, ...]:
-    """Split comma-separated items. A comma within an item is written ``%2C``."""
-    return tuple(unquote(item) for item in (part.strip() for part in value.split(",")) if item)
-
-
-def join_label(items: Sequence[str]) -> str:
-    return ",".join(item.replace("%", "%25").replace(",", "%2C") for item in items)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from rag.errors import Rejected
 from rag.ids import Ids
 from rag.ingest.tasks import afresh, dead, deleted
+from rag.labels import SUBJECTS_LABEL, TITLE_LABEL, decode_label, split_label
 from rag.models import DocumentRecord, DocumentStatus, IndexingTask, ObjectState, SourceObject
 from rag.ports import ObjectStore
-from rag.sources import PRINCIPALS_LABEL, SUBJECTS_LABEL, TITLE_LABEL, Source, Sources, split_label
+from rag.sources import Source, Sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Reader:
         return replace(task, version=state.version, change_token=state.change_token, principals=principals)
 
     def _with_labels(self, task: IndexingTask, current: SourceObject, source: Source) -> IndexingTask:
-        """Return the task with the object's state and labels. An unprintable label makes the document dead and leaves the batch alone."""
+        """Return the task with the object's state and labels. A bad label makes the document dead and leaves the batch alone."""
         state = current.state
         seen = replace(
             afresh(task),
@@ -76,16 +77,14 @@ class Reader:
             media_type=state.media_type or "",
             principals=_principals(source, task.uri, state.labels),
         )
-        if not all(label.isprintable() for label in state.labels.values()):
-            return dead(seen, "bad_label")
-        subjects = {
-            self.ids.subject_id(task.tenant, each) for each in split_label(state.labels.get(SUBJECTS_LABEL, ""))
-        }
-        return replace(
-            seen,
-            title=state.labels.get(TITLE_LABEL, ""),
-            subjects=tuple(sorted(subjects)),
-        )
+        try:
+            source.access(task.uri, state.labels)
+            title = decode_label(state.labels.get(TITLE_LABEL, ""))
+            subjects = split_label(state.labels.get(SUBJECTS_LABEL, ""))
+        except Rejected as error:
+            return dead(seen, error.reason)
+        pseudonyms = {self.ids.subject_id(task.tenant, each) for each in subjects}
+        return replace(seen, title=title, subjects=tuple(sorted(pseudonyms)))
 
 
 def _is_settled(recorded: DocumentRecord, state: ObjectState | None, source: Source) -> bool:
@@ -99,8 +98,9 @@ def _is_settled(recorded: DocumentRecord, state: ObjectState | None, source: Sou
 def _principals(source: Source, uri: str, labels: Mapping[str, str]) -> tuple[str, ...]:
     """Return the principals that may see the document.
 
-    An unprintable principals label grants access to no one, because the intended label may have been stricter than the source's rules.
+    A bad principals label grants access to no one, because the intended label may have been stricter than the source's rules.
     """
-    if not labels.get(PRINCIPALS_LABEL, "").isprintable():
+    try:
+        return source.access(uri, labels).principals
+    except Rejected:
         return ()
-    return source.access(uri, labels).principals

@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 from rag.errors import Rejected
 from rag.ids import object_name, object_uri, row_hash
 from rag.ingest.change_events import ObjectChange
+from rag.labels import SUBJECTS_LABEL, TITLE_LABEL, encode_label, join_label
 from rag.ports import Cursors, ObjectStore, Row
-from rag.sources import SUBJECTS_LABEL, TITLE_LABEL, Source, join_label
+from rag.sources import Source
 from rag.telemetry import SOURCE_ERRORS, logger
 
 _log = logger(__name__)
 
 MEDIA_TYPE = "application/vnd.tidemark.row+json"
-TITLE_BYTES, SUBJECTS_BYTES = 500, 1000  # percent-encoded; S3 allows 2 KB of labels in all
+TITLE_BYTES, SUBJECTS_BYTES = 500, 1000  # encoded; S3 allows 2 KB of labels in all
 CONCURRENT_WRITES = 16  # row objects
 
 
@@ -96,11 +96,11 @@ def row_object(table: Table, row: Row) -> tuple[bytes, dict[str, str]]:
     title = str(folded.get(table.title.casefold()) or "") if table.title else ""
     title = title or f"{table.name.rsplit('.', 1)[-1].title()} {row.key}"
     body = {"table": table.name, "key": row.key, "title": title, "columns": columns}
-    labels = {TITLE_LABEL: _clipped(title)}
+    labels = {TITLE_LABEL: encode_label(_clipped(title))}
     subjects = [str(folded[name.casefold()]) for name in table.subjects if folded.get(name.casefold())]
     if subjects:
         labels[SUBJECTS_LABEL] = join_label(subjects)
-        if len(quote(labels[SUBJECTS_LABEL])) > SUBJECTS_BYTES:
+        if len(labels[SUBJECTS_LABEL]) > SUBJECTS_BYTES:
             raise Rejected(
                 f"row {row.key[:40]!r} of {table.name} names {len(subjects)} people: map fewer columns as subjects",
                 reason="too_many_subjects",
@@ -111,7 +111,7 @@ def row_object(table: Table, row: Row) -> tuple[bytes, dict[str, str]]:
 def _clipped(title: str) -> str:
     """Return as much of the title as a label holds."""
     plain = "".join(each if each.isprintable() else " " for each in title)
-    while len(quote(plain)) > TITLE_BYTES:
+    while len(encode_label(plain)) > TITLE_BYTES:
         plain = plain[: len(plain) * 9 // 10]
     return plain
 

@@ -81,7 +81,7 @@ async def test_rows_are_written_as_objects_before_they_are_announced() -> None:
     found = await world.objects.get("s3://internal/rows/tickets/1.json")
     assert found is not None
     assert json.loads(found.content)["columns"]["BODY"] == "The pump leaks"
-    assert found.state.labels == {"title": "Ticket 1", "subjects": "pat@example.com"}
+    assert found.state.labels == {"title": "Ticket%201", "subjects": "pat@example.com"}
     assert found.state.media_type == "application/vnd.tidemark.row+json"
 
 

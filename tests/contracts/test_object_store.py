@@ -10,14 +10,21 @@ from typing import Any
 
 import boto3
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
 from rag.adapters.memory.objects import MemoryObjects
 from rag.adapters.objects import Bucket, Folder, Objects, aws_client
 from rag.errors import Rejected, Unavailable
 from rag.ids import object_key, object_uri
+from rag.labels import decode_label, encode_label, join_label, split_label
 
 BASE = "s3://store"
+PRINTABLE = st.characters(exclude_categories=["C", "Z"])
+NAMES = st.text(st.sampled_from("%2C,=? ") | PRINTABLE, min_size=1)
+    str.isprintable
+)
 
 
 @dataclass
@@ -85,16 +92,44 @@ async def test_other_content_has_another_version_and_change_token(store: Store) 
     assert first.change_token != second.change_token
 
 
-async def test_labels_and_media_type_come_back_whatever_they_hold(store: Store) -> None:
+async def test_labels_and_media_type_come_back_as_they_were_written(store: Store) -> None:
     if not store.keeps_labels:
         with pytest.raises(ValueError, match="no labels"):
             await store.objects.put(object_uri(BASE, "a.md"), b"x", labels={"title": "T"})
         return
-    labels = {"title": "Müller & Söhne, 100% — ok", "principals": "group:staff,user:alice"}
+    title, names = (
+        "Müller & Söhne, 100% — ok",
+        ["group:staff", "user:al%69ce", "user:a,group:b", "=?utf-8?q?user:bob?="],
+    )
+    labels = {"title": encode_label(title), "principals": join_label(names), "subjects": ""}
     await store.objects.put(object_uri(BASE, "a.md"), b"x", media_type="text/markdown", labels=labels)
     state = (await store.objects.get(object_uri(BASE, "a.md"))).state
     assert state.labels == labels
+    assert decode_label(state.labels["title"]) == title
+    assert list(split_label(state.labels["principals"])) == names
     assert state.media_type == "text/markdown"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(names=st.lists(NAMES, max_size=5))
+async def test_any_list_of_names_comes_back_from_the_metadata_of_an_object(store: Store, names: list[str]) -> None:
+    if store.keeps_labels:
+        state = await store.objects.put(object_uri(BASE, "a.md"), b"x", labels={"subjects": join_label(names)})
+        assert list(split_label(state.labels["subjects"])) == names
+
+
+async def test_a_label_that_is_not_encoded_is_refused(store: Store) -> None:
+    for label in ("Müller", "line\n", "tab\t"):
+        with pytest.raises(ValueError, match="label"):
+            await store.objects.put(object_uri(BASE, "a.md"), b"x", labels={"title": label})
+
+
+async def test_a_percent_escape_of_another_writer_is_decoded_once(store: Store) -> None:
+    if store.raw is None:
+        pytest.skip("only S3 has other writers")
+    store.raw.put_object(Key="a.md", Body=b"x", Metadata={"principals": "user:a%2Cb,user:al%2569ce"})
+    label = (await store.objects.head(object_uri(BASE, "a.md"))).labels["principals"]
+    assert split_label(label) == ("user:a,b", "user:al%69ce")
 
 
 async def test_every_key_a_source_may_hold_is_read_and_listed(store: Store) -> None:

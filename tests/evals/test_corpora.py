@@ -8,8 +8,8 @@ from evals import corpora
 from evals.questions import load
 from rag.adapters.memory.models import HashEmbedder
 from rag.ingest.chunking import ChunkSettings
+from rag.labels import PRINCIPALS_LABEL
 from rag.models import ParsedDocument
-from rag.sources import PRINCIPALS_LABEL
 
 SETTINGS = ChunkSettings()
 

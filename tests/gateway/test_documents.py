@@ -6,6 +6,7 @@ from urllib.parse import unquote
 import pytest
 
 from gateway.uploads import safe_name
+from rag.labels import split_label
 from rag.models import DocumentStatus
 from schemas.events import ChangeKind
 
@@ -26,7 +27,7 @@ async def test_an_upload_is_stored_then_announced(world: Any) -> None:
     assert answer.headers["location"] == said["status_url"] == f"/v1/documents/{said['document_id']}"
     stored = await world.objects.get(said["uri"])
     assert stored.content == b"# Tides\n\nHigh water at noon."
-    assert stored.state.labels == {"principals": "user:alice", "title": "Tide tables"}
+    assert stored.state.labels == {"principals": "user:alice", "title": "Tide%20tables"}
     (event,) = await world.published()
     told = (event.document_id, event.tenant, event.source, event.uri)
     assert told == (said["document_id"], "acme", "uploads", said["uri"])
@@ -57,6 +58,17 @@ async def test_an_upload_cannot_be_shared_with_others(world: Any, principal: str
     answer = await upload(world, principals=[principal])
     assert (answer.status_code, answer.json()["reason"]) == (403, "foreign_principal")
     assert not await world.published()
+
+
+@pytest.mark.parametrize("subject", ["al%69ce", "x%2Cuser:alice", "x,user:alice", "=?utf-8?q?alice?="])
+async def test_a_subject_that_looks_encoded_shares_with_nobody_else(world: Any, subject: str) -> None:
+    form = {
+        "files": {"file": ("a.md", b"# Tides", "text/markdown")},
+        "headers": world.bearer("alice", "rag:ingest", sub=subject),
+    }
+    said = (await world.client.post("/v1/documents", **form)).json()
+    label = (await world.objects.head(said["uri"])).labels["principals"]
+    assert split_label(label) == (f"user:{subject}",)
 
 
 async def test_an_upload_needs_its_scope(world: Any) -> None:

@@ -75,6 +75,7 @@ def test_the_longest_rule_wins_and_labels_win_over_rules() -> None:
     assert only_source.access("s3://b/f/x/1.md", {}).principals == ("group:x",)
     assert only_source.access("s3://b/1.md", {}).principals == ("group:staff",)
     assert only_source.access("s3://b/f/1.md", {"principals": "user:b, group:a"}).principals == ("group:a", "user:b")
+    assert only_source.access("s3://b/f/1.md", {"principals": ""}).principals == ()
 
 
 def test_a_local_stack_s_env_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from rag.errors import Rejected, Unavailable
 from rag.ids import object_key
+from rag.labels import require_labels
 from rag.models import ObjectState, SourceObject
 
 
@@ -35,6 +36,7 @@ class MemoryObjects:
         self, uri: str, content: bytes, *, media_type: str = "", labels: Mapping[str, str] | None = None
     ) -> ObjectState:
         self._locate(uri)
+        require_labels(labels or {})
         self._version += 1
         state = ObjectState(
             uri,

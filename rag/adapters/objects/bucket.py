@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from email.header import decode_header, make_header
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import quote, unquote
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rag.errors import Rejected, Unavailable
+from rag.labels import require_labels
 from rag.models import ObjectState, SourceObject
 
 Result = TypeVar("Result")
@@ -75,8 +75,8 @@ class Bucket:
         return await self._unless_absent(read)
 
     async def put(self, key: str, content: bytes, media_type: str, labels: Mapping[str, str]) -> ObjectState:
-        """Write an object. Labels beyond ASCII are percent-encoded."""
-        metadata = {name.lower(): quote(value, safe=" ,:@/") for name, value in labels.items()}
+        require_labels(labels)
+        metadata = {name.lower(): value for name, value in labels.items()}
         typed = {"ContentType": media_type} if media_type else {}
 
         def write() -> ObjectState:
@@ -148,8 +148,10 @@ def _state(answer: Mapping[str, Any]) -> ObjectState:
 
 
 def _label(value: str) -> str:
-    """Return the decoded label. S3 returns text beyond ASCII as encoded words (RFC 2047), and ``put`` writes it percent-encoded."""
+    """Return the label that was written. S3 returns one beyond ASCII, which ``put`` does not write, as encoded words (RFC 2047)."""
+    if not (value.startswith("=?") and value.endswith("?=")):
+        return value
     try:
-        return unquote(str(make_header(decode_header(value))))
+        return str(make_header(decode_header(value)))
     except (LookupError, UnicodeError, ValueError):
-        return unquote(value)
+        return value
