@@ -23,8 +23,8 @@ class World:
         self.stream = FolderStream(SOURCE, Objects({"folder://inbox": Folder(inbox)}), MemoryLedger(), "i", every=0)
         self._read: set[tuple[int, int]] = set()
 
-    async def told(self) -> list[tuple[str, str]]:
-        """(path, kind) of what one look at the folder announces."""
+    async def announced(self) -> list[tuple[str, str]]:
+        """Run one turn of the stream and return the announced changes as (path, kind)."""
         await step(self.stream, IDS, self.log)
         state = await self.log.describe(CHANGED)
         records = [r for p, (low, end) in state.bounds.items() for r in await self.log.read(CHANGED, p, low, end)]
@@ -33,28 +33,28 @@ class World:
         return sorted((event.uri.removeprefix("folder://inbox/"), event.kind.value) for event in fresh)
 
 
-async def test_new_changed_and_deleted_files_are_told_once(tmp_path: Path) -> None:
+async def test_new_changed_and_deleted_files_are_announced_once(tmp_path: Path) -> None:
     world = World(tmp_path)
     (tmp_path / "a.md").write_text("one")
     (tmp_path / ".hidden").write_text("no")
-    assert await world.told() == [("a.md", "CHANGED")]
-    assert await world.told() == []
+    assert await world.announced() == [("a.md", "CHANGED")]
+    assert await world.announced() == []
     (tmp_path / "a.md").write_text("changed")
     (tmp_path / "b.md").write_text("two")
-    assert await world.told() == [("a.md", "CHANGED"), ("b.md", "CHANGED")]
+    assert await world.announced() == [("a.md", "CHANGED"), ("b.md", "CHANGED")]
     (tmp_path / "a.md").unlink()
-    assert await world.told() == [("a.md", "DELETED")]
+    assert await world.announced() == [("a.md", "DELETED")]
 
 
 async def test_an_emptied_folder_deletes_nothing_until_it_is_confirmed(tmp_path: Path) -> None:
     world = World(tmp_path)
     for number in range(MASS + 2):
         (tmp_path / f"{number}.md").write_text("x")
-    await world.told()
+    await world.announced()
     for file in tmp_path.iterdir():
         file.unlink()
     (tmp_path / "new.md").write_text("x")
-    assert await world.told() == [("new.md", "CHANGED")]
+    assert await world.announced() == [("new.md", "CHANGED")]
     for number in range(MASS + 2):
         (tmp_path / f"{number}.md").write_text("x")
-    assert "DELETED" not in {kind for _, kind in await world.told()}
+    assert "DELETED" not in {kind for _, kind in await world.announced()}

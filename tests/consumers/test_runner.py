@@ -109,9 +109,9 @@ async def test_a_crash_after_any_step_repeats_messages_and_loses_none(crash_afte
         await step(QueueStream(queue), IDS, log)
     while queue.waiting:
         await step(QueueStream(queue), IDS, log)  # a new process over the same broker
-    found = await published(log)
-    assert set(found) == {"a.md", "b.md", "c.md"}
-    repeated = found != ["a.md", "b.md", "c.md"]
+    announced = await published(log)
+    assert set(announced) == {"a.md", "b.md", "c.md"}
+    repeated = announced != ["a.md", "b.md", "c.md"]
     assert repeated is (crash_after == "publish")
 
 

@@ -24,7 +24,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 class MemoryWarehouse:
-    """A table of (key → row), answering as the port says."""
+    """A table of (key → row) that keeps the contract of the port."""
 
     def __init__(self) -> None:
         self.table: dict[str, Row] = {}
@@ -63,8 +63,8 @@ class World:
             SOURCE, TICKETS, self.warehouse, self.objects, self.ledger, every=0, diff_every=diff_every, overlap=overlap
         )  # fmt: skip
 
-    async def told(self, stream: SnowflakeStream) -> list[tuple[str, ChangeKind]]:
-        """(row key, kind) of what one turn announces."""
+    async def announced(self, stream: SnowflakeStream) -> list[tuple[str, ChangeKind]]:
+        """Run one turn of the stream and return the announced changes as (row key, kind)."""
         await step(stream, IDS, self.log)
         state = await self.log.describe(CHANGED)
         records = [r for p, (low, end) in state.bounds.items() for r in await self.log.read(CHANGED, p, low, end)]
@@ -77,62 +77,62 @@ class World:
 async def test_rows_are_written_as_objects_before_they_are_announced() -> None:
     world = World()
     world.warehouse.put("1", "The pump leaks", NOON, EMAIL="pat@example.com")
-    assert await world.told(world.stream()) == [("1", ChangeKind.CHANGED)]
-    found = await world.objects.get("s3://internal/rows/tickets/1.json")
-    assert found is not None
-    assert json.loads(found.content)["columns"]["BODY"] == "The pump leaks"
-    assert found.state.labels == {"title": "Ticket%201", "subjects": "pat@example.com"}
-    assert found.state.media_type == "application/vnd.tidemark.row+json"
+    assert await world.announced(world.stream()) == [("1", ChangeKind.CHANGED)]
+    row = await world.objects.get("s3://internal/rows/tickets/1.json")
+    assert row is not None
+    assert json.loads(row.content)["columns"]["BODY"] == "The pump leaks"
+    assert row.state.labels == {"title": "Ticket%201", "subjects": "pat@example.com"}
+    assert row.state.media_type == "application/vnd.tidemark.row+json"
 
 
-async def test_rows_inside_the_overlap_are_read_again_and_not_told_again() -> None:
+async def test_rows_inside_the_overlap_are_read_again_and_not_announced_again() -> None:
     world = World()
     world.warehouse.put("1", "a", NOON)
     stream = world.stream()
-    await world.told(stream)
-    assert await world.told(stream) == []
+    await world.announced(stream)
+    assert await world.announced(stream) == []
 
 
-async def test_a_restart_goes_on_where_the_cursor_stands() -> None:
+async def test_a_restart_continues_at_the_cursor() -> None:
     world = World()
     world.warehouse.put("1", "a", NOON)
-    await world.told(world.stream())
+    await world.announced(world.stream())
     world.warehouse.put("2", "b", NOON + timedelta(seconds=1))
-    assert await world.told(world.stream()) == [("2", ChangeKind.CHANGED)]
+    assert await world.announced(world.stream()) == [("2", ChangeKind.CHANGED)]
 
 
 async def test_the_diff_finds_a_commit_that_came_later_than_the_overlap() -> None:
     world = World()
     world.warehouse.put("1", "a", NOON)
-    await world.told(world.stream())
+    await world.announced(world.stream())
     world.warehouse.put("0", "committed late", NOON - timedelta(hours=5))
-    assert await world.told(world.stream()) == [("0", ChangeKind.CHANGED)]
+    assert await world.announced(world.stream()) == [("0", ChangeKind.CHANGED)]
 
 
-async def test_the_diff_finds_deleted_rows_and_takes_their_objects_away() -> None:
+async def test_the_diff_finds_deleted_rows_and_deletes_their_objects() -> None:
     world = World()
     world.warehouse.put("1", "a", NOON)
     world.warehouse.put("2", "b", NOON)
-    await world.told(world.stream())
+    await world.announced(world.stream())
     del world.warehouse.table["1"]
-    assert await world.told(world.stream()) == [("1", ChangeKind.DELETED)]
+    assert await world.announced(world.stream()) == [("1", ChangeKind.DELETED)]
     assert await world.objects.head("s3://internal/rows/tickets/1.json") is None
 
 
-async def test_a_crash_before_the_commit_tells_again() -> None:
+async def test_a_crash_before_the_commit_announces_again() -> None:
     world = World()
     world.warehouse.put("1", "a", NOON)
     stream = world.stream()
     messages = await stream.receive()
-    await stream.handle([notice for message in messages for notice in stream.decode(message)])
-    assert await world.told(world.stream()) == [("1", ChangeKind.CHANGED)]
+    await stream.handle([change for message in messages for change in stream.decode(message)])
+    assert await world.announced(world.stream()) == [("1", ChangeKind.CHANGED)]
 
 
 async def test_a_truncated_table_deletes_nothing_until_it_is_confirmed() -> None:
     world = World()
     for number in range(MASS + 2):
         world.warehouse.put(str(number), "a", NOON)
-    await world.told(world.stream())
+    await world.announced(world.stream())
     world.warehouse.table.clear()
-    assert await world.told(world.stream()) == []
+    assert await world.announced(world.stream()) == []
     assert len(await diff(TICKETS, SOURCE, world.warehouse, world.ledger, confirmed=True)) == MASS + 2
