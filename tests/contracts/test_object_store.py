@@ -23,8 +23,6 @@ from rag.labels import decode_label, encode_label, join_label, split_label
 BASE = "s3://store"
 PRINTABLE = st.characters(exclude_categories=["C", "Z"])
 NAMES = st.text(st.sampled_from("%2C,=? ") | PRINTABLE, min_size=1)
-    str.isprintable
-)
 
 
 @dataclass
