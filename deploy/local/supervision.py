@@ -116,6 +116,8 @@ class Supervisor:
     def shutdown(self) -> None:
         with contextlib.suppress(OSError, http.client.HTTPException), self._call() as rpc:
             rpc.shutdown()
+        if self.child is not None:
+            self.child.wait(START_SECONDS)
 
     def _reload(self) -> None:
         with self._call() as rpc:

@@ -38,6 +38,7 @@ class Server:
         self.process = subprocess.Popen(
             self.command(*arguments), cwd=ROOT, env=os.environ | self.environment, stdout=self.log, stderr=self.log
         )
+        self.log.close()  # the server has a copy of the descriptor
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -53,7 +54,6 @@ class Server:
         assert self.process is not None
         self.process.send_signal(how)
         code = self.process.wait(timeout=20)
-        self.log.close()
         return code
 
     def kill_and_restart(self) -> Server:
