@@ -21,6 +21,7 @@ from rag.ingest.chunking import ChunkSettings
 from rag.ingest.lane import Lane
 from rag.ingest.parsing import SandboxedParser
 from rag.ingest.pipeline import Pipeline
+from rag.ingest.roots import Roots
 from rag.ingest.source_reader import Reader
 from rag.models import IndexSpec, OffsetRange
 from rag.ports import Embedder, Generator, Parser, SparseEncoder, Tokenizer
@@ -70,7 +71,7 @@ def empty_index(
     pipeline = Pipeline(
         spec=spec,
         ids=ids,
-        reader=Reader(ids, sources, objects),
+        reader=Reader(ids, sources, objects, Roots(objects, ledger)),
         artifacts=Artifacts(objects),
         ledger=ledger,
         catalog=ledger,

@@ -57,6 +57,12 @@ class ObjectStore(Protocol):
     def list(self, prefix_uri: str) -> AsyncIterator[ObjectState]:
         """List the objects under the prefix, in any order and without their labels."""
 
+    async def identity(self, uri: str) -> Mapping[str, str]:
+        """Return the marks of the container's root: ``inode``, and ``marker`` if it has one. Empty when the name identifies it.
+
+        A root that is absent is Unavailable.
+        """
+
 
 class Parser(Protocol):
     """Converter from bytes to structured text. Its time and memory are bounded for any input."""

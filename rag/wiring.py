@@ -24,6 +24,7 @@ from rag.ingest import chunking, indexing, parsing
 from rag.ingest.artifacts import CONTAINER, Artifacts
 from rag.ingest.parsing.sandbox import ParseLimits, SandboxedParser
 from rag.ingest.pipeline import Pipeline
+from rag.ingest.roots import Roots
 from rag.ingest.source_reader import Reader
 from rag.models import IndexSpec
 from rag.ports import (
@@ -89,7 +90,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
         pipeline = Pipeline(
             spec=spec,
             ids=ids,
-            reader=Reader(ids, sources, objects, settings.parse_input_bytes),
+            reader=Reader(ids, sources, objects, Roots(objects, ledger), settings.parse_input_bytes),
             artifacts=Artifacts(objects),
             ledger=ledger,
             catalog=ledger,
@@ -171,7 +172,7 @@ def _objects(settings: Settings) -> Objects:
         containers["folder://inbox"] = Folder(settings.inbox_dir)
     url = urlsplit(settings.artifacts_url)
     if url.scheme == "file":
-        containers[CONTAINER] = Folder(Path(unquote(url.path)))
+        containers[CONTAINER] = Folder(Path(unquote(url.path)), create=True)
     else:
         prefix = url.path.strip("/")
         containers[CONTAINER] = Bucket(s3, url.netloc, f"{prefix}/" if prefix else "")

@@ -60,7 +60,9 @@ def up(stack: Stack, parts: Mapping[str, Part], report: Report) -> None:
     with exclusive(stack.folder):
         if launched := not supervisor.alive():
             process_tree.end(stack.folder)
-        for folder in ("logs", "inbox", "artifacts"):
+        # The inbox is created once. A later `up` must not put an empty folder in the place of a lost one.
+        is_first = not (stack.folder / "logs").exists()
+        for folder in ("logs", "artifacts", *(["inbox"] if is_first else [])):
             (stack.folder / folder).mkdir(mode=0o700, exist_ok=True)
         supervisor.launch(table(stack))
         running = {name for name, state in supervisor.states().items() if state.alive}

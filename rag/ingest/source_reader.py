@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from rag.errors import Rejected
 from rag.ids import Ids
+from rag.ingest.roots import Roots
 from rag.ingest.tasks import afresh, dead, deleted
 from rag.labels import SUBJECTS_LABEL, TITLE_LABEL, decode_label, split_label
 from rag.models import DocumentRecord, DocumentStatus, IndexingTask, ObjectState, SourceObject
@@ -29,13 +30,14 @@ class Reader:
     ids: Ids
     sources: Sources
     objects: ObjectStore
+    roots: Roots
     max_bytes: int = 100 * 2**20
 
     async def read(self, task: IndexingTask, recorded: DocumentRecord, *, reread: bool = False) -> Reading | None:
         """Read the object. Return None when the ledger holds its current state, unless ``reread`` or a backfill needs the content anyway.
 
-        An absent object becomes DELETED, an unreadable one DEAD. Raises Unavailable when the source does not answer or denies
-        access: that never counts as a deletion.
+        An absent object becomes DELETED, an unreadable one DEAD. Raises Unavailable when the source does not answer, denies access
+        or is not the one that was watched: that never counts as a deletion.
         """
         seen = replace(task, principals=recorded.principals)
         try:
@@ -47,7 +49,9 @@ class Reader:
         except Rejected as error:
             return Reading(dead(await self._with_refused_version(seen), error.reason))
         if current is None:
+            await self.roots.prove(source)
             return Reading(deleted(seen))
+        await self.roots.learn(source)
         labelled = self._with_labels(seen, current, source)
         return Reading(labelled, current if labelled.status is DocumentStatus.LIVE else None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from moto.server import ThreadedMotoServer
 
 from rag.adapters.memory.objects import MemoryObjects
 from rag.adapters.objects import Bucket, Folder, Objects, aws_client
+from rag.adapters.objects.folder import MARKER
 from rag.errors import Rejected, Unavailable
 from rag.ids import object_key, object_uri
 from rag.labels import decode_label, encode_label, join_label, split_label
@@ -52,7 +53,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         return Store(objects, remove=lambda: objects.denied.add(BASE))
     if request.param == "folder":
         return Store(
-            Objects({BASE: Folder(tmp_path / "store")}), False, remove=lambda: shutil.rmtree(tmp_path / "store")
+            Objects({BASE: Folder(tmp_path / "store", create=True)}),
+            False,
+            remove=lambda: shutil.rmtree(tmp_path / "store"),
         )
     endpoint = request.getfixturevalue("s3_endpoint")
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
@@ -199,10 +202,36 @@ async def test_other_containers_cannot_be_reached(store: Store) -> None:
 
 async def test_links_and_climbing_keys_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "outside.txt").write_text("secret")
-    folder = Folder(tmp_path / "store")
+    folder = Folder(tmp_path / "store", create=True)
     (tmp_path / "store" / "link.txt").symlink_to(tmp_path / "outside.txt")
     (tmp_path / "store" / "door").symlink_to(tmp_path)
     assert [key async for key, _ in folder.list("")] == []
     for key in ("link.txt", "door/outside.txt", "../outside.txt"):
         with pytest.raises(Rejected):
             await folder.get(key, None)
+
+
+async def test_a_watched_folder_that_is_absent_is_never_made(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "unmounted")
+    calls: list[Callable[[], Any]] = [
+        lambda: folder.head("a.md"), lambda: folder.get("a.md", None), lambda: folder.identity(),
+        lambda: folder.put("a.md", b"x", "", {}),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(Unavailable, match="mount or create it"):
+            await call()
+    with pytest.raises(Unavailable, match="mount or create it"):
+        _ = [entry async for entry in folder.list("")]
+    assert not (tmp_path / "unmounted").exists()
+
+
+async def test_a_folder_is_identified_by_its_marker_else_by_its_inode(tmp_path: Path) -> None:
+    (first, second) = (tmp_path / "first", tmp_path / "second")
+    for each in (first, second):
+        each.mkdir()
+    marks = [await Folder(each).identity() for each in (first, second)]
+    assert marks[0].keys() == {"inode"}
+    assert marks[0] != marks[1]
+    for each in (first, second):
+        (each / MARKER).write_text("one-and-only\n")
+    assert [(await Folder(each).identity())["marker"] for each in (first, second)] == ["one-and-only"] * 2

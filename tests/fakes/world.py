@@ -23,6 +23,7 @@ from rag.ingest.change_events import ObjectChange, publish_changes
 from rag.ingest.lane import Lane
 from rag.ingest.parsing import parse
 from rag.ingest.pipeline import Pipeline
+from rag.ingest.roots import Roots
 from rag.ingest.source_reader import Reader
 from rag.ingest.tasks import Report
 from rag.models import IndexSpec, OffsetRange, ParsedDocument
@@ -52,7 +53,7 @@ class Parsing:
 
 @dataclass
 class World:
-    objects: MemoryObjects = field(default_factory=lambda: MemoryObjects("s3://docs"))
+    objects: Any = field(default_factory=lambda: MemoryObjects("s3://docs"))
     artifacts: MemoryObjects = field(default_factory=lambda: MemoryObjects(CONTAINER))
     ledger: MemoryLedger = field(default_factory=MemoryLedger)
     vectors: MemoryVectors = field(default_factory=MemoryVectors)
@@ -65,7 +66,7 @@ class World:
 
     @property
     def pipeline(self) -> Pipeline:
-        reader = Reader(IDS, self.sources, self.objects, max_bytes=10_000)
+        reader = Reader(IDS, self.sources, self.objects, Roots(self.objects, self.ledger), max_bytes=10_000)
         return Pipeline(
             SPEC, IDS, reader, Artifacts(self.artifacts), self.ledger, self.ledger, self.ledger, self.vectors, self.parsing,
             self.embedder, self.embedder, WordBm25(),

@@ -30,6 +30,7 @@ from rag.ingest import chunking, indexing
 from rag.ingest.artifacts import Artifacts
 from rag.ingest.parsing import SandboxedParser
 from rag.ingest.pipeline import Pipeline
+from rag.ingest.roots import Roots
 from rag.ingest.source_reader import Reader
 from rag.models import (
     Answer,
@@ -101,7 +102,8 @@ class World:
 
     @property
     def pipeline(self) -> Pipeline:
-        return Pipeline(self.spec, self.ids, Reader(self.ids, self.sources, self.objects), Artifacts(self.objects), self.ledger,
+        reader = Reader(self.ids, self.sources, self.objects, Roots(self.objects, self.ledger))
+        return Pipeline(self.spec, self.ids, reader, Artifacts(self.objects), self.ledger,
                         self.ledger, self.ledger, self.vectors, SandboxedParser(), self.embedder, self.embedder, self.sparse)  # fmt: skip
 
     @property

@@ -1,4 +1,7 @@
-"""Objects in memory, for fast tests. Containers in ``denied`` refuse access, as after the loss of a right."""
+"""Objects in memory, for fast tests. Containers in ``denied`` refuse access, as after the loss of a right.
+
+``identities`` gives a container the marks of a root, as a folder has them.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ class MemoryObjects:
         self._objects: dict[str, SourceObject] = {}
         self._version = 0
         self.denied: set[str] = set()
+        self.identities: dict[str, Mapping[str, str]] = {}
 
     async def head(self, uri: str) -> ObjectState | None:
         self._locate(uri)
@@ -61,9 +65,13 @@ class MemoryObjects:
             if uri.startswith(prefix_uri.rstrip("/") + "/"):
                 yield self._objects[uri].state
 
-    def _locate(self, uri: str) -> None:
+    async def identity(self, uri: str) -> Mapping[str, str]:
+        return self.identities.get(self._locate(uri), {})
+
+    def _locate(self, uri: str) -> str:
         container, _ = object_key(uri if uri.count("/") > 2 else uri + "/")
         if container not in self._containers:
             raise Rejected(f"{container} is not one of the configured containers", reason="foreign_uri")
         if container in self.denied:
             raise Unavailable(f"the object store refuses {container}: restore the right to read it")
+        return container

@@ -30,6 +30,8 @@ class Container(Protocol):
 
     def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectState]]: ...
 
+    async def identity(self) -> dict[str, str]: ...
+
 
 class Objects:
     """ObjectStore of ``rag.ports`` over ``containers``: ``scheme://name`` → container. No other container can be reached."""
@@ -73,6 +75,10 @@ class Objects:
                 _log.warning("objects.unusable_key", container=address, reason=error.reason)
                 continue
             yield _with_uri(uri, state)
+
+    async def identity(self, uri: str) -> Mapping[str, str]:
+        container, _ = self._locate(uri)
+        return await container.identity()
 
     def _locate(self, uri: str) -> tuple[Container, str]:
         address, key = object_key(uri if uri.count("/") > 2 else uri + "/")

@@ -106,6 +106,10 @@ class Bucket:
             for entry in page.get("Contents", []):
                 yield entry["Key"].removeprefix(self._prefix), _state({**entry, "ContentLength": entry["Size"]})
 
+    async def identity(self) -> dict[str, str]:
+        """Return nothing: the name identifies the bucket, and an absent bucket is Unavailable in every call."""
+        return {}
+
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self._name, "Key": self._prefix + key}
 

@@ -16,15 +16,18 @@ from rag.files import write_whole
 from rag.models import ObjectState, SourceObject
 
 Result = TypeVar("Result")
+MARKER = ".tidemark-source"  # identifies a root, also after a restore or a move to another disk
+_MARKER_BYTES = 200
 _PAGE = 1000  # files that are listed per call of a thread
 
 
 class Folder:
-    """Files below ``root``, which is created when absent."""
+    """Files below ``root``. A watched folder is never created: an absent one is not mounted."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, create: bool = False) -> None:
         self._root = Path(os.path.abspath(root))
-        self._root.mkdir(parents=True, exist_ok=True)
+        if create:
+            self._root.mkdir(parents=True, exist_ok=True)
 
     async def head(self, key: str) -> ObjectState | None:
         return await self._unless_absent(lambda: _state(os.lstat(self._path(key))))
@@ -47,6 +50,7 @@ class Folder:
 
         def write() -> ObjectState:
             path = self._path(key)
+            self._require_root()
             path.parent.mkdir(parents=True, exist_ok=True)
             # The umask limits the mode further. A mounted folder has several readers.
             write_whole(path, content, mode=0o666, durable=False)
@@ -69,6 +73,20 @@ class Folder:
         while page := await self._call(lambda: [entry for entry, _ in zip(files, range(_PAGE), strict=False)]):
             for entry in page:
                 yield entry
+
+    async def identity(self) -> dict[str, str]:
+        """Return the root's inode, which a mount point that lost its file system does not share, and the text of the marker file."""
+
+        def look() -> dict[str, str]:
+            self._require_root()
+            marks = {"inode": f"{os.stat(self._root).st_ino:x}"}
+            try:
+                with open(_open_file(self._root / MARKER), "rb") as file:
+                    return marks | {"marker": file.read(_MARKER_BYTES).decode(errors="replace").strip()}
+            except FileNotFoundError:
+                return marks
+
+        return await self._call(look)
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, ObjectState]]:
         for folder, _, names in os.walk(self._root / prefix):
