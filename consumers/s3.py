@@ -16,9 +16,17 @@ from rag.errors import Rejected, Unavailable
 from rag.ids import object_key, object_uri
 from rag.ingest.change_events import ObjectChange
 from rag.sources import Source
+from rag.telemetry import SOURCE_ERRORS, logger
+
+_log = logger(__name__)
 
 WAIT_SECONDS = 10  # of one long poll
 BATCH = 10  # the most that SQS hands out at once
+_BRIDGED = {
+    "Object Created",
+    "Object Deleted",
+    "Object Restore Completed",
+}  # events of EventBridge that change an object
 
 
 class S3Stream:
@@ -59,32 +67,57 @@ class S3Stream:
 
 
 def decode(body: str, source: Source) -> list[ObjectChange]:
-    """Return the changes in one S3 event message, or in an SNS envelope around it. Objects outside the source are left out.
+    """Return the changes in one message: of S3, of EventBridge, or of either in an SNS envelope.
 
-    Raises Rejected for any other message.
+    Objects outside the source are left out. A bad record is counted and skipped: the next listing finds its change. Raises Rejected
+    for any other message.
     """
     try:
         content = json.loads(body)
-        if isinstance(content, dict) and content.get("Type") == "Notification":
+        if content.get("Type") == "Notification":
             content = json.loads(content["Message"])
         if content.get("Event") == "s3:TestEvent":
             return []
-        records = [
-            (r["eventName"], r["eventTime"], r["s3"]["bucket"]["name"], r["s3"]["object"]) for r in content["Records"]
-        ]
-        changes = [_change(*record) for record in records]
+        records = [content] if "detail-type" in content else list(content["Records"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Rejected(f"not an S3 event message ({type(error).__name__})", reason="undecodable") from error
+    changes = [change for record in records if (change := _decode_record(record, source)) is not None]
     return [change for change in changes if source.owns(change.uri) and is_document(change.uri)]
 
 
-def _change(name: str, moment: str, bucket: str, described: Mapping[str, Any]) -> ObjectChange:
+def _decode_record(record: Any, source: Source) -> ObjectChange | None:
+    try:
+        return _bridged(record) if "detail-type" in record else _notified(record)
+    except (ValueError, KeyError, TypeError, AttributeError, Rejected) as error:
+        reason = error.reason if isinstance(error, Rejected) else "undecodable"
+        SOURCE_ERRORS.labels(source.name, reason).inc()
+        _log.warning("source.bad_record", source=source.name, reason=reason, error=type(error).__name__)
+        return None
+
+
+def _notified(record: Mapping[str, Any]) -> ObjectChange:
+    """Return the change of a record of an S3 notification. The key is form-encoded there."""
+    described = record["s3"]["object"]
     return ObjectChange(
-        uri=object_uri(f"s3://{bucket}", unquote_plus(described["key"])),
-        occurred_at=_moment(moment),
+        uri=object_uri(f"s3://{record['s3']['bucket']['name']}", unquote_plus(described["key"], errors="strict")),
+        occurred_at=_moment(record["eventTime"]),
         origin="notification",
-        is_deletion=name.removeprefix("s3:").startswith("ObjectRemoved"),
+        is_deletion=record["eventName"].removeprefix("s3:").startswith(("ObjectRemoved", "LifecycleExpiration")),
         version=described.get("versionId") or described.get("eTag") or None,  # a removal may carry both, empty
+    )
+
+
+def _bridged(event: Mapping[str, Any]) -> ObjectChange | None:
+    """Return the change of an EventBridge event, or None for an event that changes no content. The key is not encoded there."""
+    if event["detail-type"] not in _BRIDGED:
+        return None
+    described = event["detail"]["object"]
+    return ObjectChange(
+        uri=object_uri(f"s3://{event['detail']['bucket']['name']}", described["key"]),
+        occurred_at=_moment(event["time"]),
+        origin="notification",
+        is_deletion=event["detail-type"] == "Object Deleted",
+        version=described.get("version-id") or described.get("etag") or None,
     )
 
 
