@@ -134,6 +134,11 @@ def payload_hash(payload: Mapping[str, object]) -> str:
     return hashlib.blake2b(_canonical(payload).encode(), digest_size=12).hexdigest()
 
 
+def metadata_hash(media_type: str, labels: Mapping[str, str]) -> str:
+    """Hash the metadata of an object, which may change while its bytes stay the same."""
+    return hashlib.blake2b(_canonical({**labels, "": media_type}).encode(), digest_size=6).hexdigest()
+
+
 def _canonical(value: object) -> str:
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{k!r}:{_canonical(value[k])}" for k in sorted(value)) + "}"
@@ -143,8 +148,13 @@ def _canonical(value: object) -> str:
 
 
 def object_name(key: str) -> str:
-    """Return ``key`` as one segment of an object's key: escaped, or hashed if the escaped key is over 400 characters."""
+    """Return ``key`` as one segment of an object's key: escaped, or hashed if the escaped key is over 400 characters.
+
+    A listing skips hidden and unfinished files, so an empty name, and one that begins with ``.`` or ``~``, gets a ``%`` in front.
+    """
     escaped = quote(key, safe="")
+    if escaped[:1] in {"", ".", "~"}:
+        escaped = f"%{escaped}"
     return escaped if len(escaped) <= 400 else hashlib.sha256(key.encode()).hexdigest()
 
 

@@ -20,6 +20,7 @@ from rag.adapters.objects.folder import MARKER
 from rag.errors import Rejected, Unavailable
 from rag.ids import object_key, object_uri
 from rag.labels import decode_label, encode_label, join_label, split_label
+from rag.models import ObjectState
 
 BASE = "s3://store"
 PRINTABLE = st.characters(exclude_categories=["C", "Z"])
@@ -109,6 +110,23 @@ async def test_labels_and_media_type_come_back_as_they_were_written(store: Store
     assert decode_label(state.labels["title"]) == title
     assert list(split_label(state.labels["principals"])) == names
     assert state.media_type == "text/markdown"
+
+
+async def test_the_same_bytes_within_a_second_have_another_version_when_their_metadata_differs(store: Store) -> None:
+    if not store.keeps_labels:
+        pytest.skip("a folder keeps no labels")
+    uri = object_uri(BASE, "a.md")
+
+    async def put_thrice() -> list[ObjectState]:
+        metadata = [("text/plain", {}), ("text/plain", {"subjects": "pat"}), ("text/markdown", {"subjects": "pat"})]
+        return [await store.objects.put(uri, b"x", media_type=kind, labels=labels) for kind, labels in metadata]
+
+    states = await put_thrice()
+    while len({state.modified.replace(microsecond=0) for state in states}) > 1:  # the second has changed in between
+        states = await put_thrice()
+    assert len({state.version for state in states}) == 3
+    head, got = await store.objects.head(uri), await store.objects.get(uri)
+    assert head.version == got.state.version == states[-1].version
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -151,6 +151,17 @@ async def test_a_tightened_rule_reaches_documents_that_did_not_change(world: Wor
     assert "ropes" in await world.found("ropes", "people")
 
 
+async def test_new_labels_on_the_same_bytes_reach_the_ledger_without_an_embedding(world: World) -> None:
+    await world.put("a.md")
+    await world.run_lane()
+    await world.put("a.md", subjects="pat@example.com", title="About%20Pat")
+    assert (await world.run_lane()).embedded == 0
+    row = await world.row("a.md")
+    assert (row.title, row.subjects) == ("About Pat", (IDS.subject_id("acme", "pat@example.com"),))
+    await world.ledger.suppress("acme", [IDS.subject_id("acme", "pat@example.com")], reason="erasure")
+    assert not await world.found("ropes")
+
+
 async def test_suppressed_documents_and_subjects_never_get_in(world: World) -> None:
     document_id = IDS.document_id("acme", "s3", "s3://docs/a.md")
     await world.ledger.suppress("acme", [document_id, IDS.subject_id("acme", "Pat@Example.com ")], reason="erasure")

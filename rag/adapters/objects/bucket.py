@@ -14,6 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rag.errors import Rejected, Unavailable
+from rag.ids import metadata_hash
 from rag.labels import require_labels
 from rag.models import ObjectState, SourceObject
 
@@ -137,17 +138,20 @@ class Bucket:
 
 
 def _state(answer: Mapping[str, Any]) -> ObjectState:
+    """Return the state of a head, a read or a listed entry. Without versions in the bucket, the version has the metadata's hash,
+    because the same bytes may be written twice within the second that S3 reports, with other labels."""
     change_token = f"{answer['ETag'].strip(chr(34))}@{int(answer['LastModified'].timestamp())}"
-    version = answer.get("VersionId")
+    version = answer.get("VersionId", "null")
     media_type = answer.get("ContentType")
+    labels = {name.lower(): _label(value) for name, value in answer.get("Metadata", {}).items()}
     return ObjectState(
         uri="",
-        version=version if version and version != "null" else change_token,
+        version=version if version != "null" else f"{change_token}#{metadata_hash(media_type or '', labels)}",
         size=answer["ContentLength"],
         modified=answer["LastModified"],
         change_token=change_token,
         media_type=None if media_type in _UNKNOWN_TYPES else media_type,
-        labels={name.lower(): _label(value) for name, value in answer.get("Metadata", {}).items()},
+        labels=labels,
     )
 
 
