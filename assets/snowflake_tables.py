@@ -171,7 +171,7 @@ async def _announce(mapped: MappedTable, rows: Sequence[Row], services: Services
     written = await write_rows(source, changes, services.objects)
     events = [object_change(source, change) for change in written]
     await publish_changes(events, source, services.ids, services.events)
-    await record_hashes(source, written, services.ledger)
+    await record_hashes(source, changes, services.ledger)
     return len(written)
 
 

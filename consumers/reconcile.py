@@ -81,7 +81,7 @@ async def _reconcile_rows(chosen: SourceSettings, opened: Services, *, confirmed
     """Bring the row objects in line with the tables."""
     source, warehouse = chosen.source(), SnowflakeWarehouse(snowflake_parameters(opened.settings))
     for table in tables(chosen):
-        changes = await diff(table, source, warehouse, opened.ledger, confirmed=confirmed)
+        changes = await diff(table, source, warehouse, opened.objects, opened.ledger, confirmed=confirmed)
         written = await write_rows(source, changes, opened.objects)
         await publish_changes([object_change(source, change) for change in written], source, opened.ids, opened.events)
         await record_hashes(source, changes, opened.ledger)

@@ -14,7 +14,17 @@ from datetime import UTC, datetime, timedelta
 from consumers.listing import REMEDY, is_mass
 from rag.ids import row_hash
 from rag.ingest.change_events import ObjectChange
-from rag.ingest.warehouse_rows import RowChange, Table, object_change, record_hashes, row_uri, write_rows
+from rag.ingest.tasks import windows
+from rag.ingest.warehouse_rows import (
+    RowChange,
+    Table,
+    is_refused,
+    object_change,
+    record_hashes,
+    row_uri,
+    table_uri,
+    write_rows,
+)
 from rag.ports import Cursors, ObjectStore, Row, Warehouse
 from rag.sources import Source
 from rag.telemetry import logger
@@ -67,7 +77,7 @@ class SnowflakeStream:
             await asyncio.sleep(self._every)
         changes = await self._poll()
         if self._next.after is None and time.monotonic() - self._done.diffed >= self._diff_every:
-            changes += await diff(self._table, self.source, self._warehouse, self._cursors)
+            changes += await diff(self._table, self.source, self._warehouse, self._objects, self._cursors)
             self._next = replace(self._next, diffed=time.monotonic())
         self._changes = {row_uri(self.source, change.table, change.key): change for change in changes}
         if not changes:
@@ -80,8 +90,7 @@ class SnowflakeStream:
     async def handle(self, changes: Sequence[ObjectChange]) -> Sequence[ObjectChange]:
         """Write the row objects first, so that a reader of the event finds the row."""
         written = await write_rows(self.source, [self._changes[each.uri] for each in changes], self._objects)
-        uris = {row_uri(self.source, change.table, change.key) for change in written}
-        return [each for each in changes if each.uri in uris]
+        return [object_change(self.source, change) for change in written]
 
     async def commit(self, messages: Sequence[RowChange]) -> None:
         await record_hashes(self.source, messages, self._cursors)
@@ -108,16 +117,25 @@ class SnowflakeStream:
 
 
 async def diff(
-    table: Table, source: Source, warehouse: Warehouse, cursors: Cursors, *, confirmed: bool = False
+    table: Table,
+    source: Source,
+    warehouse: Warehouse,
+    objects: ObjectStore,
+    cursors: Cursors,
+    *,
+    confirmed: bool = False,
 ) -> list[RowChange]:
-    """Return the rows whose hash differs from the last announced one (late commits), and the rows that are gone.
+    """Return the rows whose hash differs from the last announced one (late commits), those whose object was lost, and the rows that
+    are gone.
 
     When most of a table is gone at once, a reload is under way or an accident happened: log it, and hold the deletions back until
     ``confirmed``.
     """
     known = await cursors.row_hashes(source.name, table.name)
     current = await warehouse.hashes(table.name, table.key)
-    late = sorted(key for key, digest in current.items() if known.get(key) != digest)
+    stored = {state.uri async for state in objects.list(table_uri(source, table))}
+    late = {key for key, digest in current.items() if known.get(key) != digest}
+    lost = {key for key in current.keys() - late if row_uri(source, table, key) not in stored}
     gone = sorted(known.keys() - current.keys())
     if is_mass(len(gone), len(known)) and not confirmed:
         _log.error(
@@ -125,7 +143,9 @@ async def diff(
         )
         gone = []
     changes = [RowChange(table, key, None, "listing") for key in gone]
-    for start in range(0, len(late), PAGE):
-        rows = await warehouse.rows(table.name, table.key, table.changed, late[start : start + PAGE])
-        changes += [RowChange(table, row.key, row, "listing") for row in rows]
+    for keys in windows(sorted(late | lost), PAGE):
+        rows = await warehouse.rows(table.name, table.key, table.changed, keys)
+        found = [RowChange(table, row.key, row, "listing") for row in rows]
+        # A refused row has no object, and its deletion was announced with its hash.
+        changes += [change for change in found if change.key not in lost or not is_refused(change)]
     return changes

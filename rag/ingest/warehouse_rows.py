@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,25 +46,39 @@ class RowChange:
 
 
 async def write_rows(source: Source, changes: Sequence[RowChange], objects: ObjectStore) -> list[RowChange]:
-    """Write one object per row, and delete the objects of deleted rows. Return the changes made: a refused row is counted and left out."""
+    """Write one object per row, and delete the objects of deleted rows. Return the changes made.
 
-    async def write(change: RowChange) -> RowChange | None:
-        if change.row:
-            try:
-                content, labels = row_object(change.table, change.row)
-            except Rejected as error:
-                SOURCE_ERRORS.labels(source.name, error.reason).inc()
-                _log.warning("rows.refused", source=source.name, table=change.table.name, reason=error.reason)
-                return None
-            await objects.put(row_uri(source, change.table, change.key), content, media_type=MEDIA_TYPE, labels=labels)
-        return change
-
-    written: list[RowChange | None] = []
+    A refused row is counted and becomes a deletion: its older object shows content that the row no longer has.
+    """
+    written: list[RowChange] = []
     for start in range(0, len(changes), CONCURRENT_WRITES):
         batch = changes[start : start + CONCURRENT_WRITES]
-        written += await asyncio.gather(*(write(change) for change in batch))
-    await objects.delete([row_uri(source, change.table, change.key) for change in changes if change.row is None])
-    return [change for change in written if change is not None]
+        written += await asyncio.gather(*(_write(source, change, objects) for change in batch))
+    await objects.delete([row_uri(source, change.table, change.key) for change in written if change.row is None])
+    return written
+
+
+async def _write(source: Source, change: RowChange, objects: ObjectStore) -> RowChange:
+    if change.row is None:
+        return change
+    try:
+        content, labels = row_object(change.table, change.row)
+    except Rejected as error:
+        SOURCE_ERRORS.labels(source.name, error.reason).inc()
+        _log.warning("rows.refused", source=source.name, table=change.table.name, reason=error.reason)
+        return replace(change, row=None)
+    await objects.put(row_uri(source, change.table, change.key), content, media_type=MEDIA_TYPE, labels=labels)
+    return change
+
+
+def is_refused(change: RowChange) -> bool:
+    """Return whether the row of the change cannot become an object."""
+    try:
+        if change.row:
+            row_object(change.table, change.row)
+    except Rejected:
+        return True
+    return False
 
 
 async def record_hashes(source: Source, changes: Sequence[RowChange], cursors: Cursors) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from consumers.listing import MASS
+from consumers.listing import MASS, is_document
 from consumers.runner import step
 from consumers.snowflake import SnowflakeStream, diff
 from rag.adapters.memory.events import MemoryEventLog
@@ -135,4 +135,43 @@ async def test_a_truncated_table_deletes_nothing_until_it_is_confirmed() -> None
     await world.announced(world.stream())
     world.warehouse.table.clear()
     assert await world.announced(world.stream()) == []
-    assert len(await diff(TICKETS, SOURCE, world.warehouse, world.ledger, confirmed=True)) == MASS + 2
+    assert len(await diff(TICKETS, SOURCE, world.warehouse, world.objects, world.ledger, confirmed=True)) == MASS + 2
+
+
+async def test_a_refused_row_deletes_its_older_object_once() -> None:
+    world = World()
+    world.warehouse.put("1", "public", NOON, EMAIL="pat@example.com")
+    world.warehouse.put("2", "other", NOON)
+    await world.announced(world.stream())
+    world.warehouse.put("1", "withdrawn", NOON + timedelta(seconds=1), EMAIL="p" * 1200)
+    assert await world.announced(world.stream()) == [("1", ChangeKind.DELETED)]
+    assert await world.objects.head("s3://internal/rows/tickets/1.json") is None
+    assert await world.announced(world.stream()) == []
+    world.warehouse.put("1", "public again", NOON + timedelta(seconds=2), EMAIL="pat@example.com")
+    assert await world.announced(world.stream()) == [("1", ChangeKind.CHANGED)]
+
+
+async def test_the_diff_finds_a_lost_row_object() -> None:
+    world = World()
+    world.warehouse.put("1", "a", NOON)
+    world.warehouse.put("2", "b", NOON)
+    await world.announced(world.stream())
+    await world.objects.delete(["s3://internal/rows/tickets/1.json"])
+    assert await world.announced(world.stream()) == [("1", ChangeKind.CHANGED)]
+    assert await world.objects.head("s3://internal/rows/tickets/1.json") is not None
+    assert await world.announced(world.stream()) == []
+
+
+ODD_KEYS = ["", ".", "..", "~$x", "a/b", "../../etc", "x" * 500, "%2E", "\x00", "ü", " ", ".hidden", "~"]
+
+
+async def test_odd_row_keys_stop_no_table_and_share_no_object() -> None:
+    world = World()
+    for number, key in enumerate(ODD_KEYS):
+        world.warehouse.put(key, f"row {number}", NOON)
+    world.warehouse.put("plain", "row", NOON)
+    assert len(await world.announced(world.stream())) == len(ODD_KEYS) + 1
+    stored = [state.uri async for state in world.objects.list("s3://internal/rows/tickets")]
+    assert len(stored) == len(ODD_KEYS) + 1
+    assert all(is_document(uri) for uri in stored)  # or a listing would take them for deleted
+    assert await world.announced(world.stream()) == []
