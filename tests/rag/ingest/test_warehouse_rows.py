@@ -25,8 +25,9 @@ from rag.ingest.warehouse_rows import (
     table_uri,
     write_rows,
 )
+from rag.labels import decode_label, encode_label, split_label
 from rag.ports import Row
-from rag.sources import Source, split_label
+from rag.sources import Source
 
 SOURCE = Source("snowflake", "acme", "s3://internal/rows", ("group:staff",))
 TICKETS = Table("PUBLIC.TICKETS", "ID", "UPDATED_AT", "Subject", ("email", "OWNER"))
@@ -45,7 +46,7 @@ def test_a_row_becomes_json_with_its_title_and_the_people_it_names() -> None:
     body = json.loads(content)
     assert (body["table"], body["key"], body["title"]) == ("PUBLIC.TICKETS", "7", "Pump leaks")
     assert body["columns"]["EMAIL"] == "pat@example.com"
-    assert labels["title"] == "Pump leaks"
+    assert decode_label(labels["title"]) == "Pump leaks"
     assert split_label(labels["subjects"]) == ("pat@example.com", "Kim, M.")
 
 
@@ -56,15 +57,15 @@ def test_equal_rows_are_equal_bytes_whatever_the_order_of_their_columns() -> Non
 
 @pytest.mark.parametrize("columns", [{}, {"SUBJECT": None}, {"SUBJECT": ""}])
 def test_a_row_without_a_title_is_called_by_its_table_and_key(columns: dict[str, Any]) -> None:
-    assert row_object(TICKETS, row(**columns))[1] == {"title": "Tickets 7"}
-    assert row_object(Table("T", "ID", "AT"), row(**columns))[1] == {"title": "T 7"}
+    assert row_object(TICKETS, row(**columns))[1] == {"title": encode_label("Tickets 7")}
+    assert row_object(Table("T", "ID", "AT"), row(**columns))[1] == {"title": encode_label("T 7")}
 
 
 @pytest.mark.parametrize("title", ["x" * 5000, "ü" * 900, "tab\tand\nline\x00", "🚀" * 300])
 def test_a_title_fits_a_label_and_is_printable(title: str) -> None:
     label = row_object(TICKETS, row(SUBJECT=title))[1]["title"]
     assert 0 < len(label.encode()) <= TITLE_BYTES
-    assert label.isprintable()
+    assert decode_label(label).isprintable()
 
 
 def test_a_row_that_names_too_many_people_is_refused_without_their_names() -> None:
