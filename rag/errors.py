@@ -55,5 +55,17 @@ class Unavailable(TidemarkError):
         self.retry_after = retry_after
 
 
+class ObjectUnavailable(Unavailable):
+    """One object or input that its store or model refuses, while it serves others. The document is parked, and its partition goes on.
+
+    ``reason`` is a stable code in snake_case (``archived``, ``access_denied``, ``key_unavailable``, ``io_error``,
+    ``embedder_refused``). For a caller that can park nothing, it is an outage like any other.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class LostEvents(Unavailable):
     """Offsets that are due but no longer in the log. Raise an alarm and reconcile against the sources."""

@@ -182,6 +182,7 @@ class DocumentStatus(enum.StrEnum):
     DELETED = "deleted"  # absent from its source
     DEAD = "dead"  # could not be indexed, with the cause in ``reason``
     SUPPRESSED = "suppressed"  # refused by admission
+    PARKED = "parked"  # its object cannot be read now, for ``reason``; its chunks, if any, are of the older version
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +219,15 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class Parking:
+    """The attempts to read a parked document's object: their number, the time of the first one, and the time of the next one."""
+
+    attempts: int
+    since: datetime
+    next_try: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class DocumentRecord:
     """The ledger's record of one document in one index. Revision 0 means that the ledger does not know the document."""
 
@@ -240,6 +250,7 @@ class DocumentRecord:
     artifacts: tuple[str, ...] = ()
     chunks: Mapping[str, Placement] = field(default_factory=dict)  # by chunk id
     cause: Cause | None = None  # of the last change
+    parking: Parking | None = None  # of a parked document
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +272,7 @@ class Provenance:
     source: str
     language: str
     media_type: str
+    is_stale: bool = False  # the source has a newer version, which cannot be read now
 
 
 # -- values between the steps of ingest ---------------------------------------------------------------------------------

@@ -41,7 +41,10 @@ class ObjectStore(Protocol):
         """Return the object's state. None means confirmed absence; a refused or failed request is Unavailable."""
 
     async def get(self, uri: str, *, limit: int | None = None) -> SourceObject | None:
-        """Return state and content of one version. Raises Rejected("too_large") before reading more than ``limit`` bytes."""
+        """Return state and content of one version. Raises Rejected("too_large") before reading more than ``limit`` bytes.
+
+        Raises ObjectUnavailable when the container answers but refuses this object.
+        """
 
     async def put(
         self, uri: str, content: bytes, *, media_type: str = "", labels: Mapping[str, str] | None = None
@@ -91,7 +94,10 @@ class Embedder(Protocol):
     fingerprint: str  # changes with model, precision, pooling, prefix
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Vector]:
-        """Embed texts of documents. Texts over ``max_tokens`` are truncated."""
+        """Embed texts of documents. Texts over ``max_tokens`` are truncated.
+
+        Raises ObjectUnavailable when the model refuses one of the texts and accepts others.
+        """
 
     async def embed_query(self, text: str) -> Vector:
         """Embed a question. Some models need another prefix for it."""
@@ -292,7 +298,13 @@ class Catalog(Protocol):
     """The documents, for people's queries and for backfills."""
 
     async def live(self, index_id: str, partition: int) -> list[DocumentRecord]:
-        """Return every document of the partition that a backfill derives again: the live and the dead ones."""
+        """Return every document of the partition that a backfill derives again: the live, the parked and the dead ones."""
+
+    async def parked(self, index_id: str, *, due: datetime, limit: int = 100) -> list[DocumentRecord]:
+        """Return the parked documents whose next try is due at that time, longest due first."""
+
+    async def parked_reasons(self, index_id: str) -> dict[str, int]:
+        """Return reason → number of parked documents."""
 
     async def points(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
         """Return point id → payload hash of all current points of the partition, or of the given ``documents`` only."""

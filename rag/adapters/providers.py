@@ -29,6 +29,13 @@ _REMEDIES = {
 }
 
 
+class Refused(Unavailable):
+    """A request that the provider refuses for its content or its size (400, 413, 422)."""
+
+
+_REFUSALS = {400, 413, 422}
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """Number of attempts, and seconds between them. A call fails at once when the provider asks for more than ``longest_wait``."""
@@ -40,7 +47,10 @@ class RetryPolicy:
 
 
 async def call(provider: str, attempt: Callable[[], Awaitable[T]], retry: RetryPolicy | None = None) -> T:
-    """Return the result of ``attempt``. Raises Unavailable, with ``retry_after`` when the provider gave a time."""
+    """Return the result of ``attempt``. Raises Refused for a request at fault, else Unavailable.
+
+    The error has ``retry_after`` when the provider gave a time.
+    """
     retry = retry or RetryPolicy()
     for number in range(1, retry.attempts + 1):
         try:
@@ -54,7 +64,8 @@ async def call(provider: str, attempt: Callable[[], Awaitable[T]], retry: RetryP
             is_transient = status is None or status in _TRANSIENT or status >= 500
             wait = after if after is not None else retry.first_wait * 2 ** (number - 1) * random.uniform(0.75, 1.25)  # noqa: S311
             if not is_transient or number == retry.attempts or wait > retry.longest_wait:
-                raise Unavailable(_message(provider, status, error, number), retry_after=after) from None
+                kind = Refused if status in _REFUSALS else Unavailable
+                raise kind(_message(provider, status, error, number), retry_after=after) from None
             await retry.sleep(wait)
     raise AssertionError("unreachable: the last attempt returns or raises")
 

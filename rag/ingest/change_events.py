@@ -158,7 +158,9 @@ def _outbox(topic: str, event: DocumentIndexed | DocumentDead) -> OutboxEvent:
 
 def _indexed(outcome: Outcome, index_id: str, now: datetime) -> DocumentIndexed:
     task = outcome.task
-    state = IndexState.DELETED if task.status is DocumentStatus.SUPPRESSED else IndexState(task.status.value)
+    state = IndexState.LIVE if outcome.chunks else IndexState.DELETED  # of a parked or suppressed document
+    if task.status not in {DocumentStatus.PARKED, DocumentStatus.SUPPRESSED}:
+        state = IndexState(task.status.value)
     return DocumentIndexed(
         document_id=task.document_id,
         tenant=task.tenant,

@@ -37,7 +37,7 @@ _log = logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """The state that one document must have in the index. ``chunks`` is empty for all but live documents."""
+    """The state that one document must have in the index. ``chunks`` is empty unless the document is shown."""
 
     task: IndexingTask
     access: Access
@@ -52,7 +52,7 @@ def desired(
 ) -> Desired:
     """Return the desired state of a task. A title from a label takes precedence over the parsed one."""
     access = Access(task.tenant, task.principals)
-    if parsed is None or task.status is not DocumentStatus.LIVE:
+    if parsed is None:
         return Desired(task, access, title=task.title, partition=partition)
     return Desired(task, access, chunks, task.title or parsed.title, parsed.language or "", partition)
 
@@ -109,6 +109,7 @@ def plan(wanted: Desired, recorded: DocumentRecord) -> Delta:
         artifacts=tuple(key for key in (task.parsed, task.chunked, task.embedded) if key),
         chunks=placements,
         cause=task.cause,
+        parking=recorded.parking if task.status is DocumentStatus.PARKED else None,
     )
     return Delta(
         record,

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+from rag.errors import Unavailable
 from rag.ingest import change_events
 from rag.ingest.pipeline import FindSuppressed, Pipeline
-from rag.ingest.tasks import Report
+from rag.ingest.tasks import Report, backfill
 from rag.models import Batch, OffsetRange
 from rag.ports import EventLog, Outbox, Record
-from rag.telemetry import span
+from rag.telemetry import logger, span
+
+_log = logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,16 @@ class Lane:
         embedded = await self.embed(chunked)  # 5 embed
         report = await self.index(embedded)  # 6 index, 7 dead-letter, 8 advance: one transaction for the last window
         await self.publish()  # 9 publish
+        return report
+
+    async def retry_parked(self, *, run_id: str = "", limit: int = 100) -> Report:
+        """Read parked documents again whose next try is due, each by itself: an outage of one source does not hold up the others."""
+        index_id, report = self.pipeline.spec.index_id, Report()
+        for record in await self.pipeline.catalog.parked(index_id, due=datetime.now(UTC), limit=limit):
+            try:
+                report += await self.derive(Batch(index_id, record.partition, (backfill(record, run_id),)))
+            except Unavailable as error:
+                _log.warning("documents.still_parked", document_id=record.document_id, why=str(error))
         return report
 
     async def read(self, due: OffsetRange) -> list[Record]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
-from rag.errors import Conflict, Rejected, TidemarkError
+from rag.errors import Conflict, ObjectUnavailable, Rejected, TidemarkError
 from rag.ids import Ids, object_key
 from rag.ingest import indexing
 from rag.ingest.artifacts import Artifacts
 from rag.ingest.change_events import dead_letter_events, outcome_events
 from rag.ingest.chunking import ChunkSettings, chunk
 from rag.ingest.embedding import embed
+from rag.ingest.parking import ParkingPolicy, plan_parked
 from rag.ingest.source_reader import Reader
 from rag.ingest.tasks import (
     CHUNKS,
@@ -28,6 +30,7 @@ from rag.ingest.tasks import (
     count,
     dead,
     overtaken,
+    parked,
     summarize,
     suppressed,
     windows,
@@ -89,6 +92,7 @@ class Pipeline:
     embedder: Embedder
     sparse: SparseEncoder
     chunking: ChunkSettings = field(default_factory=ChunkSettings)
+    parking: ParkingPolicy = field(default_factory=ParkingPolicy)
 
     async def prepare(self) -> None:
         """Create the collection and register the index. Idempotent."""
@@ -104,7 +108,8 @@ class Pipeline:
         """Ask for admission, read the current state of each source object, and parse the changed ones.
 
         A document whose recorded version is the current one drops out, except in a backfill. An absent document becomes DELETED,
-        an unreadable one DEAD, a refused one SUPPRESSED. Raises Unavailable for the whole batch when a source does not answer.
+        an unusable one DEAD, a refused one SUPPRESSED, and one that cannot be read now PARKED. Raises Unavailable for the whole batch
+        when a source does not answer.
         """
         with span("documents.parse", documents=len(batch.tasks)), STEP_SECONDS.labels("parse").time():
             bugs = _Bugs()
@@ -252,9 +257,23 @@ class Pipeline:
         await asyncio.gather(*map(load, window))
         for tenant in sorted({tasks[document_id].tenant for document_id in chunks}):
             own = {document_id: cut for document_id, cut in chunks.items() if tasks[document_id].tenant == tenant}
-            for document_id, fresh in (await self._embed_tenant(tenant, own, tasks)).items():
-                tasks[document_id] = replace(tasks[document_id], fresh=fresh)
+            tasks |= await self._embed_or_park(tenant, own, tasks)
         return list(tasks.values())
+
+    async def _embed_or_park(
+        self, tenant: str, chunks: Mapping[str, Sequence[Chunk]], tasks: Mapping[str, IndexingTask]
+    ) -> dict[str, IndexingTask]:
+        """Embed the documents. When the embedder refuses an input, halve the batch until the document of that input is found."""
+        try:
+            fresh = await self._embed_tenant(tenant, chunks, tasks)
+        except ObjectUnavailable as error:
+            if len(chunks) == 1:
+                return {document_id: parked(tasks[document_id], error.reason) for document_id in chunks}
+            ids = list(chunks)
+            halves = ids[: len(ids) // 2], ids[len(ids) // 2 :]
+            found = [await self._embed_or_park(tenant, {each: chunks[each] for each in half}, tasks) for half in halves]
+            return found[0] | found[1]
+        return {document_id: replace(tasks[document_id], fresh=count) for document_id, count in fresh.items()}
 
     async def _embed_tenant(
         self, tenant: str, chunks: Mapping[str, Sequence[Chunk]], tasks: Mapping[str, IndexingTask]
@@ -322,7 +341,9 @@ class Pipeline:
         """Return None when the task was overtaken: the revision has moved, or an artifact is gone with it."""
         if task.base_revision != record.revision or (task.status is DocumentStatus.LIVE and not task.embedded):
             return None
-        if task.status is not DocumentStatus.LIVE:
+        if task.status is DocumentStatus.PARKED and not task.embedded:
+            return Planned(task, plan_parked(task, record, partition, self.parking, datetime.now(UTC)))
+        if task.status not in {DocumentStatus.LIVE, DocumentStatus.PARKED}:
             return Planned(task, indexing.plan(indexing.desired(task, partition), record))
         try:
             parsed, chunks = await asyncio.gather(

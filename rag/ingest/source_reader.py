@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from rag.errors import Rejected
+from rag.errors import ObjectUnavailable, Rejected
 from rag.ids import Ids
 from rag.ingest.roots import Roots
-from rag.ingest.tasks import afresh, dead, deleted
+from rag.ingest.tasks import afresh, dead, deleted, parked
 from rag.labels import SUBJECTS_LABEL, TITLE_LABEL, decode_label, split_label
 from rag.models import DocumentRecord, DocumentStatus, IndexingTask, ObjectState, SourceObject
 from rag.ports import ObjectStore
@@ -36,8 +36,8 @@ class Reader:
     async def read(self, task: IndexingTask, recorded: DocumentRecord, *, reread: bool = False) -> Reading | None:
         """Read the object. Return None when the ledger holds its current state, unless ``reread`` or a backfill needs the content anyway.
 
-        An absent object becomes DELETED, an unreadable one DEAD. Raises Unavailable when the source does not answer, denies access
-        or is not the one that was watched: that never counts as a deletion.
+        An absent object becomes DELETED, an unusable one DEAD, and one that its container refuses PARKED. Raises Unavailable when the
+        source does not answer, denies access or is not the one that was watched: that never counts as a deletion.
         """
         seen = replace(task, principals=recorded.principals)
         try:
@@ -48,6 +48,8 @@ class Reader:
             current = await self.objects.get(task.uri, limit=self.max_bytes)
         except Rejected as error:
             return Reading(dead(await self._with_refused_version(seen), error.reason))
+        except ObjectUnavailable as error:
+            return await self._parked(seen, recorded, source, error.reason)
         if current is None:
             await self.roots.prove(source)
             return Reading(deleted(seen))
@@ -69,6 +71,23 @@ class Reader:
             return task
         principals = _principals(source, task.uri, state.labels)
         return replace(task, version=state.version, change_token=state.change_token, principals=principals)
+
+    async def _parked(
+        self, task: IndexingTask, recorded: DocumentRecord, source: Source, reason: str
+    ) -> Reading | None:
+        """Return the parked task, with the object's state where the container shows it. Return None when the ledger already holds that
+        state, because an archived object may be read long before it was archived."""
+        try:
+            state = await self.objects.head(task.uri)
+        except (Rejected, ObjectUnavailable):
+            state = None
+        if state is None:
+            return Reading(parked(task, reason))
+        if recorded.status is DocumentStatus.LIVE and _is_settled(recorded, state, source):
+            return None
+        principals = _principals(source, task.uri, state.labels)
+        seen = replace(task, version=state.version, change_token=state.change_token, principals=principals)
+        return Reading(parked(seen, reason))
 
     def _with_labels(self, task: IndexingTask, current: SourceObject, source: Source) -> IndexingTask:
         """Return the task with the object's state and labels. A bad label makes the document dead and leaves the batch alone."""

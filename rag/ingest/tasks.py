@@ -60,6 +60,11 @@ def suppressed(task: IndexingTask) -> IndexingTask:
     return replace(task, status=DocumentStatus.SUPPRESSED, reason="suppressed", parsed="", chunked="", embedded="")
 
 
+def parked(task: IndexingTask, reason: str) -> IndexingTask:
+    """Return the task of a document whose object cannot be read now, for ``reason``."""
+    return replace(task, status=DocumentStatus.PARKED, reason=reason, parsed="", chunked="", embedded="")
+
+
 def deleted(task: IndexingTask) -> IndexingTask:
     """Return the task of a document whose absence from its source is confirmed."""
     return replace(task, status=DocumentStatus.DELETED, version="", change_token="", content_hash="")

@@ -7,7 +7,7 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -23,7 +23,17 @@ from pydantic import TypeAdapter
 
 from rag.adapters.ledger import open_ledger, schema
 from rag.adapters.memory.ledger import MemoryLedger
-from rag.models import AccessFilter, Batch, Cause, DocumentRecord, DocumentStatus, IndexingTask, OffsetRange, Placement
+from rag.models import (
+    AccessFilter,
+    Batch,
+    Cause,
+    DocumentRecord,
+    DocumentStatus,
+    IndexingTask,
+    OffsetRange,
+    Parking,
+    Placement,
+)
 from rag.ports import Delta, OutboxEvent, SwapResult
 from schemas.events import DocumentDead
 from schemas.topics import DEAD
@@ -341,6 +351,39 @@ async def test_a_batch_is_handed_on_within_its_run(ledger: Any, index: str) -> N
     assert await ledger.load(index, "chunks", 4) is None
     await ledger.save(index, "chunks", replace(batch, tasks=()))
     assert (await ledger.load(index, "chunks", 3)).tasks == ()
+
+
+async def test_a_parked_document_is_found_when_its_next_try_is_due(ledger: Any, index: str) -> None:
+    now = datetime(2026, 11, 26, tzinfo=UTC)
+    first, second = (Parking(2, now, now + timedelta(minutes=minutes)) for minutes in (1, 2))
+    documents = [an_id(), an_id()]
+    for document, parking in zip(documents, (second, first), strict=True):
+        parked = delta(document, {}, status=DocumentStatus.PARKED, reason="archived", parking=parking)
+        await applied(ledger, index, parked)
+    assert await ledger.parked(index, due=now) == []
+    assert [each.document_id for each in await ledger.parked(index, due=first.next_try)] == [documents[1]]
+    found = await ledger.parked(index, due=second.next_try)
+    assert [(each.document_id, each.parking) for each in found] == [(documents[1], first), (documents[0], second)]
+    assert len(await ledger.parked(index, due=second.next_try, limit=1)) == 1
+    assert await ledger.parked_reasons(index) == {"archived": 2}
+    assert len(await ledger.live(index, 3)) == 2
+    await applied(ledger, index, delta(documents[1], {}, revision=1))
+    assert [each.document_id for each in await ledger.parked(index, due=second.next_try)] == [documents[0]]
+    assert (await ledger.recorded(index, [documents[1]]))[documents[1]].parking is None
+
+
+async def test_the_chunks_of_a_parked_document_are_visible_as_stale_unless_suppressed(ledger: Any, index: str) -> None:
+    document, chunk, point, now = an_id(), an_id(), an_id(), datetime(2026, 11, 26, tzinfo=UTC)
+    await applied(ledger, index, delta(document, {chunk: point}))
+    assert not (await ledger.visible(index, [point], STAFF))[point].is_stale
+    parked = delta(document, {chunk: point}, revision=1, status=DocumentStatus.PARKED, parking=Parking(1, now, now))
+    parked = replace(parked, writes={})
+    await applied(ledger, index, parked)
+    assert (await ledger.visible(index, [point], STAFF))[point].is_stale
+    await ledger.suppress("acme", [document], reason="erasure")
+    assert await ledger.visible(index, [point], STAFF) == {}
+    again = replace(parked, record=replace(parked.record, revision=2))
+    assert (await applied(ledger, index, again)).lost
 
 
 async def test_measurements_add_up(ledger: Any, index: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.stub import Stubber
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
@@ -17,7 +20,7 @@ from moto.server import ThreadedMotoServer
 from rag.adapters.memory.objects import MemoryObjects
 from rag.adapters.objects import Bucket, Folder, Objects, aws_client
 from rag.adapters.objects.folder import MARKER
-from rag.errors import Rejected, Unavailable
+from rag.errors import ObjectUnavailable, Rejected, Unavailable
 from rag.ids import object_key, object_uri
 from rag.labels import decode_label, encode_label, join_label, split_label
 from rag.models import ObjectState
@@ -33,6 +36,7 @@ class Store:
     keeps_labels: bool = True
     raw: Any = None
     remove: Any = None
+    refuse: Any = None  # (uri, monkeypatch): refuse this object alone
     odd_keys: tuple[str, ...] = field(
         default=("ü/é.md", "sp ace+plus%25.md", "q?x=1#f.md", "a\\b.md", "tab\tx.md", "e\u0301.md")
     )
@@ -51,12 +55,17 @@ def s3_endpoint() -> Iterator[str]:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "memory":
         objects = MemoryObjects(BASE)
-        return Store(objects, remove=lambda: objects.denied.add(BASE))
+        return Store(
+            objects,
+            remove=lambda: objects.denied.add(BASE),
+            refuse=lambda uri, _: objects.unreadable.update({uri: "archived"}),
+        )
     if request.param == "folder":
         return Store(
             Objects({BASE: Folder(tmp_path / "store", create=True)}),
             False,
             remove=lambda: shutil.rmtree(tmp_path / "store"),
+            refuse=lambda uri, patch: _refuse_file(tmp_path / "store" / object_key(uri)[1], patch),
         )
     endpoint = request.getfixturevalue("s3_endpoint")
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
@@ -69,7 +78,23 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         raw.object_versions.delete()
         raw.delete()
 
-    return Store(Objects({BASE: bucket}), raw=raw if request.param == "bucket" else None, remove=remove)
+    def refuse(uri: str, _: Any) -> None:
+        key = ("below/" if request.param == "prefix" else "") + object_key(uri)[1]
+        raw.put_object(Key=key, Body=b"x", StorageClass="GLACIER")
+
+    return Store(Objects({BASE: bucket}), raw=raw if request.param == "bucket" else None, remove=remove, refuse=refuse)
+
+
+def _refuse_file(path: Path, patch: pytest.MonkeyPatch) -> None:
+    """Deny one file. The superuser may read every file, so its mode would not do."""
+    real = os.open
+
+    def denied(name: Any, *arguments: Any, **options: Any) -> int:
+        if Path(name) == path:
+            _denied()
+        return real(name, *arguments, **options)
+
+    patch.setattr(os, "open", denied)
 
 
 async def test_a_written_object_is_returned_with_the_same_change_token_everywhere(store: Store) -> None:
@@ -187,6 +212,54 @@ async def test_a_missing_store_is_an_outage_and_not_an_absence(store: Store) -> 
         await store.objects.get(uri)
     with pytest.raises(Unavailable):
         [state async for state in store.objects.list(BASE)]
+
+
+async def test_an_object_that_is_refused_alone_is_told_apart_from_an_outage(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, other = object_uri(BASE, "cold.md"), object_uri(BASE, "warm.md")
+    await store.objects.put(uri, b"x")
+    await store.objects.put(other, b"y")
+    store.refuse(uri, monkeypatch)
+    with pytest.raises(ObjectUnavailable) as caught:
+        await store.objects.get(uri)
+    assert caught.value.reason in {"archived", "access_denied"}
+    assert (await store.objects.get(other)).content == b"y"
+    assert await store.objects.head(uri) is not None
+
+
+@pytest.mark.parametrize(
+    ("code", "is_listed", "reason"),
+    [("AccessDenied", True, "access_denied"), ("KMS.DisabledException", True, "key_unavailable"), ("AccessDenied", False, "")],
+)  # fmt: skip
+async def test_a_bucket_that_lists_refuses_one_object_and_one_that_does_not_is_an_outage(
+    s3_endpoint: str, code: str, is_listed: bool, reason: str
+) -> None:
+    client = aws_client("s3", region="us-east-1", endpoint=s3_endpoint, key_id="a", secret="b")
+    client.create_bucket(Bucket="denied")
+    with Stubber(client) as stub:
+        stub.add_client_error("get_object", code)
+        if is_listed:
+            stub.add_response("list_objects_v2", {})
+        else:
+            stub.add_client_error("list_objects_v2", code)
+        with pytest.raises(Unavailable) as caught:
+            await Bucket(client, "denied").get("a.md", None)
+    assert getattr(caught.value, "reason", "") == reason
+
+
+async def test_a_folder_that_cannot_be_listed_is_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder(tmp_path / "store", create=True)
+    await folder.put("a.md", b"x", "", {})
+    monkeypatch.setattr(os, "open", _denied)
+    monkeypatch.setattr(os, "scandir", _denied)
+    with pytest.raises(Unavailable) as caught:
+        await folder.get("a.md", None)
+    assert not isinstance(caught.value, ObjectUnavailable)
+
+
+def _denied(*_: Any, **__: Any) -> Any:
+    raise PermissionError(errno.EACCES, "denied")
 
 
 async def test_a_large_object_is_refused_before_it_is_read(store: Store) -> None:

@@ -34,6 +34,7 @@ class FakeOpenAI:
     most_inputs: int = 8
     most_tokens: int = 2000  # of a request
     text_tokens: int = 100
+    refused: str | None = None  # inputs that contain this text are refused
     reply: str = "NO_ANSWER"
     break_off: bool = False  # a stream that ends in the middle
     script: deque[Scripted] = field(default_factory=deque)
@@ -53,6 +54,8 @@ class FakeOpenAI:
         counts = [len(tiktoken.get_encoding("cl100k_base").encode(text, disallowed_special=())) for text in inputs]
         if not inputs or len(inputs) > self.most_inputs:
             return _error(400, f"'input' has {len(inputs)} items, at most {self.most_inputs}")
+        if self.refused is not None and any(self.refused in text for text in inputs):
+            return _error(400, "an input is not allowed")
         if "" in inputs or max(counts) > self.text_tokens or sum(counts) > self.most_tokens:
             return _error(400, f"input is empty or too long: {counts}")
         vectors = [self.vector(text, body.get("dimensions") or self.dimensions) for text in inputs]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -21,12 +21,13 @@ from rag.ids import Ids
 from rag.ingest.artifacts import CONTAINER, Artifacts
 from rag.ingest.change_events import ObjectChange, publish_changes
 from rag.ingest.lane import Lane
+from rag.ingest.parking import ParkingPolicy
 from rag.ingest.parsing import parse
 from rag.ingest.pipeline import Pipeline
 from rag.ingest.roots import Roots
 from rag.ingest.source_reader import Reader
 from rag.ingest.tasks import Report
-from rag.models import IndexSpec, OffsetRange, ParsedDocument
+from rag.models import Hit, IndexSpec, OffsetRange, ParsedDocument
 from rag.ports import Reranker
 from rag.sources import Source, Sources
 from schemas.topics import CHANGED
@@ -63,13 +64,14 @@ class World:
     cache: MemoryAnswerCache = field(default_factory=MemoryAnswerCache)
     reranker: Reranker = field(default_factory=KeepOrder)
     source: Source = SOURCE
+    parking: ParkingPolicy = field(default_factory=ParkingPolicy)
 
     @property
     def pipeline(self) -> Pipeline:
         reader = Reader(IDS, self.sources, self.objects, Roots(self.objects, self.ledger), max_bytes=10_000)
         return Pipeline(
             SPEC, IDS, reader, Artifacts(self.artifacts), self.ledger, self.ledger, self.ledger, self.vectors, self.parsing,
-            self.embedder, self.embedder, WordBm25(),
+            self.embedder, self.embedder, WordBm25(), parking=self.parking,
         )  # fmt: skip
 
     @property
@@ -118,9 +120,11 @@ class World:
                          ExtractiveGenerator(self.embedder), self.cache)  # fmt: skip
 
     async def found(self, question: str, *groups: str) -> str:
+        return "\n".join(hit.chunk.text for hit in await self.hits(question, *groups))
+
+    async def hits(self, question: str, *groups: str) -> Sequence[Hit]:
         access = filter_for(tenant="acme", subject="alice", groups=groups or ("staff",))
-        hits = (await self.answering.search(question, access, top_k=10)).hits
-        return "\n".join(hit.chunk.text for hit in hits)
+        return (await self.answering.search(question, access, top_k=10)).hits
 
     async def published(self, topic: str) -> list[Any]:
         bounds: Mapping[int, tuple[int, int]] = (await self.log.describe(topic)).bounds

@@ -14,13 +14,14 @@ import tiktoken
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from rag import ids
-from rag.adapters.providers import RetryPolicy, call
-from rag.errors import Unavailable
+from rag.adapters.providers import Refused, RetryPolicy, call
+from rag.errors import ObjectUnavailable, Unavailable
 from rag.models import Vector
 
 # OpenAI's limits are 8192 tokens per text and 300,000 per request. Other servers count with other tokenizers, hence the margin.
 _TEXT_TOKENS = 8000
 _REQUEST_TOKENS = 270_000
+_PROBE = "word"  # an input that no provider refuses
 _CONCURRENT = 4  # requests under way; more would only be answered with 429
 
 
@@ -67,10 +68,7 @@ class HostedEmbedder:
 
         async def embed_batch(batch: list[str]) -> list[Vector]:
             async with slots:
-                embeddings = await call(
-                    f"embedder {self.name}", lambda: self._embedding.aget_text_embedding_batch(batch), self._retry
-                )
-            return self._vectors(embeddings, len(batch))
+                return await self._embed_batch(batch)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -78,6 +76,27 @@ class HostedEmbedder:
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
         return [vector for task in tasks for vector in task.result()]
+
+    async def _embed_batch(self, batch: list[str]) -> list[Vector]:
+        """Embed one batch. A refused batch is halved, so that an input at fault is refused alone.
+
+        Raises ObjectUnavailable for that input, unless the provider refuses a plain word as well: then the settings are at fault.
+        """
+        try:
+            return self._vectors(await self._request(batch), len(batch))
+        except Refused as error:
+            if len(batch) == 1:
+                await self._request([_PROBE])
+                raise ObjectUnavailable(
+                    f"embedder {self.name} refuses an input that it is given alone: ask the provider",
+                    reason="embedder_refused",
+                ) from error
+        half = len(batch) // 2
+        return await self._embed_batch(batch[:half]) + await self._embed_batch(batch[half:])
+
+    async def _request(self, batch: list[str]) -> Sequence[Sequence[float]]:
+        name = f"embedder {self.name}"
+        return await call(name, lambda: self._embedding.aget_text_embedding_batch(batch), self._retry)
 
     async def embed_query(self, text: str) -> Vector:
         cut, _ = self._cut(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -26,7 +27,36 @@ _ALLOWED = """
 class CatalogPart(LedgerPart):
     async def live(self, index_id: str, partition: int) -> list[DocumentRecord]:
         async with self.connection() as db:
-            return await read_recorded(db, index_id, "partition = %s and status in ('live', 'dead')", [partition])
+            return await read_recorded(
+                db, index_id, "partition = %s and status in ('live', 'parked', 'dead')", [partition]
+            )
+
+    async def parked(self, index_id: str, *, due: datetime, limit: int = 100) -> list[DocumentRecord]:
+        async with self.connection() as db:
+            rows = await db.execute(
+                """
+                select document_id::text from parked where index_id = %s and next_try <= %s
+                order by next_try, document_id limit %s
+                """,
+                (index_id, due, limit),
+            )
+            ids = [document_id for (document_id,) in await rows.fetchall()]
+            found = {
+                row.document_id: row
+                for row in await read_recorded(db, index_id, "document_id = any(%s::uuid[])", [ids])
+            }
+        return [found[each] for each in ids]
+
+    async def parked_reasons(self, index_id: str) -> dict[str, int]:
+        async with self.connection() as db:
+            rows = await db.execute(
+                """
+                select d.reason, count(*) from parked join documents d using (index_id, document_id)
+                where index_id = %s group by d.reason
+                """,
+                (index_id,),
+            )
+            return dict(await rows.fetchall())
 
     async def points(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
         document_ids = None if documents is None else list(documents)

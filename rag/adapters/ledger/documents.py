@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from psycopg import AsyncConnection, AsyncCursor
@@ -12,7 +13,16 @@ from psycopg.types.json import Jsonb
 
 from rag.adapters.ledger.rows import DOCUMENT_COLUMNS, LedgerPart, cause, cause_json, recorded
 from rag.adapters.ledger.stores import add_to_outbox, move_position
-from rag.models import AccessFilter, DocumentRecord, DocumentStatus, IndexSpec, OffsetRange, Placement, Provenance
+from rag.models import (
+    AccessFilter,
+    DocumentRecord,
+    DocumentStatus,
+    IndexSpec,
+    OffsetRange,
+    Parking,
+    Placement,
+    Provenance,
+)
 from rag.ports import Delta, EventsOf, FreshVectors, SwapResult
 
 _SUPPRESSED = """
@@ -113,10 +123,10 @@ class DocumentsPart(LedgerPart):
                 f"""
                 select c.point_id::text, c.chunk_id::text, c.ordinal, c.start_char as start, c.end_char as "end", c.page,
                     d.document_id::text, d.revision, d.uri, d.title, d.version as source_version, d.cause, d.source, d.language,
-                    d.media_type
+                    d.media_type, d.status = 'parked' as is_stale
                 from chunks c join documents d using (index_id, document_id)
                 where c.index_id = %s and c.point_id = any(%s::uuid[])
-                  and d.status = 'live' and d.tenant = %s and d.principals && %s::text[] and not {_SUPPRESSED}
+                  and d.status in ('live', 'parked') and d.tenant = %s and d.principals && %s::text[] and not {_SUPPRESSED}
                 """,  # noqa: S608  (a constant)
                 (index_id, list(point_ids), access.tenant, list(access.principals)),
             )
@@ -143,7 +153,12 @@ async def read_recorded(db: AsyncConnection, index_id: str, where: str, values: 
         for row in await cursor.fetchall():
             document_id, chunk_id = row.pop("document_id"), row.pop("chunk_id")
             chunks[document_id][chunk_id] = Placement(**row)
-    return [recorded(row, chunks[row["document_id"]]) for row in rows]
+        await cursor.execute(
+            "select document_id::text, attempts, since, next_try from parked where index_id = %s and document_id = any(%s::uuid[])",
+            [index_id, [row["document_id"] for row in rows if row["status"] == DocumentStatus.PARKED]],
+        )
+        parking = {row.pop("document_id"): Parking(**row) for row in await cursor.fetchall()}
+    return [replace(recorded(row, chunks[each := row["document_id"]]), parking=parking.get(each)) for row in rows]
 
 
 async def _compare(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -> SwapResult:
@@ -161,7 +176,7 @@ async def _compare(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) 
     lost: list[Delta] = []
     for delta in deltas:
         record = delta.record
-        is_refused = record.status is DocumentStatus.LIVE and not suppressed.isdisjoint(
+        is_refused = record.status in {DocumentStatus.LIVE, DocumentStatus.PARKED} and not suppressed.isdisjoint(
             {(record.tenant, each) for each in (record.document_id, *record.subjects)}
         )
         is_current = revisions[record.document_id] == record.revision and intended.issuperset(delta.new_points)
@@ -220,6 +235,7 @@ async def _record(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -
             [_row(index_id, delta) for delta in deltas],
         )
         await _record_chunks(cursor, index_id, deltas)
+        await _record_parking(cursor, index_id, [delta.record for delta in deltas])
         tenants = sorted({delta.record.tenant for delta in deltas if delta.is_visible})
         await cursor.execute(
             """
@@ -266,6 +282,21 @@ async def _record_chunks(cursor: AsyncCursor[Any], index_id: str, deltas: Sequen
             is distinct from (excluded.ordinal, excluded.start_char, excluded.end_char, excluded.page)
         """,
         (index_id, *columns),
+    )
+
+
+async def _record_parking(cursor: AsyncCursor[Any], index_id: str, records: Sequence[DocumentRecord]) -> None:
+    await cursor.execute(
+        "delete from parked where index_id = %s and document_id = any(%s::uuid[])",
+        (index_id, [record.document_id for record in records]),
+    )
+    await cursor.executemany(
+        "insert into parked (index_id, document_id, attempts, since, next_try) values (%s, %s, %s, %s, %s)",
+        [
+            (index_id, record.document_id, parking.attempts, parking.since, parking.next_try)
+            for record in records
+            if (parking := record.parking)
+        ],
     )
 
 

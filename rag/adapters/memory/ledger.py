@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +25,7 @@ from rag.models import (
 )
 from rag.ports import Delta, EventsOf, FreshVectors, OutboxEvent, SwapResult
 
+SHOWN = {DocumentStatus.LIVE, DocumentStatus.PARKED}  # the statuses of documents that may have chunks
 Label = tuple[tuple[str, str], ...]
 
 
@@ -116,7 +117,7 @@ class MemoryLedger:
         return {
             placement.point_id: _provenance(record, chunk_id, placement)
             for record in self._of(index_id)
-            if record.status is DocumentStatus.LIVE and self._allowed(record, access)
+            if record.status in SHOWN and self._allowed(record, access)
             for chunk_id, placement in record.chunks.items()
             if placement.point_id in wanted
         }
@@ -124,7 +125,15 @@ class MemoryLedger:
     # -- catalog
 
     async def live(self, index_id: str, partition: int) -> list[DocumentRecord]:
-        return [r for r in self._of(index_id) if r.partition == partition and r.status in {"live", "dead"}]
+        return [r for r in self._of(index_id) if r.partition == partition and r.status in {"live", "parked", "dead"}]
+
+    async def parked(self, index_id: str, *, due: datetime, limit: int = 100) -> list[DocumentRecord]:
+        waiting = [(record.parking.next_try, record) for record in self._of(index_id) if record.parking]
+        found = sorted((entry for entry in waiting if entry[0] <= due), key=lambda entry: entry[0])
+        return [record for _, record in found[:limit]]
+
+    async def parked_reasons(self, index_id: str) -> dict[str, int]:
+        return dict(Counter(record.reason for record in self._of(index_id) if record.parking))
 
     async def points(self, index_id: str, partition: int, *, documents: Sequence[str] | None = None) -> dict[str, str]:
         return {
@@ -261,7 +270,7 @@ class MemoryLedger:
             current = self._get(index_id, delta.record.document_id)
             entries = [self._garbage.get((index_id, point)) for point in delta.new_points]
             is_intended = all(entry and entry.is_intent for entry in entries)
-            is_refused = delta.record.status is DocumentStatus.LIVE and self._hidden(delta.record)
+            is_refused = delta.record.status in SHOWN and self._hidden(delta.record)
             is_accepted = current.revision == delta.record.revision and is_intended and not is_refused
             (accepted if is_accepted else lost).append(delta)
         return SwapResult(tuple(accepted), tuple(lost))
@@ -304,4 +313,5 @@ def _provenance(record: DocumentRecord, chunk_id: str, placement: Placement) -> 
         source=record.source,
         language=record.language,
         media_type=record.media_type,
+        is_stale=record.status is DocumentStatus.PARKED,
     )

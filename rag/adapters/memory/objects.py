@@ -1,6 +1,7 @@
 """Objects in memory, for fast tests. Containers in ``denied`` refuse access, as after the loss of a right.
 
 ``identities`` gives a container the marks of a root, as a folder has them.
+``unreadable`` maps objects that can be listed but not read, as archived ones, to a reason.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from rag.errors import Rejected, Unavailable
+from rag.errors import ObjectUnavailable, Rejected, Unavailable
 from rag.ids import object_key
 from rag.labels import require_labels
 from rag.models import ObjectState, SourceObject
@@ -21,6 +22,7 @@ class MemoryObjects:
         self._version = 0
         self.denied: set[str] = set()
         self.identities: dict[str, Mapping[str, str]] = {}
+        self.unreadable: dict[str, str] = {}
 
     async def head(self, uri: str) -> ObjectState | None:
         self._locate(uri)
@@ -30,6 +32,8 @@ class MemoryObjects:
     async def get(self, uri: str, *, limit: int | None = None) -> SourceObject | None:
         self._locate(uri)
         stored = self._objects.get(uri)
+        if stored and uri in self.unreadable:
+            raise ObjectUnavailable("the object store refuses an object", reason=self.unreadable[uri])
         if stored and limit is not None and stored.state.size > limit:
             raise Rejected(
                 f"object of {stored.state.size} bytes, at most {limit} are allowed: split it", reason="too_large"

@@ -13,7 +13,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rag.errors import Rejected, Unavailable
+from rag.errors import ObjectUnavailable, Rejected, Unavailable
 from rag.ids import metadata_hash
 from rag.labels import require_labels
 from rag.models import ObjectState, SourceObject
@@ -21,6 +21,14 @@ from rag.models import ObjectState, SourceObject
 Result = TypeVar("Result")
 _ABSENT = {"404", "NoSuchKey", "NotFound", "NoSuchVersion", "MethodNotAllowed"}  # the last is that of a delete marker
 _UNKNOWN_TYPES = {"binary/octet-stream", "application/octet-stream"}
+# S3's codes for one object: archived, denied by a policy or a key, or encrypted with the owner's key. A HEAD has no code but its status.
+_REFUSED = {
+    "InvalidObjectState": "archived",
+    "AccessDenied": "access_denied",
+    "403": "access_denied",
+    "InvalidRequest": "needs_key",
+    "400": "needs_key",
+}
 _DELETE_BATCH = 1000  # S3's maximum
 
 
@@ -115,11 +123,21 @@ class Bucket:
         return {"Bucket": self._name, "Key": self._prefix + key}
 
     async def _unless_absent(self, work: Callable[[], Result]) -> Result | None:
-        """Return None only for a confirmed absence: the bucket exists and answers."""
+        """Return None only for a confirmed absence: the bucket exists and answers. Raises ObjectUnavailable for a refused object of a
+        bucket whose listing answers."""
         try:
             return await asyncio.to_thread(work)
         except ClientError as error:
-            if error.response["Error"].get("Code") not in _ABSENT:
+            code = str(error.response["Error"].get("Code"))
+            if reason := "key_unavailable" if code.startswith("KMS.") else _REFUSED.get(code):
+                await self._call(
+                    lambda: self._client.list_objects_v2(Bucket=self._name, Prefix=self._prefix, MaxKeys=1)
+                )
+                raise ObjectUnavailable(
+                    f"bucket {self._name} refuses an object ({code}): restore it, or the right to read it",
+                    reason=reason,
+                ) from error
+            if code not in _ABSENT:
                 raise self._unavailable(error) from error
         except BotoCoreError as error:
             raise self._unavailable(error) from error

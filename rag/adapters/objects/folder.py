@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from rag.errors import Rejected, Unavailable
+from rag.errors import ObjectUnavailable, Rejected, Unavailable
 from rag.files import write_whole
 from rag.models import ObjectState, SourceObject
 
 Result = TypeVar("Result")
 MARKER = ".tidemark-source"  # identifies a root, also after a restore or a move to another disk
 _MARKER_BYTES = 200
+_OF_ONE_FILE = {errno.EACCES: "access_denied", errno.EPERM: "access_denied", errno.EIO: "io_error"}
 _PAGE = 1000  # files that are listed per call of a thread
 
 
@@ -126,6 +127,15 @@ class Folder:
             except (FileNotFoundError, NotADirectoryError):
                 self._require_root()
                 return None
+            except OSError as error:
+                reason = _OF_ONE_FILE.get(error.errno or 0)
+                if reason is None:
+                    raise
+                with os.scandir(self._root):  # raises when the folder itself is at fault
+                    raise ObjectUnavailable(
+                        f"folder {self._root.name!r} refuses a file ({type(error).__name__}): check the file's rights",
+                        reason=reason,
+                    ) from error
 
         return await self._call(confirmed)
 

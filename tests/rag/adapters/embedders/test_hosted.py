@@ -9,7 +9,7 @@ from llama_index.embeddings.openai import OpenAIEmbedding
 
 from rag.adapters.embedders.hosted import HostedEmbedder
 from rag.adapters.providers import RetryPolicy
-from rag.errors import Unavailable
+from rag.errors import ObjectUnavailable, Unavailable
 from tests.fakes.openai import FakeOpenAI, Scripted
 
 Make = Callable[..., HostedEmbedder]
@@ -125,3 +125,24 @@ def test_spans_cover_the_text_without_a_network(make: Make) -> None:
 
 def test_dimensions_and_model_are_in_the_fingerprint(make: Make) -> None:
     assert make().fingerprint == make().fingerprint != make(dimensions=16).fingerprint
+
+
+async def test_a_refused_input_is_found_in_its_batch_and_refused_alone(openai: FakeOpenAI, make: Make) -> None:
+    openai.refused = "forbidden"
+    with pytest.raises(ObjectUnavailable, match="refuses an input") as raised:
+        await make().embed([*(f"text {n}" for n in range(7)), "a forbidden text"])
+    assert raised.value.reason == "embedder_refused"
+    assert "forbidden" not in str(raised.value)
+    assert len(await make().embed(["text"])) == 1
+
+
+async def test_a_batch_that_is_too_large_for_the_provider_is_halved(openai: FakeOpenAI, make: Make) -> None:
+    openai.most_inputs = 3
+    assert len(await make().embed([f"text {n}" for n in range(8)])) == 8
+
+
+async def test_a_provider_that_refuses_every_input_is_an_outage(openai: FakeOpenAI, make: Make) -> None:
+    openai.refused = ""
+    with pytest.raises(Unavailable, match="answers 400") as raised:
+        await make().embed(["a text", "another"])
+    assert not isinstance(raised.value, ObjectUnavailable)
