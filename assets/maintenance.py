@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.batches import lane
 from assets.checks import vector_index_checks
 from assets.policy import RUN_RETRIES
 from assets.resources import OpenServices, open_for_run
@@ -31,14 +32,23 @@ async def prune_embedding_cache(context: dg.OpExecutionContext, tidemark: dg.Res
     context.log.info(f"pruned {pruned} cached vectors")
 
 
+@dg.op
+async def retry_parked_documents(context: dg.OpExecutionContext, tidemark: dg.ResourceParam[OpenServices]) -> None:
+    """Read again the parked documents whose next try is due."""
+    async with open_for_run(context, tidemark) as services:
+        report = await lane(services).retry_parked(run_id=context.run_id)
+    context.log.info(f"tried {report.documents} parked documents again")
+
+
 @dg.job(
     executor_def=dg.in_process_executor,
     tags=RUN_RETRIES,
-    description="Delete garbage in Qdrant and prune the embedding cache. Safe at any time.",
+    description="Delete garbage in Qdrant, prune the embedding cache and try parked documents again. Safe at any time.",
 )
 def maintenance() -> None:
     sweep_garbage()
     prune_embedding_cache()
+    retry_parked_documents()
 
 
 audit = dg.define_asset_job(

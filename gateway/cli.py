@@ -167,7 +167,7 @@ def upload(
 @app.command()
 def documents(
     context: typer.Context,
-    status: Annotated[str, typer.Option(help="live, deleted, dead")] = "",
+    status: Annotated[str, typer.Option(help="live, parked, deleted, dead")] = "",
     limit: Annotated[int, typer.Option(min=1)] = 100,
     as_json: AsJson = False,
 ) -> None:

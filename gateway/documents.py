@@ -109,7 +109,7 @@ async def listed(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     status: DocumentStatus | None = None,
 ) -> DocumentList:
-    """List the documents that the caller may see, dead ones with their reason, in order of id."""
+    """List the documents that the caller may see, dead and parked ones with their reason, in order of id."""
     rows = await services.ledger.documents(
         services.spec.index_id, access_of(caller), after=str(after or ""), limit=limit + 1, status=status
     )

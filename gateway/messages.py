@@ -125,6 +125,7 @@ class HitMessage(CitationMessage):
     source: str
     language: str
     media_type: str
+    stale: bool = Field(description="true when the source has a newer version, which cannot be read now")
 
     @classmethod
     def of_hit(cls, marker: int, hit: Hit) -> HitMessage:
@@ -150,6 +151,7 @@ class HitMessage(CitationMessage):
             source=hit.provenance.source,
             language=hit.provenance.language,
             media_type=hit.provenance.media_type,
+            stale=hit.provenance.is_stale,
         )
 
 
@@ -189,7 +191,10 @@ class DocumentMessage(BaseModel):
     title: str = ""
     media_type: str = ""
     language: str = ""
-    reason: str = Field("", description="why a dead document could not be indexed")
+    reason: str = Field("", description="why a dead document could not be indexed, or a parked one cannot be read now")
+    next_try: datetime | None = Field(
+        None, description="of a parked document; its chunks are those of its older version"
+    )
     source_version: str = ""
     revision: int = 0
     chunks: int = 0

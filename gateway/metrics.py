@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from rag.errors import Unavailable
-from rag.telemetry import logger
+from rag.telemetry import DOCUMENTS_PARKED, logger
 
 if TYPE_CHECKING:
     from rag.wiring import Services
@@ -29,11 +29,23 @@ def create_app(services: Services) -> Starlette:
     """
 
     async def metrics(_: Request) -> Response:
+        await _count_parked(services)
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Merged(await _totals(services)))
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(routes=[Route("/metrics", metrics)])
+
+
+async def _count_parked(services: Services) -> None:
+    try:
+        reasons = await services.ledger.parked_reasons(services.spec.index_id)
+    except Unavailable as error:
+        logger(__name__).warning("parked_skipped", why=str(error))
+        return
+    DOCUMENTS_PARKED.clear()
+    for reason, documents in reasons.items():
+        DOCUMENTS_PARKED.labels(reason).set(documents)
 
 
 async def _totals(services: Services) -> Totals:

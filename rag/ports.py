@@ -312,7 +312,7 @@ class Catalog(Protocol):
     async def documents(
         self, index_id: str, access: AccessFilter, *, after: str = "", limit: int = 100, status: str | None = None
     ) -> list[dict[str, Any]]:
-        """Return a page of the documents that the caller may see, in order of id. Dead documents have their reason."""
+        """Return a page of the documents that the caller may see, in order of id. Dead and parked documents have their reason."""
 
     async def document(self, index_id: str, document_id: str, access: AccessFilter) -> dict[str, Any] | None:
         """Return a document that the caller may see, with its provenance and chunk ids (its lineage)."""

@@ -146,6 +146,13 @@ class Settings(BaseSettings):
     parse_input_bytes: int = Field(100 * 2**20, ge=1)
     parse_pages: int = Field(2000, ge=1)
     parse_workers: int = Field(2, ge=1)
+    parked_retry_seconds: float = Field(
+        60.0, gt=0, description="first wait before a parked document is tried again; each next wait is twice as long"
+    )
+    parked_retry_longest_seconds: float = Field(3600.0, gt=0, description="longest wait between two such tries")
+    parked_stale_seconds: float = Field(
+        7 * 86_400.0, ge=0, description="time for which the older version of a parked document is served; 0: not at all"
+    )
 
     # models
     embedder: Literal["minilm", "onnx", "openai"] = "minilm"

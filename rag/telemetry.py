@@ -32,6 +32,8 @@ SOURCE_ERRORS = Counter("tidemark_source_errors", "Notifications and rows not us
 # Documents applied to an index, by their new status.
 DOCUMENTS_INDEXED = Counter("tidemark_documents_indexed", "Documents applied to the index", ["status"])
 DOCUMENTS_DEAD = Counter("tidemark_documents_dead", "Documents that could not be indexed", ["reason"])
+# In the live index. The gateway reads the number from the ledger.
+DOCUMENTS_PARKED = Gauge("tidemark_documents_parked", "Documents whose object cannot be read now", ["reason"])
 CHUNKS_EMBEDDED = Counter("tidemark_chunks_embedded", "Chunks whose vector was computed", [])
 CHUNKS_REUSED = Counter("tidemark_chunks_reused", "Chunks whose vector came from the cache", [])
 TOKENS_EMBEDDED = Counter("tidemark_tokens_embedded", "Tokens of the chunks whose vector was computed", [])

@@ -22,6 +22,7 @@ from rag.answer.answering import Answering
 from rag.ids import Ids, fingerprint
 from rag.ingest import chunking, indexing, parsing
 from rag.ingest.artifacts import CONTAINER, Artifacts
+from rag.ingest.parking import ParkingPolicy
 from rag.ingest.parsing.sandbox import ParseLimits, SandboxedParser
 from rag.ingest.pipeline import Pipeline
 from rag.ingest.roots import Roots
@@ -101,6 +102,9 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
             embedder=embedder,
             sparse=sparse,
             chunking=limits,
+            parking=ParkingPolicy(
+                settings.parked_retry_seconds, settings.parked_retry_longest_seconds, settings.parked_stale_seconds
+            ),
         )
         answering = Answering(
             index_id=spec.index_id,

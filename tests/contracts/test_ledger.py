@@ -366,6 +366,10 @@ async def test_a_parked_document_is_found_when_its_next_try_is_due(ledger: Any, 
     assert [(each.document_id, each.parking) for each in found] == [(documents[1], first), (documents[0], second)]
     assert len(await ledger.parked(index, due=second.next_try, limit=1)) == 1
     assert await ledger.parked_reasons(index) == {"archived": 2}
+    listed = await ledger.documents(index, STAFF, status="parked")
+    assert {(each["reason"], each["next_try"]) for each in listed} == {
+        ("archived", each.next_try) for each in (first, second)
+    }
     assert len(await ledger.live(index, 3)) == 2
     await applied(ledger, index, delta(documents[1], {}, revision=1))
     assert [each.document_id for each in await ledger.parked(index, due=second.next_try)] == [documents[0]]

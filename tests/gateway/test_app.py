@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from gateway.limits import RateLimit
 from gateway.middleware import MAX_BODY
+from rag.models import DocumentStatus, Parking
+from rag.ports import Delta
 
 SNAPSHOT = Path(__file__).with_name("openapi.json")
 
@@ -266,3 +270,18 @@ async def test_starting_makes_the_index(world: Any) -> None:
     async with world.app.router.lifespan_context(world.app):
         assert isinstance(world.client, httpx.AsyncClient)
     assert made == [world.spec]
+
+
+async def test_metrics_count_parked_documents_by_reason(world: Any) -> None:
+    await world.index("", name="cold.md", status=DocumentStatus.PARKED)
+    now = datetime(2026, 11, 26, tzinfo=UTC)
+    document_id = world.ids.document_id("acme", "s3", "s3://tidemark-documents/cold.md")
+    record = (await world.ledger.recorded(world.spec.index_id, [document_id]))[document_id]
+    parked = replace(record, reason="archived", parking=Parking(1, now, now))
+    await world.ledger.swap(world.spec.index_id, [Delta(parked)])
+    assert 'tidemark_documents_parked{reason="archived"} 1.0' in (await world.metrics.get("/metrics")).text
+    listed = (await world.client.get("/v1/documents?status=parked", headers=world.bearer("alice"))).json()["documents"]
+    assert [(each["reason"], each["next_try"]) for each in listed] == [("archived", "2026-11-26T00:00:00Z")]
+    live = replace(parked, revision=2, status=DocumentStatus.LIVE, reason="", parking=None)
+    await world.ledger.swap(world.spec.index_id, [Delta(live)])
+    assert "tidemark_documents_parked{" not in (await world.metrics.get("/metrics")).text

@@ -15,6 +15,7 @@ from rag.models import AccessFilter, DocumentRecord
 _LISTED = """
     d.document_id::text as document_id, d.status, d.source, d.uri, d.title, d.media_type, d.language, d.reason,
     d.version as source_version, d.revision, d.updated_at,
+    (select next_try from parked p where p.index_id = d.index_id and p.document_id = d.document_id) as next_try,
     (select count(*) from chunks c where c.index_id = d.index_id and c.document_id = d.document_id) as chunks
 """
 _ALLOWED = """

@@ -294,6 +294,7 @@ class MemoryLedger:
             "source_version": record.version,
             "updated_at": updated,
             "chunks": len(record.chunks),
+            "next_try": record.parking.next_try if record.parking else None,
         }
 
 
