@@ -78,7 +78,7 @@ async def due_requests(world: World) -> list[dg.RunRequest]:
     """Return the requests that the sensor would make now."""
     state = await world.log.describe(CHANGED)
     positions = await world.ledger.positions(SPEC.index_id, CHANGED, state.epoch)
-    return requests({due: Attempts() for due in due_ranges(state, positions)}, state.epoch)
+    return requests({due: Attempts() for due in due_ranges(state, positions)}, SPEC.index_id, state.epoch)
 
 
 def shown(result: dg.ExecuteInProcessResult, asset: str, label: str) -> dict[str, Any]:
