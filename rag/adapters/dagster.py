@@ -1,11 +1,11 @@
-"""The stream lane in Dagster's UI: materializations and checks without a run, reported to the webserver.
+"""The stream lane in Dagster's UI: materializations without a run, reported to the webserver.
 
 The webserver's API for external assets takes JSON. Importing Dagster into the lane would cost seconds and a hundred megabytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -34,20 +34,9 @@ class DagsterReports:
             f"/report_asset_materialization/{asset}", {"partition": str(partition), "metadata": dict(metadata)}
         )
 
-    async def checked(self, asset: str, partition: int, name: str, passed: bool, metadata: Mapping[str, Any]) -> None:
-        body = {"check_name": name, "passed": passed, "severity": "ERROR", "partition": str(partition)}
-        await self._post(f"/report_asset_check/{asset}", body | {"metadata": _texts(metadata)})
-
     async def _post(self, path: str, body: Mapping[str, Any]) -> None:
         try:
             (await self._client.post(path, json=body)).raise_for_status()
         except httpx.HTTPError as error:
             DEGRADED.labels("dagster").inc()
             _log.warning("dagster.report_failed", path=path, why=type(error).__name__)
-
-
-def _texts(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Dagster has no metadata value for an empty list."""
-    return {
-        name: ", ".join(map(str, value)) if isinstance(value, Sequence) else value for name, value in metadata.items()
-    }
