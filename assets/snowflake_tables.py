@@ -78,9 +78,9 @@ def table_spec(mapped: MappedTable) -> dg.AssetSpec:
 async def observe(mapped: MappedTable, snowflake: SnowflakeResource, services: Services) -> Observed:
     rows, newest = await asyncio.to_thread(_summary, snowflake, mapped.table)
     prefix = table_uri(mapped.source, mapped.table)
-    return Observed(
-        mapped, rows, newest, await services.ledger.counts(services.spec.index_id, mapped.source.name, prefix)
-    )
+    source = mapped.source
+    counts = await services.ledger.counts(services.spec.index_id, source.tenant, source.name, prefix)
+    return Observed(mapped, rows, newest, counts)
 
 
 def indexed_check(mapped: MappedTable) -> dg.AssetChecksDefinition:

@@ -117,8 +117,9 @@ def observed_sources(context: dg.SensorEvaluationContext, tidemark: dg.ResourceP
 
 async def _documents_by_status(tidemark: OpenServices) -> dict[dg.AssetKey, Metadata]:
     async with tidemark() as services:
-        names = [each.name for each in services.settings.configured_sources if each.kind != "snowflake"]
-        return {source_key(name): await services.ledger.counts(services.spec.index_id, name) for name in names}
+        sources = [each for each in services.settings.configured_sources if each.kind != "snowflake"]
+        index_id, counts = services.spec.index_id, services.ledger.counts
+        return {source_key(each.name): await counts(index_id, each.tenant, each.name) for each in sources}
 
 
 def changes_since(

@@ -48,8 +48,8 @@ async def evaluate_services(
     rows = next((each.base_uri for each in settings.configured_sources if each.kind == "snowflake"), "s3://none/rows")
     corpus: dict[str, str] = {}
     for source, base in (("s3", documents), ("snowflake", rows)):
-        inventory = await backend.ledger.inventory(backend.spec.index_id, source)
-        corpus |= {uri: document_id for uri, (document_id, _) in inventory.items() if uri.startswith(f"{base}/")}
+        inventory = await backend.ledger.inventory(backend.spec.index_id, settings.default_tenant, source)
+        corpus |= {uri: each.document_id for uri, each in inventory.items() if uri.startswith(f"{base}/")}
     return await evaluate(
         question_set,
         lambda name: gold_uri(name, documents, rows),

@@ -200,7 +200,7 @@ async def wait_until_indexed(documents: int, backend: Services) -> None:
     while True:
         state = await backend.events.describe(CHANGED)
         positions = await backend.ledger.positions(backend.spec.index_id, CHANGED, state.epoch)
-        counts = await backend.ledger.counts(backend.spec.index_id, "s3")
+        counts = await backend.ledger.counts(backend.spec.index_id, backend.settings.default_tenant, "s3")
         events, handled = sum(end for _, end in state.bounds.values()), sum(positions.values())
         settled = counts.get("live", 0) + counts.get("dead", 0)
         if settled >= documents and handled >= events:
@@ -232,7 +232,7 @@ async def indexing_figures(
     worked = [run for run in runs if run.steps]
     if not worked:
         raise Unavailable("no run of Dagster indexed anything: stop the stream lane, if one is working in its place")
-    counts = await backend.ledger.counts(backend.spec.index_id, "s3")
+    counts = await backend.ledger.counts(backend.spec.index_id, backend.settings.default_tenant, "s3")
     return Indexing(
         documents=len(documents),
         formats=dict(Counter(each.key.rsplit(".", 1)[-1] for each in documents)),

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -185,6 +185,9 @@ class DocumentStatus(enum.StrEnum):
     PARKED = "parked"  # its object cannot be read now, for ``reason``; its chunks, if any, are of the older version
 
 
+RETIRED = "retired"  # the reason of a deletion whose source is no longer configured, or no longer contains the document
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """The event that caused a worker to process a document. A backfill has no event: its ``offset`` is -1."""
@@ -247,10 +250,20 @@ class DocumentRecord:
     media_type: str = ""
     language: str = ""
     reason: str = ""
+    config_hash: str = ""  # of the source's settings that the document was derived with
     artifacts: tuple[str, ...] = ()
     chunks: Mapping[str, Placement] = field(default_factory=dict)  # by chunk id
     cause: Cause | None = None  # of the last change
     parking: Parking | None = None  # of a parked document
+
+
+class Inventoried(NamedTuple):
+    """The recorded state of a document that is not deleted, for the comparison with a listing."""
+
+    document_id: str
+    change_token: str
+    config_hash: str
+    status: DocumentStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +328,7 @@ class IndexingTask:
     title: str = ""  # from the object's label; if empty, the parsed title is used
     principals: tuple[str, ...] = ()
     subjects: tuple[str, ...] = ()
+    config_hash: str = ""
     reason: str = ""
     parsed: str = ""  # artifact keys, each set by its step
     chunked: str = ""

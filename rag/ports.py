@@ -5,7 +5,7 @@ Every method may raise Unavailable when the dependency does not answer. The docs
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,6 +20,7 @@ from rag.models import (
     Hit,
     HybridQuery,
     IndexSpec,
+    Inventoried,
     ObjectState,
     OffsetRange,
     ParsedDocument,
@@ -156,7 +157,6 @@ class Record:
     value: Any
     headers: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
-    size: int = 0  # bytes of key and value in the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,32 +169,6 @@ class TopicState:
     topic: str
     epoch: str
     bounds: Mapping[int, tuple[int, int]]
-
-
-Starts = Callable[[frozenset[int]], Awaitable[Mapping[int, int]]]
-"""Assigned partitions → the offset of each from which it must be read."""
-
-
-class Subscription(Protocol):
-    """A membership in a consumer group, which divides the partitions of a topic among its members."""
-
-    @property
-    def partitions(self) -> frozenset[int]:
-        """The partitions that are assigned now."""
-
-    async def poll(self, wait: float) -> list[Record]:
-        """Return the records that have arrived, in order per partition. Wait up to ``wait`` seconds for the first one only.
-
-        Assigned and revoked partitions change within this call. Raises LostEvents when an offset that must be read was purged.
-        """
-
-    async def pause(self, partitions: frozenset[int]) -> None:
-        """Receive no further records of these partitions until they are resumed. Idempotent; other partitions are ignored."""
-
-    async def resume(self, partitions: frozenset[int]) -> None: ...
-
-    async def commit(self, positions: Mapping[int, int]) -> None:
-        """Mirror positions to the group, for lag tools. The positions that count are the ledger's, so a failure is ignored."""
 
 
 class EventLog(Protocol):
@@ -217,9 +191,6 @@ class EventLog(Protocol):
 
     async def members(self, group: str) -> int: ...
 
-    def subscribe(self, group: str, topic: str, starts: Starts) -> AbstractAsyncContextManager[Subscription]:
-        """Join the group for the time of the block. ``starts`` is awaited for each new assignment, before any of its records comes."""
-
 
 @dataclass(frozen=True, slots=True)
 class Delta:
@@ -229,6 +200,7 @@ class Delta:
     writes: Mapping[str, Payload] = field(default_factory=dict)  # chunk id → payload of the chunk's new point
     retired: tuple[str, ...] = ()  # point ids that are no longer current
     is_visible: bool = True  # whether a reader can see the difference
+    needs_confirmation: bool = False  # a deletion that is held back unless it was confirmed, however small
     tokens: int = 0
 
     @property
@@ -246,20 +218,22 @@ class OutboxEvent:
     value: Any  # a dataclass of ``schemas.events``
 
 
-EventsOf = Callable[[Sequence[Delta]], Sequence[OutboxEvent]]
-"""Accepted deltas → the events that report them."""
-
-
 FreshVectors = Mapping[tuple[str, str, bytes], tuple[str, Vector]]
 """(embedder fingerprint, tenant, embedding key) → (document id, vector): new entries of the embedding cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class SwapResult:
-    """The deltas of locked documents: accepted, or lost because the document was changed or suppressed meanwhile."""
+    """The deltas of locked documents: accepted, lost because the document was changed or suppressed meanwhile, or held: deletions
+    that wait for a confirmation."""
 
     accepted: tuple[Delta, ...]
     lost: tuple[Delta, ...]
+    held: tuple[Delta, ...] = ()
+
+
+EventsOf = Callable[[SwapResult], Sequence[OutboxEvent]]
+"""The verdicts of a swap → the events that report it."""
 
 
 class Ledger(Protocol):
@@ -286,7 +260,9 @@ class Ledger(Protocol):
         """In one short transaction: lock the documents in id order, check revision, intent and suppression again, record the
         accepted deltas, cache the ``vectors`` of their documents, and write their ``events`` to the outbox.
 
-        If every delta was accepted, move the position to the end of ``done`` as well. A position never moves back.
+        The deletion of live and parked documents is held and recorded if it and the recent ones would delete most of a source
+        (``rag.ingest.deletions``) and it was not confirmed. An accepted delta ends the confirmation of its document.
+        If no delta was lost, move the position to the end of ``done`` as well. A position never moves back.
         """
 
     async def condemn(
@@ -309,6 +285,19 @@ class Ledger(Protocol):
 
     async def visible(self, index_id: str, point_ids: Sequence[str], access: AccessFilter) -> dict[str, Provenance]:
         """Return point id → provenance of the points that are current, live, not suppressed and allowed. Omit the other points."""
+
+
+class Deletions(Protocol):
+    """The deletions that were held back because they would delete most of a source. A person confirms them, document by document."""
+
+    async def held_deletions(self, index_id: str, tenant: str, source: str) -> dict[str, bool]:
+        """Return document id → whether its deletion is confirmed, of the deletions that are not done."""
+
+    async def confirm_deletions(self, index_id: str, tenant: str, source: str, document_ids: Sequence[str]) -> None:
+        """Accept the deletion of these documents until it is done, and count the source's recent deletions no longer. Idempotent."""
+
+    async def release_deletions(self, index_id: str, document_ids: Sequence[str]) -> None:
+        """Forget held and confirmed deletions of documents that are there again. Idempotent."""
 
 
 class Positions(Protocol):
@@ -347,11 +336,13 @@ class Catalog(Protocol):
     async def document(self, index_id: str, document_id: str, access: AccessFilter) -> dict[str, Any] | None:
         """Return a document that the caller may see, with its provenance and chunk ids (its lineage)."""
 
-    async def inventory(self, index_id: str, source: str) -> dict[str, tuple[str, str]]:
-        """Return uri → (document id, change token) of a source's documents that are not deleted. Reconciliation compares a listing
-        with it."""
+    async def inventory(self, index_id: str, tenant: str, source: str) -> dict[str, Inventoried]:
+        """Return uri → recorded state of a source's documents that are not deleted. Reconciliation compares a listing with it."""
 
-    async def counts(self, index_id: str, source: str, prefix: str = "") -> dict[str, int]:
+    async def recorded_sources(self, index_id: str) -> set[tuple[str, str]]:
+        """Return the (tenant, source) pairs that have documents, also those that are no longer configured."""
+
+    async def counts(self, index_id: str, tenant: str, source: str, prefix: str = "") -> dict[str, int]:
         """Return status → number of documents of a source whose uri starts with ``prefix``."""
 
 
@@ -415,7 +406,17 @@ class Measurements(Protocol):
 
 
 class Stores(
-    Ledger, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Batches, Cursors, Measurements, Protocol
+    Ledger,
+    Deletions,
+    Positions,
+    Outbox,
+    Catalog,
+    EmbeddingCache,
+    Suppressions,
+    Batches,
+    Cursors,
+    Measurements,
+    Protocol,
 ):
     """The ports of one database, because they share its transactions."""
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, SecretStr, field_validator, model_validat
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rag import production
+from rag.ids import fingerprint
 from rag.sources import Source, Sources
 
 _KAFKA_PARTITIONS = Field(
@@ -51,7 +52,12 @@ class SourceSettings(BaseModel, extra="forbid"):
     queue_url: str = ""  # s3: the SQS queue of the bucket's notifications
 
     def source(self) -> Source:
-        return Source(self.name, self.tenant, self.base_uri.rstrip("/"), self.principals, self.rules)
+        """Return the source as the domain knows it."""
+        mappings = {
+            f"{each.table.lower()}/": fingerprint({"key": each.key, "title": each.title, "subjects": each.subjects})
+            for each in self.tables
+        }
+        return Source(self.name, self.tenant, self.base_uri.rstrip("/"), self.principals, self.rules, mappings)
 
 
 class Settings(BaseSettings):
@@ -135,6 +141,9 @@ class Settings(BaseSettings):
     )
     poll_seconds: float = Field(2.0, gt=0, description="seconds between two polls of a table or the folder")
     reconcile_seconds: float = Field(300.0, gt=0, description="seconds between two full listings or key comparisons")
+    announce_again_seconds: float = Field(
+        900.0, gt=0, description="seconds until a change whose event was read, but not applied, is announced again"
+    )
     source_unhealthy_seconds: float = Field(
         120.0, ge=0, description="seconds that a source may fail before /healthz of the consumers answers 503"
     )
@@ -186,7 +195,6 @@ class Settings(BaseSettings):
     metrics_host: str = Field("127.0.0.1", description="gateway and consumers: address on which /metrics listens")
     gateway_metrics_port: int = Field(18001, ge=0, le=65535, description="gateway: /metrics, apart from the API")
     metrics_port: int = Field(18010, ge=0, le=65535, description="consumers: /metrics and /healthz")
-    stream_metrics_port: int = Field(18011, ge=0, le=65535, description="stream lane: /metrics and /healthz")
     oidc_issuer: str = Field("", description="issuer of the accepted tokens; its discovery document is read")
     oidc_audience: str = "tidemark"
     oidc_client_id: str = Field("demo", description="client of the tidemark CLI for client credentials")
@@ -205,9 +213,7 @@ class Settings(BaseSettings):
         60, ge=0, description="refused tokens a minute of one client address before it gets 429; 0: no limit"
     )
     answer_ttl_seconds: float = Field(3600, ge=0)
-    dagster_url: str = Field(
-        "http://127.0.0.1:18030", description="Dagster's webserver, to which the stream lane reports; empty: no reports"
-    )
+    dagster_url: str = "http://127.0.0.1:18030"
 
     # telemetry
     otel_exporter_otlp_endpoint: str | None = Field(None, description="OTLP over HTTP; when unset, nothing is exported")

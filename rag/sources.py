@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from rag.errors import Rejected
-from rag.ids import object_key
+from rag.ids import fingerprint, object_key
 from rag.labels import PRINCIPALS_LABEL, split_label
 from rag.models import Access
 
@@ -23,6 +24,9 @@ class Source:
     base_uri: str  # scheme://container[/prefix]
     principals: tuple[str, ...]
     rules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    mappings: Mapping[str, str] = field(
+        default_factory=dict
+    )  # key prefix of a table's rows → hash of the table's mapping
 
     def owns(self, uri: str) -> bool:
         return uri.startswith(self.base_uri.rstrip("/") + "/")
@@ -34,11 +38,31 @@ class Source:
         """
         if PRINCIPALS_LABEL in labels:
             return Access(self.tenant, tuple(sorted(set(split_label(labels[PRINCIPALS_LABEL])))))
-        container_key = object_key(self.base_uri.rstrip("/") + "/.")[1].removesuffix(".")
-        key = object_key(uri)[1].removeprefix(container_key)
+        return Access(self.tenant, self._unlabelled(self._key(uri)))
+
+    def config_hash(self, uri: str) -> str:
+        """Return a hash of the settings that apply to the document: tenant, source, principals, and the mapping of its table.
+
+        A document that was recorded under another hash is due again.
+        """
+        key = self._key(uri)
+        mapping = next((digest for prefix, digest in self.mappings.items() if key.startswith(prefix)), "")
+        return _config_hash(self.tenant, self.name, self._unlabelled(key), mapping)
+
+    def _key(self, uri: str) -> str:
+        """Return the object's key within the source."""
+        return object_key(uri)[1].removeprefix(object_key(self.base_uri.rstrip("/") + "/.")[1].removesuffix("."))
+
+    def _unlabelled(self, key: str) -> tuple[str, ...]:
+        """Return the principals of an object without a label of its own."""
         prefixes = sorted((p for p in self.rules if key.startswith(p)), key=len)
         chosen: Sequence[str] = self.rules[prefixes[-1]] if prefixes else self.principals
-        return Access(self.tenant, tuple(sorted(set(chosen))))
+        return tuple(sorted(set(chosen)))
+
+
+@lru_cache(maxsize=1024)  # a source has few combinations, and a listing asks for each of its documents
+def _config_hash(tenant: str, source: str, principals: tuple[str, ...], mapping: str) -> str:
+    return fingerprint({"tenant": tenant, "source": source, "principals": principals, "mapping": mapping})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +79,11 @@ class Sources:
             raise Rejected(
                 f"source {name!r} is not configured (configured: {known}): add it to SOURCES", reason="unknown_source"
             ) from None
+
+    def contains(self, name: str, tenant: str, uri: str) -> bool:
+        """Return whether the source ``name`` is configured for ``tenant`` and contains ``uri``."""
+        source = self.by_name.get(name)
+        return source is not None and source.tenant == tenant and source.owns(uri)
 
     def owner(self, name: str, tenant: str, uri: str) -> Source:
         """Return the source ``name``, if it belongs to ``tenant`` and contains ``uri``.

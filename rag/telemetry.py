@@ -34,6 +34,10 @@ DOCUMENTS_INDEXED = Counter("tidemark_documents_indexed", "Documents applied to 
 DOCUMENTS_DEAD = Counter("tidemark_documents_dead", "Documents that could not be indexed", ["reason"])
 # In the live index. The gateway reads the number from the ledger.
 DOCUMENTS_PARKED = Gauge("tidemark_documents_parked", "Documents whose object cannot be read now", ["reason"])
+# Deletions that were not applied because they would delete most of a source.
+DELETIONS_HELD = Counter("tidemark_deletions_held", "Deletions that wait for a confirmation", ["source"])
+# Deletions of a source that wait for a confirmation, as its last listing found them.
+HELD_DELETIONS = Gauge("tidemark_held_deletions", "Documents whose deletion waits for a confirmation", ["source"])
 CHUNKS_EMBEDDED = Counter("tidemark_chunks_embedded", "Chunks whose vector was computed", [])
 CHUNKS_REUSED = Counter("tidemark_chunks_reused", "Chunks whose vector came from the cache", [])
 TOKENS_EMBEDDED = Counter("tidemark_tokens_embedded", "Tokens of the chunks whose vector was computed", [])
@@ -43,9 +47,6 @@ APPLY_CONFLICTS = Counter(
 EVENTS_LOST = Counter("tidemark_events_lost", "Offsets that the log had purged before they were read", [])
 FRESHNESS_SECONDS = Histogram(
     "tidemark_freshness_seconds", "From a change at its source to its visibility in the index", [], buckets=_SECONDS
-)
-STREAM_BATCH_SECONDS = Histogram(
-    "tidemark_stream_batch_seconds", "Micro-batch of the stream lane: first step to applied", [], buckets=_SECONDS
 )
 STEP_SECONDS = Histogram("tidemark_step_seconds", "Duration of a step over a batch", ["step"], buckets=_SECONDS)
 # Gateway.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from rag.errors import Unavailable
 from rag.ids import payload_hash, point_id
 from rag.models import (
+    RETIRED,
     Access,
     Chunk,
     DocumentRecord,
@@ -106,6 +107,7 @@ def plan(wanted: Desired, recorded: DocumentRecord) -> Delta:
         media_type=task.media_type,
         language=wanted.language,
         reason=task.reason,
+        config_hash=task.config_hash,
         artifacts=tuple(key for key in (task.parsed, task.chunked, task.embedded) if key),
         chunks=placements,
         cause=task.cause,
@@ -116,6 +118,7 @@ def plan(wanted: Desired, recorded: DocumentRecord) -> Delta:
         writes={chunk_id: fields for chunk_id, fields in payloads.items() if not placements[chunk_id].point_id},
         retired=tuple(sorted(old.point_id for old in recorded.chunks.values() if old.point_id not in kept)),
         is_visible=_shown(record) != _shown(recorded),
+        needs_confirmation=task.status is DocumentStatus.DELETED and task.reason == RETIRED,
         tokens=sum(chunk.tokens for chunk in wanted.chunks),
     )
 
@@ -133,10 +136,12 @@ def _shown(record: DocumentRecord) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The deltas that took effect. The documents of ``lost`` deltas were changed or suppressed meanwhile: derive them again."""
+    """The deltas that took effect. The documents of ``lost`` deltas were changed or suppressed meanwhile: derive them again.
+    ``held`` deltas are deletions that wait for a confirmation."""
 
     applied: tuple[Delta, ...]
     lost: tuple[Delta, ...]
+    held: tuple[Delta, ...] = ()
 
 
 async def apply(
@@ -172,7 +177,7 @@ async def apply(
         if garbage:
             await _delete_garbage(index_id, garbage, ledger, vectors)
     APPLY_CONFLICTS.inc(len(swap.lost))
-    return Applied(swap.accepted, swap.lost)
+    return Applied(swap.accepted, swap.lost, swap.held)
 
 
 def _with_points(delta: Delta) -> Delta:

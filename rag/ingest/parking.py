@@ -36,6 +36,7 @@ def plan_parked(
             status=DocumentStatus.PARKED,
             reason=task.reason,
             change_token=task.change_token or recorded.change_token,
+            config_hash=task.config_hash or recorded.config_hash,
             parking=replace(parking, next_try=min(parking.next_try, withdrawn_at)),
         )
         return Delta(record, is_visible=recorded.status is not DocumentStatus.PARKED)

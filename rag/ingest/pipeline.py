@@ -6,6 +6,7 @@ A batch holds references (``IndexingTask``), never content. Each step stores its
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from rag.ingest import indexing
 from rag.ingest.artifacts import Artifacts
 from rag.ingest.change_events import dead_letter_events, outcome_events
 from rag.ingest.chunking import ChunkSettings, chunk
+from rag.ingest.deletions import REMEDY
 from rag.ingest.embedding import embed
 from rag.ingest.parking import ParkingPolicy, plan_parked
 from rag.ingest.source_reader import Reader
@@ -55,10 +57,11 @@ from rag.ports import (
     OutboxEvent,
     Parser,
     SparseEncoder,
+    SwapResult,
     Tokenizer,
     VectorIndex,
 )
-from rag.telemetry import CHUNKS_EMBEDDED, CHUNKS_REUSED, STEP_SECONDS, TOKENS_EMBEDDED, logger, span
+from rag.telemetry import CHUNKS_EMBEDDED, CHUNKS_REUSED, DELETIONS_HELD, STEP_SECONDS, TOKENS_EMBEDDED, logger, span
 
 _log = logger(__name__)
 
@@ -309,9 +312,9 @@ class Pipeline:
         planned = [plan for plan in plans if plan is not None]
         is_complete = is_last and len(planned) == len(tasks)
 
-        def events(accepted: Sequence[Delta]) -> list[OutboxEvent]:
-            letters = dead_letter_events(batch) if is_complete and len(accepted) == len(planned) else []
-            return outcome_events(summarize(accepted, by_id), batch) + letters
+        def events(result: SwapResult) -> list[OutboxEvent]:
+            letters = dead_letter_events(batch) if is_complete and not result.lost else []
+            return outcome_events(summarize(result.accepted, by_id), batch) + letters
 
         outcome = await indexing.apply(
             self.spec.index_id,
@@ -325,7 +328,10 @@ class Pipeline:
         )
         applied = {delta.record.document_id: delta for delta in outcome.applied}
         await self._delete_old_artifacts(applied, tasks, records)
-        return summarize(outcome.applied, by_id), [task for task in tasks if task.document_id not in applied]
+        held = {delta.record.document_id for delta in outcome.held}
+        _report_held(outcome.held)
+        report = replace(summarize(outcome.applied, by_id), held=len(held))
+        return report, [task for task in tasks if task.document_id not in applied.keys() | held]
 
     def _vectors_to_cache(self, planned: Sequence[Planned]) -> FreshVectors:
         return {
@@ -392,6 +398,13 @@ class _Bugs:
                 f"more than {MAX_BUGS} documents of a batch failed by a bug: see documents.bug in the log"
             ) from error
         return dead(task, "bug")
+
+
+def _report_held(held: Sequence[Delta]) -> None:
+    """Log the deletions that wait for a confirmation, by source."""
+    for source, number in Counter(delta.record.source for delta in held).items():
+        DELETIONS_HELD.labels(source).inc(number)
+        _log.error("deletions.held", source=source, documents=number, remedy=REMEDY)
 
 
 async def _refused(

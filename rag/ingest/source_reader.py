@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from rag.errors import ObjectUnavailable, Rejected
 from rag.ids import Ids
 from rag.ingest.roots import Roots
-from rag.ingest.tasks import afresh, dead, deleted, parked
+from rag.ingest.tasks import afresh, dead, deleted, parked, retired
 from rag.labels import SUBJECTS_LABEL, TITLE_LABEL, decode_label, split_label
 from rag.models import DocumentRecord, DocumentStatus, IndexingTask, ObjectState, SourceObject
 from rag.ports import ObjectStore
@@ -40,8 +40,12 @@ class Reader:
         source does not answer, denies access or is not the one that was watched: that never counts as a deletion.
         """
         seen = replace(task, principals=recorded.principals)
+        if not self.sources.contains(task.source, task.tenant, task.uri):
+            is_gone = recorded.status is DocumentStatus.DELETED
+            return None if is_gone else Reading(retired(seen))
         try:
             source = self.sources.owner(task.source, task.tenant, task.uri)
+            seen = replace(seen, config_hash=source.config_hash(task.uri))
             may_be_settled = recorded.revision and not (reread or task.cause.is_backfill)
             if may_be_settled and _is_settled(recorded, await self.objects.head(task.uri), source):
                 return None
@@ -111,9 +115,12 @@ class Reader:
 
 
 def _is_settled(recorded: DocumentRecord, state: ObjectState | None, source: Source) -> bool:
-    """Return whether the ledger holds the object's current state, and the principals that its source's settings and its labels now give."""
+    """Return whether the ledger holds the object's current state, derived with the source's present settings, and the principals that
+    its labels now give."""
     if state is None:
         return recorded.status is DocumentStatus.DELETED
+    if recorded.config_hash != source.config_hash(recorded.uri):
+        return False
     known = recorded.status in {DocumentStatus.LIVE, DocumentStatus.DEAD} and state.version == recorded.version
     return known and _principals(source, recorded.uri, state.labels) == recorded.principals
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
-from rag.models import Cause, Chunk, DocumentRecord, DocumentStatus, Embedding, IndexingTask
+from rag.models import RETIRED, Cause, Chunk, DocumentRecord, DocumentStatus, Embedding, IndexingTask
 from rag.ports import Delta
 from rag.telemetry import DOCUMENTS_DEAD, DOCUMENTS_INDEXED, FRESHNESS_SECONDS
 
@@ -35,6 +35,7 @@ class Report:
     embedded: int = 0
     tokens: int = 0
     dead: int = 0
+    held: int = 0  # deletions that wait for a confirmation; they are not among the documents
 
     def __add__(self, other: Report) -> Report:
         return Report(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
@@ -67,7 +68,12 @@ def parked(task: IndexingTask, reason: str) -> IndexingTask:
 
 def deleted(task: IndexingTask) -> IndexingTask:
     """Return the task of a document whose absence from its source is confirmed."""
-    return replace(task, status=DocumentStatus.DELETED, version="", change_token="", content_hash="")
+    return replace(task, status=DocumentStatus.DELETED, reason="", version="", change_token="", content_hash="")
+
+
+def retired(task: IndexingTask) -> IndexingTask:
+    """Return the task of a document that no configured source contains any more. It is deleted once that is confirmed."""
+    return replace(deleted(task), reason=RETIRED)
 
 
 def overtaken(task: IndexingTask) -> IndexingTask:
@@ -99,6 +105,7 @@ def backfill(record: DocumentRecord, run_id: str) -> IndexingTask:
         principals=record.principals,
         subjects=record.subjects,
         reason=record.reason,
+        config_hash=record.config_hash,
         parsed=steps.get(PARSED, ""),
         chunked=steps.get(CHUNKS, ""),
         embedded=steps.get(VECTORS, ""),

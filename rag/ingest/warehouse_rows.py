@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rag.errors import Rejected
-from rag.ids import object_name, object_uri, row_hash
+from rag.ids import fingerprint, object_name, object_uri, row_hash
 from rag.ingest.change_events import ObjectChange
 from rag.labels import SUBJECTS_LABEL, TITLE_LABEL, encode_label, join_label
 from rag.ports import Cursors, ObjectStore, Row
@@ -33,6 +33,15 @@ class Table:
     changed: str
     title: str | None = None
     subjects: tuple[str, ...] = ()
+
+    @property
+    def mapping(self) -> str:
+        """Return a hash of the mapping from a row to its object and labels."""
+        return fingerprint({"key": self.key, "title": self.title, "subjects": self.subjects})
+
+    def recorded_hash(self, digest: str) -> str:
+        """Return the value to record for a row's hash. It changes with the mapping too, so that a new mapping reaches every row."""
+        return f"{digest}/{self.mapping}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +94,7 @@ async def record_hashes(source: Source, changes: Sequence[RowChange], cursors: C
     """Record the hashes of the announced rows, so that the next diff finds only later changes."""
     for table in {change.table for change in changes}:
         of_table = [change for change in changes if change.table == table]
-        hashes = {change.key: row_hash(change.row.body) for change in of_table if change.row}
+        hashes = {change.key: table.recorded_hash(row_hash(change.row.body)) for change in of_table if change.row}
         deleted = [change.key for change in of_table if not change.row]
         await cursors.set_row_hashes(source.name, table.name, hashes, deleted)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 
 from rag.adapters.ledger import open_ledger, schema
 from rag.adapters.memory.ledger import MemoryLedger
+from rag.ingest.deletions import MASS
 from rag.models import (
     AccessFilter,
     Batch,
@@ -30,6 +31,7 @@ from rag.models import (
     DocumentRecord,
     DocumentStatus,
     IndexingTask,
+    Inventoried,
     OffsetRange,
     Parking,
     Placement,
@@ -186,8 +188,8 @@ async def test_events_are_published_in_order_once_and_again_after_a_failure(ledg
         pass  # of other tests
     documents = [an_id(), an_id()]
 
-    def events(accepted: Sequence[Delta]) -> list[OutboxEvent]:
-        ids = [each.record.document_id for each in accepted]
+    def events(result: SwapResult) -> list[OutboxEvent]:
+        ids = [each.record.document_id for each in result.accepted]
         return [OutboxEvent(DEAD, each, dead_event(each)) for each in ids]
 
     for document in documents:
@@ -209,7 +211,7 @@ async def test_a_lost_delta_has_no_event(ledger: Any, index: str) -> None:
     document = an_id()
     await applied(ledger, index, delta(document, {an_id(): an_id()}))
     seen: list[int] = []
-    await applied(ledger, index, delta(document, {}), events=lambda accepted: seen.append(len(accepted)) or [])
+    await applied(ledger, index, delta(document, {}), events=lambda result: seen.append(len(result.accepted)) or [])
     assert seen == [0]
 
 
@@ -335,12 +337,104 @@ async def test_a_documents_lineage_names_its_event_and_run(ledger: Any, index: s
     assert (found["cause"]["offset"], found["cause"]["run_id"]) == (41, "run")
 
 
-async def test_the_inventory_holds_stamps_of_all_but_deleted_documents(ledger: Any, index: str) -> None:
-    live, gone = an_id(), an_id()
-    await applied(ledger, index, delta(live, {}, change_token="etag@1"))
+async def test_the_inventory_holds_the_state_of_all_but_deleted_documents_of_one_tenant(
+    ledger: Any, index: str
+) -> None:
+    live, gone, foreign = an_id(), an_id(), an_id()
+    await applied(ledger, index, delta(live, {}, change_token="etag@1", config_hash="c"))
     await applied(ledger, index, delta(gone, {}, status=DocumentStatus.DELETED))
-    assert await ledger.inventory(index, "s3") == {f"s3://bucket/{live}.md": (live, "etag@1")}
-    assert await ledger.counts(index, "s3") == {"live": 1, "deleted": 1}
+    await applied(ledger, index, delta(foreign, {}, tenant="globex"))
+    inventory = await ledger.inventory(index, "acme", "s3")
+    assert inventory == {f"s3://bucket/{live}.md": Inventoried(live, "etag@1", "c", DocumentStatus.LIVE)}
+    assert (await ledger.recorded(index, [live]))[live].config_hash == "c"
+    assert await ledger.counts(index, "acme", "s3") == {"live": 1, "deleted": 1}
+    assert await ledger.recorded_sources(index) == {("acme", "s3"), ("globex", "s3")}
+
+
+# -- deletions
+
+
+async def live_documents(ledger: Any, index: str, number: int) -> list[str]:
+    ids = sorted(an_id() for _ in range(number))
+    await applied(ledger, index, *(delta(each, {}) for each in ids))
+    return ids
+
+
+def gone(document_id: str, **fields: Any) -> Delta:
+    return delta(document_id, {}, revision=1, status=DocumentStatus.DELETED, **fields)
+
+
+async def test_deletions_of_most_of_a_source_are_held_over_all_batches(ledger: Any, index: str) -> None:
+    ids = await live_documents(ledger, index, 60)
+    results = [await applied(ledger, index, *map(gone, ids[n : n + 5])) for n in range(0, 60, 5)]
+    assert [len(result.accepted) for result in results] == [5] * 6 + [0] * 6
+    assert sum(len(result.held) for result in results) == 30
+    assert await ledger.held_deletions(index, "acme", "s3") == dict.fromkeys(ids[30:], False)
+    assert await ledger.counts(index, "acme", "s3") == {"live": 30, "deleted": 30}
+
+
+async def test_at_most_twenty_deletions_are_always_believed(ledger: Any, index: str) -> None:
+    ids = await live_documents(ledger, index, MASS)
+    assert len((await applied(ledger, index, *map(gone, ids))).accepted) == MASS
+
+
+async def test_batches_at_once_delete_no_more_than_batches_in_turn(ledger: Any, index: str) -> None:
+    ids = await live_documents(ledger, index, 80)
+    waves = [applied(ledger, index, *map(gone, ids[n : n + 10])) for n in range(0, 80, 10)]
+    results = await asyncio.gather(*waves)
+    assert sum(len(result.accepted) for result in results) == 40
+
+
+async def test_a_confirmed_deletion_is_believed_once_and_the_later_ones_are_counted_anew(
+    ledger: Any, index: str
+) -> None:
+    ids = await live_documents(ledger, index, 100)
+    assert len((await applied(ledger, index, *map(gone, ids[:60]))).held) == 60
+    await ledger.confirm_deletions(index, "acme", "s3", ids[:60])
+    assert set((await ledger.held_deletions(index, "acme", "s3")).values()) == {True}
+    assert len((await applied(ledger, index, *map(gone, ids[:30]))).accepted) == 30
+    assert await ledger.held_deletions(index, "acme", "s3") == dict.fromkeys(ids[30:60], True)
+    assert len((await applied(ledger, index, gone(ids[99]))).accepted) == 1
+    assert len((await applied(ledger, index, *map(gone, ids[30:60]))).accepted) == 30
+    assert await ledger.held_deletions(index, "acme", "s3") == {}
+    await applied(ledger, index, *(delta(each, {}, revision=2) for each in ids[:60]))
+    back = [replace(each, record=replace(each.record, revision=3)) for each in map(gone, ids[:60])]
+    assert len((await applied(ledger, index, *back)).held) == 60
+
+
+async def test_held_deletions_end_with_a_release_or_another_change(ledger: Any, index: str) -> None:
+    ids = await live_documents(ledger, index, 40)
+    await applied(ledger, index, *map(gone, ids))
+    await ledger.release_deletions(index, ids[:1])
+    await applied(ledger, index, delta(ids[1], {}, revision=1))
+    assert set(await ledger.held_deletions(index, "acme", "s3")) == set(ids[2:])
+
+
+async def test_a_deletion_that_needs_a_confirmation_is_held_even_alone(ledger: Any, index: str) -> None:
+    (document,) = await live_documents(ledger, index, 1)
+    wanted = replace(gone(document), needs_confirmation=True)
+    assert len((await applied(ledger, index, wanted)).held) == 1
+    await ledger.confirm_deletions(index, "acme", "s3", [document])
+    assert len((await applied(ledger, index, wanted)).accepted) == 1
+
+
+async def test_held_deletions_let_the_other_deltas_and_the_position_pass(ledger: Any, index: str) -> None:
+    ids, new = await live_documents(ledger, index, 40), an_id()
+    done = OffsetRange("t", "e", 3, 0, 7)
+    result = await applied(ledger, index, *map(gone, ids), delta(new, {}), done=done)
+    assert ([each.record.document_id for each in result.accepted], len(result.held)) == ([new], 40)
+    assert await ledger.positions(index, "t", "e") == {3: 7}
+
+
+async def test_other_sources_and_documents_that_are_not_live_do_not_count(ledger: Any, index: str) -> None:
+    ids = await live_documents(ledger, index, 30)
+    dead = sorted(an_id() for _ in range(30))
+    await applied(ledger, index, *(delta(each, {}, status=DocumentStatus.DEAD) for each in dead))
+    assert len((await applied(ledger, index, *map(gone, dead))).accepted) == 30
+    foreign = sorted(an_id() for _ in range(15))
+    await applied(ledger, index, *(delta(each, {}, tenant="globex") for each in foreign))
+    assert len((await applied(ledger, index, *map(gone, ids[:15]))).accepted) == 15
+    assert len((await applied(ledger, index, *(gone(each, tenant="globex") for each in foreign))).accepted) == 15
 
 
 async def test_a_batch_is_handed_on_within_its_run(ledger: Any, index: str) -> None:

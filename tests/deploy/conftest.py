@@ -53,7 +53,8 @@ class Server:
     def stop(self, how: int = signal.SIGTERM) -> int:
         assert self.process is not None
         self.process.send_signal(how)
-        return self.process.wait(timeout=20)
+        code = self.process.wait(timeout=20)
+        return code
 
     def kill_and_restart(self) -> Server:
         self.stop(signal.SIGKILL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 from governance.access import filter_for
@@ -24,7 +25,6 @@ from rag.ingest.lane import Lane
 from rag.ingest.parking import ParkingPolicy
 from rag.ingest.parsing import parse
 from rag.ingest.pipeline import Pipeline
-from rag.ingest.positions import locate
 from rag.ingest.roots import Roots
 from rag.ingest.source_reader import Reader
 from rag.ingest.tasks import Report
@@ -77,7 +77,14 @@ class World:
 
     @property
     def sources(self) -> Sources:
-        return Sources({"s3": self.source})
+        return Sources({self.source.name: self.source})
+
+    @property
+    def services(self) -> Any:
+        """The fields of ``rag.wiring.Services`` that the consumers use."""
+        return SimpleNamespace(
+            spec=SPEC, ids=IDS, sources=self.sources, objects=self.objects, ledger=self.ledger, events=self.log
+        )
 
     @property
     def lane(self) -> Lane:
@@ -103,7 +110,9 @@ class World:
 
     async def due(self) -> list[OffsetRange]:
         """Return the range that waits in each partition, where one waits."""
-        state, starts = await locate(SPEC.index_id, CHANGED, self.log, self.ledger)
+        state = await self.log.describe(CHANGED)
+        positions = await self.ledger.positions(SPEC.index_id, CHANGED, state.epoch)
+        starts = {partition: positions.get(partition, low) for partition, (low, _) in state.bounds.items()}
         return [OffsetRange(CHANGED, state.epoch, partition, starts[partition], end)
                 for partition, (_, end) in state.bounds.items() if starts[partition] < end]  # fmt: skip
 

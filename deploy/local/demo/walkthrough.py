@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,16 +24,15 @@ from deploy.local.demo import loading
 from deploy.local.errors import StackError
 from rag.adapters.issuer import fetch_token
 from rag.ids import object_uri
-from rag.ports import Stores
+from rag.models import Inventoried
 from rag.settings import Settings, load, snowflake_parameters
 from rag.wiring import Services, aws, services
 from schemas.topics import CHANGED
 
 SECONDS = 900  # without any progress: then the demo gives up. A large corpus may take longer
-EDIT_SECONDS = 60.0  # until an edit that is not found is a fault
 QUESTIONS = (  # a sentence, a sentence, a table on a later page, a row
     "How many days a year may I log in from my parents' house in another country?",
-    "How long are our encrypted backups held?",
+    "How long are our encrypted backups inventory?",
     "The red light on my logger blinks four times, what is wrong?",
     "What happened with the hay bale at the ford?",
 )
@@ -63,8 +61,8 @@ class _Step(AbstractContextManager[None]):
         self.timings.steps[self.name] = round(time.perf_counter() - self.began, 2)
 
 
-def load_and_ask(folder: Path, console: Console) -> dict[str, Any]:
-    """Load the corpus into the stack of ``folder``, which is up, and ask. Return the questions, answers and timings."""
+def run(folder: Path, console: Console) -> None:
+    """Run the demo on the stack of ``folder``, which is up, and write ``demo.json`` there."""
     settings = load(folder)
     own = os.environ.get("CORPUS")
     corpus = Path(own).expanduser() if own else loading.DOCUMENTS
@@ -88,8 +86,7 @@ def load_and_ask(folder: Path, console: Console) -> dict[str, Any]:
         questions = (os.environ.get("QUESTION"),) if os.environ.get("QUESTION") else QUESTIONS
         answers = [_ask(client, str(question), timings, console) for question in questions]
     first = answers[0]
-    console.print(f"\nEmbedded    {embedded} chunks in this run")
-    return {
+    written = {
         "question": first["question"],
         "answer": first["answer"],
         "citations": first["citations"],
@@ -97,40 +94,12 @@ def load_and_ask(folder: Path, console: Console) -> dict[str, Any]:
         "embedded": embedded,
         "answers": answers,
     }
-
-
-def edit_and_report(folder: Path, console: Console, written: dict[str, Any]) -> None:
-    """Edit a document, search until the stream lane has indexed the edit, and write ``demo.json`` into ``folder``."""
-    settings = load(folder)
-    seconds = written["timings"]
-    seconds["edit to found"] = _edit(settings)
-    console.print(f"Edit        found by search {seconds['edit to found']:.2f} s after it was put into S3")
-    console.print("Seconds     " + ", ".join(f"{name} {value}" for name, value in seconds.items()))
     (folder / "demo.json").write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+    console.print("\nSeconds     " + ", ".join(f"{name} {seconds}" for name, seconds in timings.steps.items()))
+    console.print(f"Embedded    {embedded} chunks in this run")
     console.print(f"Gateway     {settings.gateway_url}/docs   (log in as alice, bob, eve or dpo)")
     console.print(f"Dagster     {settings.dagster_url}")
     console.print(f"Written     {folder / 'demo.json'}; `make down` stops the stack", soft_wrap=True)
-
-
-def _edit(settings: Settings) -> float:
-    """Return the seconds from the end of the put until a search with a token finds the new text. Raises StackError after a minute."""
-    word = secrets.token_hex(6)
-    text = f"# Freshness\n\nThe demo edits this document at every run. Its newest word is {word}.\n"
-    token = fetch_token(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret)
-    with httpx.Client(
-        base_url=settings.gateway_url, timeout=60, headers={"Authorization": f"Bearer {token}"}
-    ) as client:
-        aws(settings, "s3").put_object(Bucket=settings.s3_bucket, Key="demo/freshness.md", Body=text.encode())
-        began = time.perf_counter()
-        while (waited := time.perf_counter() - began) < EDIT_SECONDS:
-            hits = (
-                client.post("/v1/search", json={"query": f"newest word {word}", "top_k": 3})
-                .raise_for_status()
-                .json()["hits"]
-            )
-            if any(word in hit["text"] for hit in hits):
-                return round(time.perf_counter() - began, 2)
-    raise StackError(f"the edit was not found within {waited:.0f} s: see the log of the stream lane, `make status`")
 
 
 async def _arrive(settings: Settings, keys: Sequence[str], row_keys: Sequence[str], console: Console) -> int:
@@ -145,7 +114,7 @@ async def _arrive(settings: Settings, keys: Sequence[str], row_keys: Sequence[st
         with Progress(*columns, console=console) as progress:
             bars = {name: progress.add_task(name, total=None) for name in ("Kafka", "Dagster", "S3", "Snowflake")}
             await _until(lambda: _show(backend, stamps, rows, progress, bars))
-        counts = await count_statuses(backend.ledger, backend.spec.index_id, uris | rows)
+        counts = await count_statuses(backend, uris | rows)
         console.print("Index       " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
         return int(await _embedded(backend) - before)
 
@@ -157,12 +126,14 @@ async def _show(
     state = await backend.events.describe(CHANGED)
     positions = await backend.ledger.positions(backend.spec.index_id, CHANGED, state.epoch)
     events = sum(end for _, end in state.bounds.values())
-    inventory = await backend.ledger.inventory(backend.spec.index_id, "s3")
-    row_inventory = await backend.ledger.inventory(backend.spec.index_id, "snowflake")
+    inventory, row_inventory = await _inventory(backend, "s3"), await _inventory(backend, "snowflake")
     done = {
         "Kafka": (events, events),
         "Dagster": (sum(positions.values()), events),
-        "S3": (sum(uri in inventory and inventory[uri][1] == stamp for uri, stamp in stamps.items()), len(stamps)),
+        "S3": (
+            sum(uri in inventory and inventory[uri].change_token == stamp for uri, stamp in stamps.items()),
+            len(stamps),
+        ),
         "Snowflake": (sum(uri in row_inventory for uri in rows), len(rows)),
     }
     for name, (completed, total) in done.items():
@@ -170,11 +141,14 @@ async def _show(
     return all(completed >= total for completed, total in done.values()), done
 
 
-async def count_statuses(ledger: Stores, index_id: str, uris: AbstractSet[str]) -> Counter[str]:
+async def count_statuses(backend: Services, uris: AbstractSet[str]) -> Counter[str]:
     """Count the corpus's own documents and rows by status; the index may hold others."""
-    inventory = await ledger.inventory(index_id, "s3") | await ledger.inventory(index_id, "snowflake")
-    records = await ledger.recorded(index_id, [inventory[uri][0] for uri in uris if uri in inventory])
-    return Counter(record.status.value for record in records.values())
+    inventory = await _inventory(backend, "s3") | await _inventory(backend, "snowflake")
+    return Counter(inventory[uri].status.value for uri in uris if uri in inventory)
+
+
+async def _inventory(backend: Services, source: str) -> dict[str, Inventoried]:
+    return await backend.ledger.inventory(backend.spec.index_id, backend.settings.default_tenant, source)
 
 
 async def _until(look: Callable[[], Any]) -> None:

@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 
 from rag.adapters.ledger.documents import read_recorded
 from rag.adapters.ledger.rows import LedgerPart
-from rag.models import AccessFilter, DocumentRecord
+from rag.models import AccessFilter, DocumentRecord, DocumentStatus, Inventoried
 
 _LISTED = """
     d.document_id::text as document_id, d.status, d.source, d.uri, d.title, d.media_type, d.language, d.reason,
@@ -98,26 +98,36 @@ class CatalogPart(LedgerPart):
             )
             return await cursor.fetchone()
 
-    async def inventory(self, index_id: str, source: str) -> dict[str, tuple[str, str]]:
+    async def inventory(self, index_id: str, tenant: str, source: str) -> dict[str, Inventoried]:
         async with self.connection() as db:
             rows = await db.execute(
                 """
-                select uri, document_id::text, stamp from documents
-                where index_id = %s and source = %s and status <> 'deleted'
+                select uri, document_id::text, stamp, config_hash, status from documents
+                where index_id = %s and tenant = %s and source = %s and status <> 'deleted'
                 """,
-                (index_id, source),
+                (index_id, tenant, source),
             )
-            return {uri: (document_id, change_token) for uri, document_id, change_token in await rows.fetchall()}
+            return {
+                uri: Inventoried(document_id, change_token, config_hash, DocumentStatus(status))
+                for uri, document_id, change_token, config_hash, status in await rows.fetchall()
+            }
 
-    async def counts(self, index_id: str, source: str, prefix: str = "") -> dict[str, int]:
+    async def recorded_sources(self, index_id: str) -> set[tuple[str, str]]:
+        async with self.connection() as db:
+            rows = await db.execute(
+                "select distinct tenant, source from documents where index_id = %s and status <> 'deleted'", (index_id,)
+            )
+            return {(tenant, source) for tenant, source in await rows.fetchall()}
+
+    async def counts(self, index_id: str, tenant: str, source: str, prefix: str = "") -> dict[str, int]:
         """Return status → number of documents of a source whose uri starts with ``prefix``."""
         async with self.connection() as db:
             rows = await db.execute(
                 """
-                select status, count(*) from documents where index_id = %s and source = %s and starts_with(uri, %s)
-                group by status
+                select status, count(*) from documents where index_id = %s and tenant = %s and source = %s
+                  and starts_with(uri, %s) group by status
                 """,
-                (index_id, source, prefix),
+                (index_id, tenant, source, prefix),
             )
             return dict(await rows.fetchall())
 

@@ -11,6 +11,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from rag.adapters.ledger.deletions import hold_deletions
 from rag.adapters.ledger.rows import DOCUMENT_COLUMNS, LedgerPart, cause, cause_json, recorded
 from rag.adapters.ledger.stores import add_to_outbox, move_position
 from rag.models import (
@@ -68,7 +69,7 @@ class DocumentsPart(LedgerPart):
                 await _record(db, index_id, result.accepted)
                 await _cache_vectors(db, vectors or {}, {delta.record.document_id for delta in result.accepted})
             if events:
-                await add_to_outbox(db, events(result.accepted))
+                await add_to_outbox(db, events(result))
             if done and not result.lost:
                 await move_position(db, index_id, done)
         return result
@@ -169,7 +170,7 @@ async def _compare(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) 
         "select pg_advisory_xact_lock_shared(hashtextextended('suppressions:' || tenant, 0)) from unnest(%s::text[]) as tenant",
         (tenants,),
     )
-    revisions = await _lock_documents(db, index_id, sorted({delta.record.document_id for delta in deltas}))
+    current = await _lock_documents(db, index_id, sorted({delta.record.document_id for delta in deltas}))
     intended = await _lock_intents(db, index_id, [point for delta in deltas for point in delta.new_points])
     suppressed = await _suppressed(db, deltas)
     accepted: list[Delta] = []
@@ -179,24 +180,33 @@ async def _compare(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) 
         is_refused = record.status in {DocumentStatus.LIVE, DocumentStatus.PARKED} and not suppressed.isdisjoint(
             {(record.tenant, each) for each in (record.document_id, *record.subjects)}
         )
-        is_current = revisions[record.document_id] == record.revision and intended.issuperset(delta.new_points)
+        is_current = current[record.document_id][0] == record.revision and intended.issuperset(delta.new_points)
         (accepted if is_current and not is_refused else lost).append(delta)
-    return SwapResult(tuple(accepted), tuple(lost))
+    live = {
+        document_id
+        for document_id, (_, status) in current.items()
+        if status in {DocumentStatus.LIVE, DocumentStatus.PARKED}
+    }
+    held = await hold_deletions(db, index_id, [each for each in accepted if each.record.document_id in live])
+    return SwapResult(tuple(each for each in accepted if each not in held), tuple(lost), tuple(held))
 
 
-async def _lock_documents(db: AsyncConnection, index_id: str, document_ids: Sequence[str]) -> dict[str, int]:
+async def _lock_documents(
+    db: AsyncConnection, index_id: str, document_ids: Sequence[str]
+) -> dict[str, tuple[int, str]]:
+    """Return document id → (revision, status)."""
     await db.execute(
         "insert into documents (index_id, document_id) select %s, unnest(%s::uuid[]) on conflict do nothing",
         (index_id, document_ids),
     )
     rows = await db.execute(
         """
-        select document_id::text, revision from documents
+        select document_id::text, revision, status from documents
         where index_id = %s and document_id = any(%s::uuid[]) order by document_id for update
         """,
         (index_id, document_ids),
     )
-    return dict(await rows.fetchall())
+    return {document_id: (revision, status) for document_id, revision, status in await rows.fetchall()}
 
 
 async def _lock_intents(db: AsyncConnection, index_id: str, point_ids: Sequence[str]) -> set[str]:
@@ -229,10 +239,14 @@ async def _record(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -
             """
             update documents set revision = revision + 1, status = %s, tenant = %s, source = %s, uri = %s, partition = %s,
                 version = %s, stamp = %s, content_hash = %s, principals = %s, subjects = %s, title = %s, media_type = %s,
-                language = %s, reason = %s, artifacts = %s, cause = %s, updated_at = now()
+                language = %s, reason = %s, config_hash = %s, artifacts = %s, cause = %s, updated_at = now()
             where index_id = %s and document_id = %s
             """,
             [_row(index_id, delta) for delta in deltas],
+        )
+        await cursor.execute(
+            "delete from held_deletions where index_id = %s and document_id = any(%s::uuid[])",
+            (index_id, [delta.record.document_id for delta in deltas]),
         )
         await _record_chunks(cursor, index_id, deltas)
         await _record_parking(cursor, index_id, [delta.record for delta in deltas])
@@ -305,7 +319,7 @@ def _row(index_id: str, delta: Delta) -> tuple[Any, ...]:
     return (
         record.status.value, record.tenant, record.source, record.uri, record.partition, record.version, record.change_token,
         record.content_hash, list(record.principals), list(record.subjects), record.title, record.media_type,
-        record.language, record.reason, list(record.artifacts), Jsonb(cause_json(record.cause)),
+        record.language, record.reason, record.config_hash, list(record.artifacts), Jsonb(cause_json(record.cause)),
         index_id, record.document_id,
     )  # fmt: skip
 

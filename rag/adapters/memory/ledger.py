@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from rag.ingest.deletions import WAVE_SECONDS, is_mass
 from rag.models import (
     AccessFilter,
     Batch,
@@ -18,6 +19,7 @@ from rag.models import (
     DocumentRecord,
     DocumentStatus,
     IndexSpec,
+    Inventoried,
     OffsetRange,
     Placement,
     Provenance,
@@ -35,8 +37,15 @@ class _Garbage:
     is_intent: bool
 
 
+@dataclass
+class _Held:
+    tenant: str
+    source: str
+    is_confirmed: bool = False
+
+
 class MemoryLedger:
-    """Ledger, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Batches and Measurements of ``rag.ports``."""
+    """Ledger, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Batches and Measurements of ``rag.ports``."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
@@ -49,6 +58,8 @@ class MemoryLedger:
         self._vectors: dict[tuple[str, str, bytes], tuple[str, Vector]] = {}
         self._suppressed: set[tuple[str, str]] = set()
         self._batches: dict[tuple[str, str, int], Batch] = {}
+        self._held: dict[tuple[str, str], _Held] = {}
+        self._deletions: dict[tuple[str, str, str], list[float]] = defaultdict(list)  # by source: monotonic times
         self._cursors: dict[str, dict[str, Any]] = {}
         self._row_hashes: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
         self._totals: dict[tuple[str, Label], float] = defaultdict(float)
@@ -83,7 +94,7 @@ class MemoryLedger:
             accepted = {delta.record.document_id for delta in result.accepted}
             self._vectors |= {key: entry for key, entry in (vectors or {}).items() if entry[0] in accepted}
             if events:
-                self._outbox += events(result.accepted)
+                self._outbox += events(result)
             if done and not result.lost:
                 self._advance(index_id, done)
         return result
@@ -121,6 +132,24 @@ class MemoryLedger:
             for chunk_id, placement in record.chunks.items()
             if placement.point_id in wanted
         }
+
+    # -- deletions
+
+    async def held_deletions(self, index_id: str, tenant: str, source: str) -> dict[str, bool]:
+        return {
+            document_id: entry.is_confirmed
+            for (index, document_id), entry in self._held.items()
+            if (index, entry.tenant, entry.source) == (index_id, tenant, source)
+        }
+
+    async def confirm_deletions(self, index_id: str, tenant: str, source: str, document_ids: Sequence[str]) -> None:
+        for document_id in document_ids:
+            self._held[index_id, document_id] = _Held(tenant, source, is_confirmed=True)
+        self._deletions.pop((index_id, tenant, source), None)
+
+    async def release_deletions(self, index_id: str, document_ids: Sequence[str]) -> None:
+        for document_id in document_ids:
+            self._held.pop((index_id, document_id), None)
 
     # -- catalog
 
@@ -163,17 +192,20 @@ class MemoryLedger:
         details = {"content_hash": record.content_hash, "cause": fields, "chunk_ids": sorted(record.chunks)}
         return self._listed(index_id, record) | details
 
-    async def inventory(self, index_id: str, source: str) -> dict[str, tuple[str, str]]:
+    async def inventory(self, index_id: str, tenant: str, source: str) -> dict[str, Inventoried]:
         return {
-            r.uri: (r.document_id, r.change_token)
+            r.uri: Inventoried(r.document_id, r.change_token, r.config_hash, r.status)
             for r in self._of(index_id)
-            if r.source == source and r.status is not DocumentStatus.DELETED
+            if (r.tenant, r.source) == (tenant, source) and r.status is not DocumentStatus.DELETED
         }
 
-    async def counts(self, index_id: str, source: str, prefix: str = "") -> dict[str, int]:
+    async def recorded_sources(self, index_id: str) -> set[tuple[str, str]]:
+        return {(r.tenant, r.source) for r in self._of(index_id) if r.status is not DocumentStatus.DELETED}
+
+    async def counts(self, index_id: str, tenant: str, source: str, prefix: str = "") -> dict[str, int]:
         counted: dict[str, int] = defaultdict(int)
         for record in self._of(index_id):
-            if record.source == source and record.uri.startswith(prefix):
+            if (record.tenant, record.source) == (tenant, source) and record.uri.startswith(prefix):
                 counted[record.status.value] += 1
         return dict(counted)
 
@@ -273,11 +305,41 @@ class MemoryLedger:
             is_refused = delta.record.status in SHOWN and self._hidden(delta.record)
             is_accepted = current.revision == delta.record.revision and is_intended and not is_refused
             (accepted if is_accepted else lost).append(delta)
-        return SwapResult(tuple(accepted), tuple(lost))
+        held = self._hold(index_id, accepted)
+        return SwapResult(tuple(each for each in accepted if each not in held), tuple(lost), tuple(held))
+
+    def _hold(self, index_id: str, accepted: Sequence[Delta]) -> list[Delta]:
+        """Record and return the deletions that need a confirmation, and count the others."""
+        waves: dict[tuple[str, str], list[Delta]] = defaultdict(list)
+        held: list[Delta] = []
+        for delta in accepted:
+            record = delta.record
+            entry = self._held.get((index_id, record.document_id))
+            is_live = self._get(index_id, record.document_id).status in SHOWN
+            if record.status is not DocumentStatus.DELETED or not is_live or (entry and entry.is_confirmed):
+                continue
+            if delta.needs_confirmation:
+                held.append(delta)
+            else:
+                waves[record.tenant, record.source].append(delta)
+        since = time.monotonic() - WAVE_SECONDS
+        for (tenant, source), wave in waves.items():
+            recent = [each for each in self._deletions[index_id, tenant, source] if each > since]
+            live = sum(
+                (each.tenant, each.source) == (tenant, source) and each.status in SHOWN for each in self._of(index_id)
+            )
+            if is_mass(len(recent) + len(wave), len(recent) + live):
+                held += wave
+            else:
+                self._deletions[index_id, tenant, source] = recent + [time.monotonic()] * len(wave)
+        for delta in held:
+            self._held[index_id, delta.record.document_id] = _Held(delta.record.tenant, delta.record.source)
+        return held
 
     def _record(self, index_id: str, delta: Delta) -> None:
         record = replace(delta.record, revision=delta.record.revision + 1)
         self._documents[index_id, record.document_id] = (record, datetime.now(UTC))
+        self._held.pop((index_id, record.document_id), None)
         for point in delta.new_points:
             del self._garbage[index_id, point]
         for point in delta.retired:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from rag.models import (
     Point,
     SparseVector,
 )
-from rag.ports import Delta, OutboxEvent
+from rag.ports import Delta, OutboxEvent, SwapResult
 
 INDEX = "f" * 16
 
@@ -302,8 +302,8 @@ async def test_events_are_recorded_with_the_accepted_deltas_only(ledger: MemoryL
     await run(ledger, index, stale, "a")
     deltas = [plan(wanted(each, "b"), DocumentRecord(each)) for each in (good, stale)]
 
-    def events(accepted: Sequence[Delta]) -> list[OutboxEvent]:
-        return [OutboxEvent("t", delta.record.document_id, None) for delta in accepted]
+    def events(result: SwapResult) -> list[OutboxEvent]:
+        return [OutboxEvent("t", delta.record.document_id, None) for delta in result.accepted]
 
     await apply(INDEX, deltas, embeddings("b"), ledger=ledger, vectors=index, events=events)
     async with ledger.unpublished() as recorded_events:
