@@ -1,5 +1,4 @@
-"""``python -m consumers``: run every configured source until a signal; ``documents``: run the stream lane; ``reconcile``: list each
-source once, now."""
+"""``python -m consumers``: run every configured source until a signal; ``reconcile``: list each source once, now."""
 
 from __future__ import annotations
 
@@ -8,18 +7,13 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
 from typing import Any
 
-from consumers.documents import Reports, StreamLane
+from consumers.announcements import Announcements
 from consumers.health import Loop, health_app, serve
-from consumers.reconcile import reconcile_all, reconcile_forever
-from consumers.reports import LaneReports, NoReports
+from consumers.reconcile import reconcile_all, reconcile_forever, withdraw_forever
 from consumers.runner import run
 from consumers.sources import streams
-from governance.admission import find_suppressed
-from rag.adapters.dagster import DagsterReports
-from rag.ingest.lane import Lane
 from rag.settings import Settings, load
 from rag.telemetry import configure, flush, logger
 from rag.wiring import Services, services
@@ -41,40 +35,20 @@ async def main(settings: Settings) -> None:
     flush()
 
 
-async def stream(settings: Settings) -> None:
-    """Run the stream lane, and its health server, until SIGTERM or SIGINT."""
-    configure("stream", otlp_endpoint=settings.otel_exporter_otlp_endpoint, level=settings.log_level)
-    loop = Loop("stream")
-    async with services(settings) as opened, AsyncExitStack() as stack:
-        lane = Lane(opened.pipeline, opened.events, opened.ledger, find_suppressed(opened.ledger))
-        work: list[Work] = [
-            serve(
-                health_app([loop], settings.source_unhealthy_seconds),
-                settings.metrics_host,
-                settings.stream_metrics_port,
-            )
-        ]
-        reports: Reports = NoReports()
-        if settings.dagster_url:
-            dagster = await stack.enter_async_context(DagsterReports.open(settings.dagster_url))
-            reports = queued = LaneReports(dagster, opened.spec, opened.ledger, opened.vectors)
-            work.append(queued.run())
-        work.append(StreamLane(lane, opened.events, opened.ledger, reports).run(loop))
-        await _run_until_signal(work)
-    flush()
-
-
 def source_loops(opened: Services) -> list[tuple[Loop, Work]]:
-    """Make the loops of every source: its streams, and its listing, which finds the changes that a stream missed."""
+    """Make the loops of every source: its streams, and its listing, which finds the changes that a stream or the lane missed."""
+    settings = opened.settings
+    every, again_after = settings.reconcile_seconds, settings.announce_again_seconds
     loops: list[tuple[Loop, Work]] = []
-    for chosen in opened.settings.configured_sources:
+    for chosen in settings.configured_sources:
+        announcements = Announcements(again_after)
         for name, stream in streams(chosen, opened).items():
             loop = Loop(name)
-            loops.append((loop, run(stream, opened.ids, opened.events, loop)))
-        if chosen.kind != "folder":  # its stream is a listing
-            loop = Loop(f"{chosen.name}/listing")
-            every = opened.settings.reconcile_seconds
-            loops.append((loop, reconcile_forever(chosen.source(), opened, every, loop)))
+            loops.append((loop, run(stream, opened.ids, opened.events, loop, announcements)))
+        loop = Loop(f"{chosen.name}/listing")
+        loops.append((loop, reconcile_forever(chosen.source(), opened, every, loop, announcements)))
+    loop = Loop("retired")
+    loops.append((loop, withdraw_forever(opened, every, loop, Announcements(again_after))))
     return loops
 
 
@@ -88,12 +62,10 @@ async def _run_until_signal(work: list[Work]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m consumers", description=__doc__)
-    parser.add_argument("verb", nargs="?", default="run", choices=["run", "documents", "reconcile"])
+    parser.add_argument("verb", nargs="?", default="run", choices=["run", "reconcile"])
     parser.add_argument("--confirm", action="store_true", help="reconcile: believe a mass deletion")
     arguments = parser.parse_args()
     if arguments.verb == "run":
         asyncio.run(main(load()))
-    elif arguments.verb == "documents":
-        asyncio.run(stream(load()))
     else:
         asyncio.run(reconcile_all(load(), confirmed=arguments.confirm))

@@ -3,68 +3,97 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
+from consumers.announcements import Announcements
 from consumers.health import Loop
-from consumers.listing import MassDeletion, differences
+from consumers.listing import differences
+from consumers.retired import withdraw_retired
 from consumers.snowflake import diff
 from consumers.sources import tables
 from rag.adapters.snowflake import SnowflakeWarehouse
 from rag.errors import Unavailable
 from rag.ingest.change_events import publish_changes
+from rag.ingest.deletions import REMEDY
 from rag.ingest.warehouse_rows import object_change, record_hashes, write_rows
 from rag.settings import Settings, SourceSettings, snowflake_parameters
 from rag.sources import Source
-from rag.telemetry import SOURCE_ERRORS, configure, logger, span
+from rag.telemetry import HELD_DELETIONS, SOURCE_ERRORS, configure, logger, span
 from rag.wiring import Services, services
+from schemas.topics import CHANGED
 
 _log = logger("consumers")
 SLICE = 1000  # events published together
 RETRY_SECONDS = 30.0  # after a failed listing: a recovered source is seen as healthy again soon
 
-Announced = dict[str, tuple[bool, str | None]]
-"""uri → (is it a deletion, change token) as a listing last announced it."""
-
 
 async def reconcile(
-    source: Source, opened: Services, *, announced: Announced | None = None, confirmed: bool = False
+    source: Source, opened: Services, *, announcements: Announcements | None = None, confirmed: bool = False
 ) -> int:
-    """Publish the changes that a listing finds and that ``announced`` does not have. Return their number.
+    """Publish the differences between the source and the ledger that are not announced already. Return their number.
 
-    A mass deletion is logged and not published, unless ``confirmed``.
+    Deletions of most of the source are logged and not published, unless ``confirmed``.
     """
-    try:
-        listed = await differences(source, opened.spec.index_id, opened.objects, opened.ledger, confirmed=confirmed)
-    except MassDeletion as refused:
-        _log.error("reconcile.refused", source=source.name, why=str(refused))
-        listed = refused.changes
-    announced = {} if announced is None else announced
-    changes = [each for each in listed if announced.get(each.uri) != (each.is_deletion, each.version)]
+    index_id = opened.spec.index_id
+    announcements = announcements or Announcements(0)
+    started = announcements.clock()
+    # Before the ledger is compared: an event before a position shows in the ledger then.
+    log = await opened.events.describe(CHANGED)
+    positions = await opened.ledger.positions(index_id, CHANGED, log.epoch)
+    found = await differences(source, index_id, opened.objects, opened.ledger, confirmed=confirmed)
+    signatures = {each.uri: (each.is_deletion, each.version) for each in found.changes}
+    due = announcements.due(signatures, log, positions, started)
+    changes = [each for each in found.changes if each.uri in due]
     for start in range(0, len(changes), SLICE):
         with span("source.handle", source=source.name):
             await publish_changes(changes[start : start + SLICE], source, opened.ids, opened.events)
-    # A difference stays here for as long as a listing finds it, so a change that waits in the log is not announced again. The
-    # entry of an indexed object goes, because the object may change again.
-    announced.clear()
-    announced.update({each.uri: (each.is_deletion, each.version) for each in listed})
-    _log.info("reconcile.done", source=source.name, announced=len(changes))
+    if changes:
+        log = await opened.events.describe(CHANGED)
+        announcements.note_differences({uri: signatures[uri] for uri in due}, log)
+    if found.held:
+        _log.error("reconcile.held", source=source.name, deletions=found.held, remedy=REMEDY)
+    HELD_DELETIONS.labels(source.name).set(found.held)
+    _log.info("reconcile.done", source=source.name, announced=len(changes), differences=len(found.changes))
     return len(changes)
 
 
-async def reconcile_forever(source: Source, opened: Services, every: float, loop: Loop) -> None:
-    """Reconcile at the start and then every ``every`` seconds, and record each turn in ``loop``. Log a failure and try again soon."""
-    announced: Announced = {}
+async def reconcile_forever(
+    source: Source, opened: Services, every: float, loop: Loop, announcements: Announcements
+) -> None:
+    """Reconcile the source again and again."""
+
+    async def turn() -> float:
+        await reconcile(source, opened, announcements=announcements)
+        return every
+
+    await _forever(turn, source.name, every, loop)
+
+
+async def withdraw_forever(opened: Services, every: float, loop: Loop, announcements: Announcements) -> None:
+    """Withdraw retired documents again and again, and soon again while some wait for their new source."""
+
+    async def turn() -> float:
+        moving = await withdraw_retired(opened, announcements=announcements)
+        return min(every, RETRY_SECONDS) if moving else every
+
+    await _forever(turn, "retired", every, loop)
+
+
+async def _forever(turn: Callable[[], Awaitable[float]], name: str, every: float, loop: Loop) -> None:
+    """Take turns, each of which returns the seconds to wait, and record them in ``loop``. Log a failure and try again soon."""
     while True:
+        wait = min(every, RETRY_SECONDS)
         try:
-            await reconcile(source, opened, announced=announced)
+            wait = await turn()
             loop.succeed()
         except Unavailable as error:
             loop.fail(str(error))
-            _log.warning("reconcile.waits", source=source.name, why=str(error))
+            _log.warning("reconcile.waits", source=name, why=str(error))
         except Exception as error:
             loop.fail(f"bug: {type(error).__name__}, see reconcile.bug in the log")
-            SOURCE_ERRORS.labels(source.name, "bug").inc()
-            _log.error("reconcile.bug", source=source.name, error=type(error).__name__, exc_info=True)
-        await asyncio.sleep(every if loop.state == "working" else min(every, RETRY_SECONDS))
+            SOURCE_ERRORS.labels(name, "bug").inc()
+            _log.error("reconcile.bug", source=name, error=type(error).__name__, exc_info=True)
+        await asyncio.sleep(wait)
 
 
 async def reconcile_all(settings: Settings, *, confirmed: bool) -> None:
@@ -75,6 +104,7 @@ async def reconcile_all(settings: Settings, *, confirmed: bool) -> None:
             if chosen.kind == "snowflake":
                 await _reconcile_rows(chosen, opened, confirmed=confirmed)
             await reconcile(chosen.source(), opened, confirmed=confirmed)
+        await withdraw_retired(opened, confirmed=confirmed)
 
 
 async def _reconcile_rows(chosen: SourceSettings, opened: Services, *, confirmed: bool) -> None:

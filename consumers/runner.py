@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
+from consumers.announcements import Announcements
 from consumers.health import Loop
 from rag.errors import Rejected, Unavailable
 from rag.ids import Ids
@@ -37,7 +38,7 @@ class Stream(Protocol):
         """Acknowledge the messages, so that they are not received again."""
 
 
-async def step(stream: Stream, ids: Ids, log: EventLog) -> int:
+async def step(stream: Stream, ids: Ids, log: EventLog, announcements: Announcements | None = None) -> int:
     """Run one turn and return the number of published events. A crash at any line repeats messages and loses none."""
     messages = await stream.receive()
     if not messages:
@@ -46,11 +47,13 @@ async def step(stream: Stream, ids: Ids, log: EventLog) -> int:
         changes = [change for message in messages for change in _decode(stream, message)]  # 1 decode
         handled = await stream.handle(changes)  # 2 handle
         await publish_changes(handled, stream.source, ids, log)  # 3 publish, 4 flush: all are acknowledged on return
+        if announcements:
+            announcements.note(change.uri for change in handled)
         await stream.commit(messages)  # 5 commit
     return len(handled)
 
 
-async def run(stream: Stream, ids: Ids, log: EventLog, loop: Loop) -> None:
+async def run(stream: Stream, ids: Ids, log: EventLog, loop: Loop, announcements: Announcements | None = None) -> None:
     """Run until cancelled, and record each turn in ``loop``.
 
     Back off on Unavailable. Log any other exception as a bug and back off too, so that one source cannot stop the others.
@@ -61,7 +64,7 @@ async def run(stream: Stream, ids: Ids, log: EventLog, loop: Loop) -> None:
         ):
             with attempt:
                 try:
-                    await step(stream, ids, log)
+                    await step(stream, ids, log, announcements)
                     loop.succeed()
                 except Unavailable as error:
                     loop.fail(str(error))

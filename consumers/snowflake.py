@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from consumers.listing import REMEDY, is_mass
 from rag.ids import row_hash
 from rag.ingest.change_events import ObjectChange
+from rag.ingest.deletions import REMEDY, is_mass
 from rag.ingest.tasks import windows
 from rag.ingest.warehouse_rows import (
     RowChange,
@@ -104,7 +104,11 @@ class SnowflakeStream:
         newest = min(rows[-1].changed, datetime.now(UTC)) if rows else self._done.read
         self._next = replace(self._done, after=rows[-1] if len(rows) == PAGE else None, read=newest)
         known = await self._cursors.row_hashes(self.source.name, table.name, [row.key for row in rows])
-        return [RowChange(table, row.key, row) for row in rows if known.get(row.key) != row_hash(row.body)]
+        return [
+            RowChange(table, row.key, row)
+            for row in rows
+            if known.get(row.key) != table.recorded_hash(row_hash(row.body))
+        ]
 
     async def _since(self) -> datetime | None:
         read = (await self._cursors.cursor(self._cursor)).get("read")
@@ -134,7 +138,7 @@ async def diff(
     known = await cursors.row_hashes(source.name, table.name)
     current = await warehouse.hashes(table.name, table.key)
     stored = {state.uri async for state in objects.list(table_uri(source, table))}
-    late = {key for key, digest in current.items() if known.get(key) != digest}
+    late = {key for key, digest in current.items() if known.get(key) != table.recorded_hash(digest)}
     lost = {key for key in current.keys() - late if row_uri(source, table, key) not in stored}
     gone = sorted(known.keys() - current.keys())
     if is_mass(len(gone), len(known)) and not confirmed:

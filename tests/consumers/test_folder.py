@@ -3,13 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from consumers.folder import FolderStream
-from consumers.listing import MASS
 from consumers.runner import step
 from rag.adapters.memory.events import MemoryEventLog
 from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.objects import Folder, Objects
 from rag.ids import Ids
 from rag.ingest.change_events import CHANGED
+from rag.ingest.deletions import MASS
 from rag.sources import Source
 
 SOURCE = Source("folder", "acme", "folder://inbox", ("group:staff",))

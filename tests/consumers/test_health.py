@@ -12,10 +12,12 @@ import pytest
 from prometheus_client import REGISTRY
 
 from consumers.__main__ import source_loops
+from consumers.announcements import Announcements
 from consumers.health import Loop, health_app
 from consumers.reconcile import RETRY_SECONDS, reconcile_forever
 from consumers.runner import run
 from rag.adapters.memory.events import MemoryEventLog
+from rag.adapters.memory.ledger import MemoryLedger
 from rag.errors import Unavailable
 from rag.ids import Ids
 from rag.settings import Settings
@@ -140,14 +142,12 @@ async def test_a_failed_listing_counts_and_is_tried_again_soon(
         def list(self, prefix: str) -> Any:
             raise error
 
-    class Catalog:
-        async def inventory(self, index_id: str, source: str) -> dict[str, tuple[str, str]]:
-            return {}
-
-    opened: Any = SimpleNamespace(objects=Objects(), ledger=Catalog(), spec=SimpleNamespace(index_id="i"))
+    opened: Any = SimpleNamespace(
+        objects=Objects(), ledger=MemoryLedger(), events=MemoryEventLog(), spec=SimpleNamespace(index_id="i")
+    )
     loop = Loop("broken/listing")
     monkeypatch.setattr(asyncio, "sleep", skip)
-    task = asyncio.create_task(reconcile_forever(SOURCE, opened, 300.0, loop))
+    task = asyncio.create_task(reconcile_forever(SOURCE, opened, 300.0, loop, Announcements(900)))
     while len(waits) < 2:
         await sleep(0)
     task.cancel()
@@ -175,7 +175,8 @@ def test_every_source_has_a_loop_for_each_stream_and_for_its_listing() -> None:
     for _, work in loops:
         work.close()
     assert [loop.name for loop, _ in loops] == [
-        "s3", "s3/listing", "uploads/listing", "folder", "snowflake/CUSTOMERS", "snowflake/TICKETS", "snowflake/listing",
+        "s3", "s3/listing", "uploads/listing", "folder", "folder/listing", "snowflake/CUSTOMERS", "snowflake/TICKETS",
+        "snowflake/listing", "retired",
     ]  # fmt: skip
 
 

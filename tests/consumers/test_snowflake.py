@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from consumers.listing import MASS, is_document
+from consumers.listing import is_document
 from consumers.runner import step
 from consumers.snowflake import SnowflakeStream, diff
 from rag.adapters.memory.events import MemoryEventLog
@@ -12,6 +12,7 @@ from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.memory.objects import MemoryObjects
 from rag.ids import Ids, row_hash
 from rag.ingest.change_events import CHANGED
+from rag.ingest.deletions import MASS
 from rag.ingest.warehouse_rows import Table
 from rag.ports import Row
 from rag.sources import Source
