@@ -8,6 +8,7 @@ from pydantic import Field
 from assets.partitions import EVENTS
 from governance.admission import find_suppressed
 from rag.ingest.lane import Lane
+from rag.ingest.positions import consumer_group, locate
 from rag.models import Batch, OffsetRange
 from rag.ports import TopicState
 from rag.wiring import Services
@@ -18,8 +19,14 @@ class EventRanges(dg.Config):
     """First and end offset by partition, as the sensor requests them. A run without offsets is a backfill: it derives every document
     of its partitions again."""
 
+    index: str = ""
     epoch: str = ""
     offsets: dict[str, list[int]] = Field(default_factory=dict)
+
+
+async def locate_topic(services: Services) -> TopicState:
+    """Return the state of the topic of changes, with the epoch that the index's offsets belong to."""
+    return (await locate(services.spec.index_id, CHANGED, services.events, services.ledger))[0]
 
 
 def lane(services: Services) -> Lane:
@@ -76,7 +83,7 @@ async def mirror_position(context: dg.AssetExecutionContext, services: Services,
     """Commit the position to the consumer group, for lag tools. A group with members belongs to the stream lane."""
     if done is None:
         return
-    group = f"tidemark-{services.spec.index_id}"
+    group = consumer_group(services.spec.index_id)
     if not await services.events.mirror(group, done.topic, {done.partition: done.end}):
         context.log.info(
             f"consumer group {group} has members: the stream lane took over, the position stands in the ledger"

@@ -1,63 +1,13 @@
-"""The checks of a partition of the index. The findings are plain functions, which the stream lane calls too."""
+"""The checks of a partition of the index, as Dagster shows them. ``rag.ingest.findings`` compares."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import dagster as dg
-import numpy as np
 
 from assets.batches import find_batch
 from assets.partitions import documents_partitions
 from assets.resources import OpenServices, open_for_run
-from rag.models import IndexSpec
-from rag.ports import Catalog, VectorIndex
-
-SAMPLE = 32  # points whose vectors are read back
-SHOWN = 10  # ids named in a failed check
-CHECKS = {
-    "every_chunk_has_a_vector": "Each current chunk of the ledger has its point in Qdrant. A missing point hides text from answers.",
-    "vectors_are_well_formed": "A sample of vectors has the dimensions of the index and unit length.",
-    "no_orphans": "Each point in Qdrant is a current chunk of the ledger. An orphan costs space, and answers never use it.",
-    "payloads_are_current": "Each point has the payload that the ledger records: text, section and access rights.",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check."""
-
-    name: str
-    passed: bool
-    details: Mapping[str, Any]
-
-
-async def partition_findings(
-    spec: IndexSpec, partition: int, catalog: Catalog, vectors: VectorIndex, *, documents: Sequence[str] | None = None
-) -> list[Finding]:
-    """Compare the ledger with the vector index, for a partition or for ``documents`` of it.
-
-    A partition may have a million points, so a run over events checks the documents that it touched and no others.
-    """
-    current = await catalog.points(spec.index_id, partition, documents=documents)
-    scroll = vectors.scroll(spec.index_id, partition=partition, documents=documents)
-    points = dict([point async for point in scroll])
-    missing = sorted(current.keys() - points.keys())
-    orphans = sorted(points.keys() - current.keys())
-    stale = sorted(point_id for point_id in current.keys() & points.keys() if current[point_id] != points[point_id])
-    sample = await vectors.retrieve(spec.index_id, sorted(current.keys() & points.keys())[:SAMPLE])
-    misshapen = [
-        point.point_id
-        for point in sample
-        if point.embedding.dense.shape != (spec.dimensions,)
-        or not np.isclose(float(np.linalg.norm(point.embedding.dense)), 1.0, atol=1e-3)
-    ]
-    return [
-        Finding("every_chunk_has_a_vector", not missing, {"chunks": len(current), "missing": missing[:SHOWN]}),
-        Finding("vectors_are_well_formed", not misshapen, {"sampled": len(sample), "misshapen": misshapen[:SHOWN]}),
-        Finding("no_orphans", not orphans, {"points": len(points), "orphans": orphans[:SHOWN]}),
-        Finding("payloads_are_current", not stale, {"stale": stale[:SHOWN]}),
-    ]
+from rag.ingest.findings import CHECKS, Finding, partition_findings
 
 
 # A check without partitions counts as evaluated only for the newest materialization of any partition, so after two concurrent

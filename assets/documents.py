@@ -12,12 +12,12 @@ from typing import Any
 
 import dagster as dg
 
-from assets.batches import EventRanges, find_batch, is_applied, lane, mirror_position, start_batch
+from assets.batches import EventRanges, find_batch, is_applied, lane, locate_topic, mirror_position, start_batch
 from assets.partitions import backfill_policy, documents_partitions
 from assets.resources import OpenServices, open_for_run
 from assets.sources import CHANGED_KEY, topic_key
 from rag.ingest.tasks import Report
-from schemas.topics import CHANGED, DEAD, INDEXED
+from schemas.topics import DEAD, INDEXED
 
 COMMON: dict[str, Any] = {
     "partitions_def": documents_partitions,
@@ -36,7 +36,7 @@ async def parsed_documents(
     """
     async with open_for_run(context, tidemark) as services:
         await services.pipeline.prepare()
-        log = await services.events.describe(CHANGED) if config.offsets else None
+        log = await locate_topic(services) if config.offsets else None
         for key in context.partition_keys:
             with _described(context, key) as metadata:
                 batch = await start_batch(context.run.run_id, config, key, log, services)

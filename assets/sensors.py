@@ -18,14 +18,15 @@ from assets.policy import RUN_RETRIES
 from assets.resources import OpenServices
 from assets.sources import CHANGED_KEY
 from rag.ingest.change_events import publish_outbox
+from rag.ingest.positions import consumer_group, locate, report_lost
 from rag.ports import TopicState
-from rag.telemetry import EVENTS_LOST, logger
-from rag.wiring import Services
+from rag.telemetry import logger
 from schemas.topics import CHANGED
 
 _log = logger(__name__)
 
 TAG = "tidemark/offsets"  # for people: partition and offset range, as in "3: 120-184"; the run's configuration has the same
+INDEX_TAG = "tidemark/index"  # the index that the run feeds
 FIRST_BACKOFF, LONGEST_BACKOFF = 10.0, 600.0  # seconds between attempts at one range
 REMEMBERED = 8  # failed runs per due partition that are looked at: as many as it takes to reach the longest backoff
 _IN_FLIGHT = [
@@ -86,7 +87,9 @@ def due_ranges(state: TopicState, positions: Mapping[int, int]) -> list[Due]:
     return due
 
 
-def requests(ready: Mapping[Due, Attempts], epoch: str, most: int = RUN_PARTITIONS) -> list[dg.RunRequest]:
+def requests(
+    ready: Mapping[Due, Attempts], index_id: str, epoch: str, most: int = RUN_PARTITIONS
+) -> list[dg.RunRequest]:
     """Request runs over at most ``most`` neighbouring partitions. A range that has failed before runs alone, so that it holds up
     no other."""
     groups: list[list[Due]] = []
@@ -97,19 +100,20 @@ def requests(ready: Mapping[Due, Attempts], epoch: str, most: int = RUN_PARTITIO
             last.append(due)
         else:
             groups.append([due])
-    return [_request(group, epoch, ready[group[0]]) for group in groups]
+    return [_request(group, index_id, epoch, ready[group[0]]) for group in groups]
 
 
-def _request(group: Sequence[Due], epoch: str, attempts: Attempts) -> dg.RunRequest:
-    """Request a run. Dagster never runs one key twice, not even after a failure, so the key names the epoch and the failed run."""
+def _request(group: Sequence[Due], index_id: str, epoch: str, attempts: Attempts) -> dg.RunRequest:
+    """Request a run. Dagster never runs one key twice, not even after a failure or for another index, so the key names the index, the
+    epoch and the failed run."""
     offsets = {str(each.partition): [each.start, each.end] for each in group}
     ranges = ", ".join(f"{each.partition}: {each.start}-{each.end}" for each in group)
     keys = list(offsets)
     return dg.RunRequest(
-        run_key=f"{epoch} {ranges} after {attempts.run_id or 'none'}",
+        run_key=f"{index_id} {epoch} {ranges} after {attempts.run_id or 'none'}",
         partition_key=keys[0] if len(group) == 1 else None,
-        run_config={"ops": {"parsed_documents": {"config": {"epoch": epoch, "offsets": offsets}}}},
-        tags={TAG: ranges} | (range_tags(keys) if len(group) > 1 else {}),
+        run_config={"ops": {"parsed_documents": {"config": {"index": index_id, "epoch": epoch, "offsets": offsets}}}},
+        tags={TAG: ranges, INDEX_TAG: index_id} | (range_tags(keys) if len(group) > 1 else {}),
     )
 
 
@@ -122,22 +126,27 @@ def _request(group: Sequence[Due], epoch: str, attempts: Attempts) -> dg.RunRequ
 def changed_documents(context: dg.SensorEvaluationContext, tidemark: dg.ResourceParam[OpenServices]) -> dg.SensorResult:
     """Request runs for the partitions that have events beyond the ledger's position, unless the stream lane is at work."""
     busy = in_flight(context.instance)  # first: a run that ends now would leave an old position and an idle partition
-    state, positions, members = asyncio.run(_look(tidemark))
+    index_id, state, positions, members = asyncio.run(_look(tidemark))
     if members:
         return dg.SensorResult(skip_reason=f"the stream lane works: its consumer group has {members} members")
-    return decide(context.instance, state, positions, busy, time.time())
+    return decide(context.instance, index_id, state, positions, busy, time.time())
 
 
 def decide(
-    instance: dg.DagsterInstance, state: TopicState, positions: Mapping[int, int], busy: AbstractSet[int], now: float
+    instance: dg.DagsterInstance,
+    index_id: str,
+    state: TopicState,
+    positions: Mapping[int, int],
+    busy: AbstractSet[tuple[str, int]],
+    now: float,
 ) -> dg.SensorResult:
     """Return run requests and the arrival of their events, or the reasons why there are none."""
     due = due_ranges(state, positions)
-    failures = _failures(instance, state.epoch, REMEMBERED * len(due)) if due else {}
+    failures = _failures(instance, index_id, state.epoch, REMEMBERED * len(due)) if due else {}
     ready: dict[Due, Attempts] = {}
     reasons = []
     for each in due:
-        if each.partition in busy:
+        if (index_id, each.partition) in busy:
             reasons.append(f"partition {each.partition}: a run is in flight")
             continue
         attempts = failures.get((each.partition, each.start), Attempts())
@@ -147,7 +156,7 @@ def decide(
         ready[each] = attempts
     if ready:
         return dg.SensorResult(
-            run_requests=requests(ready, state.epoch), asset_events=[_arrival(each, state) for each in ready]
+            run_requests=requests(ready, index_id, state.epoch), asset_events=[_arrival(each, state) for each in ready]
         )
     return dg.SensorResult(skip_reason="; ".join(reasons) or "every partition is up to date")
 
@@ -159,44 +168,26 @@ def _arrival(due: Due, state: TopicState) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(CHANGED_KEY, partition=str(due.partition), metadata=metadata)
 
 
-async def _look(tidemark: OpenServices) -> tuple[TopicState, dict[int, int], int]:
+async def _look(tidemark: OpenServices) -> tuple[str, TopicState, dict[int, int], int]:
     async with tidemark() as services:
         await publish_outbox(services.ledger, services.events)  # the events that a crash left
-        state = await services.events.describe(CHANGED)
-        positions = await _positions(services, state)
-        _alarm(state, positions)  # while the services are open: they add the metric to the ledger when they close
-        return state, positions, await services.events.members(f"tidemark-{services.spec.index_id}")
+        state, positions = await locate(services.spec.index_id, CHANGED, services.events, services.ledger)
+        report_lost(state, positions)  # while the services are open: they add the metric to the ledger when they close
+        members = await services.events.members(consumer_group(services.spec.index_id))
+        return services.spec.index_id, state, positions, members
 
 
-def _alarm(state: TopicState, positions: Mapping[int, int]) -> None:
-    """Count and log the events that the log has lost. The consumers' reconcile, which runs by the clock, finds their changes."""
-    for partition, (low, end) in state.bounds.items():
-        position = positions.get(partition, low)
-        lost = max(low - position, position - end)
-        if lost > 0:
-            EVENTS_LOST.inc(lost)
-            _log.error("events.lost", partition=partition, lost=lost, remedy="python -m consumers reconcile")
-
-
-async def _positions(services: Services, state: TopicState) -> dict[int, int]:
-    index_id = services.spec.index_id
-    positions = await services.ledger.positions(index_id, CHANGED, state.epoch)
-    if not positions and await services.ledger.epochs(index_id, CHANGED):
-        # Another cluster, topic or partition count: the offsets of the old epoch do not apply here.
-        _log.warning("events.new_epoch", epoch=state.epoch, remedy="run the reconcile of every source")
-    return positions
-
-
-def in_flight(instance: dg.DagsterInstance) -> set[int]:
-    """Return the partitions of the runs over offset ranges that are queued or running."""
+def in_flight(instance: dg.DagsterInstance) -> set[tuple[str, int]]:
+    """Return (index, partition) of the runs over offset ranges that are queued or running."""
     runs = instance.get_runs(RunsFilter(job_name=index_job.name, statuses=_IN_FLIGHT))
-    return {partition for run in runs for partition, _ in _starts(run)[1]}
+    return {(run.tags.get(INDEX_TAG, ""), partition) for run in runs for partition, _ in _starts(run)[1]}
 
 
-def _failures(instance: dg.DagsterInstance, epoch: str, limit: int) -> dict[tuple[int, int], Attempts]:
+def _failures(instance: dg.DagsterInstance, index_id: str, epoch: str, limit: int) -> dict[tuple[int, int], Attempts]:
     """Return the failed attempts by partition and start offset, from the newest ``limit`` failed runs."""
     attempts: dict[tuple[int, int], Attempts] = {}
-    for record in instance.get_run_records(RunsFilter(job_name=index_job.name, statuses=_FAILED), limit=limit):
+    failed = RunsFilter(job_name=index_job.name, statuses=_FAILED, tags={INDEX_TAG: index_id})
+    for record in instance.get_run_records(failed, limit=limit):
         run_epoch, starts = _starts(record.dagster_run)
         ended = record.end_time or record.update_timestamp.timestamp()
         newest = Attempts(0, ended, record.dagster_run.run_id)

@@ -1,4 +1,5 @@
-"""``python -m consumers``: run every configured source until a signal; ``reconcile``: list each source once, now."""
+"""``python -m consumers``: run every configured source until a signal; ``documents``: run the stream lane; ``reconcile``: list each
+source once, now."""
 
 from __future__ import annotations
 
@@ -7,13 +8,19 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from typing import Any
 
 from consumers.announcements import Announcements
+from consumers.documents import Reports, StreamLane
 from consumers.health import Loop, health_app, serve
 from consumers.reconcile import reconcile_all, reconcile_forever, withdraw_forever
+from consumers.reports import LaneReports, NoReports
 from consumers.runner import run
 from consumers.sources import streams
+from governance.admission import find_suppressed
+from rag.adapters.dagster import DagsterReports
+from rag.ingest.lane import Lane
 from rag.settings import Settings, load
 from rag.telemetry import configure, flush, logger
 from rag.wiring import Services, services
@@ -32,6 +39,29 @@ async def main(settings: Settings) -> None:
         await _run_until_signal(
             [serve(app, settings.metrics_host, settings.metrics_port), *(work for _, work in loops)]
         )
+    flush()
+
+
+async def stream(settings: Settings) -> None:
+    """Run the stream lane, and its health server, until SIGTERM or SIGINT."""
+    configure("stream", otlp_endpoint=settings.otel_exporter_otlp_endpoint, level=settings.log_level)
+    loop = Loop("stream")
+    async with services(settings) as opened, AsyncExitStack() as stack:
+        lane = Lane(opened.pipeline, opened.events, opened.ledger, find_suppressed(opened.ledger))
+        work: list[Work] = [
+            serve(
+                health_app([loop], settings.source_unhealthy_seconds),
+                settings.metrics_host,
+                settings.stream_metrics_port,
+            )
+        ]
+        reports: Reports = NoReports()
+        if settings.dagster_url:
+            dagster = await stack.enter_async_context(DagsterReports.open(settings.dagster_url))
+            reports = queued = LaneReports(dagster, opened.spec, opened.ledger, opened.vectors)
+            work.append(queued.run())
+        work.append(StreamLane(lane, opened.events, opened.ledger, reports).run(loop))
+        await _run_until_signal(work)
     flush()
 
 
@@ -62,10 +92,12 @@ async def _run_until_signal(work: list[Work]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m consumers", description=__doc__)
-    parser.add_argument("verb", nargs="?", default="run", choices=["run", "reconcile"])
+    parser.add_argument("verb", nargs="?", default="run", choices=["run", "documents", "reconcile"])
     parser.add_argument("--confirm", action="store_true", help="reconcile: believe a mass deletion")
     arguments = parser.parse_args()
     if arguments.verb == "run":
         asyncio.run(main(load()))
+    elif arguments.verb == "documents":
+        asyncio.run(stream(load()))
     else:
         asyncio.run(reconcile_all(load(), confirmed=arguments.confirm))

@@ -28,7 +28,7 @@ async def temporary_stack(*, keep: bool = False) -> AsyncIterator[Path]:
         cwd=ROOT, env=_environ(), start_new_session=True, stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        await deploy("up", folder, "--free-ports")
+        await deploy("up", folder, "--free-ports", "--lane", "dagster")
         yield folder
     finally:
         cleaner.kill()

@@ -5,7 +5,7 @@ Every method may raise Unavailable when the dependency does not answer. The docs
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -157,6 +157,7 @@ class Record:
     value: Any
     headers: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
+    size: int = 0  # bytes of key and value in the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,32 @@ class TopicState:
     topic: str
     epoch: str
     bounds: Mapping[int, tuple[int, int]]
+
+
+Starts = Callable[[frozenset[int]], Awaitable[Mapping[int, int]]]
+"""Assigned partitions → the offset of each from which it must be read."""
+
+
+class Subscription(Protocol):
+    """A membership in a consumer group, which divides the partitions of a topic among its members."""
+
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The partitions that are assigned now."""
+
+    async def poll(self, wait: float) -> list[Record]:
+        """Return the records that have arrived, in order per partition. Wait up to ``wait`` seconds for the first one only.
+
+        Assigned and revoked partitions change within this call. Raises LostEvents when an offset that must be read was purged.
+        """
+
+    async def pause(self, partitions: frozenset[int]) -> None:
+        """Receive no further records of these partitions until they are resumed. Idempotent; other partitions are ignored."""
+
+    async def resume(self, partitions: frozenset[int]) -> None: ...
+
+    async def commit(self, positions: Mapping[int, int]) -> None:
+        """Mirror positions to the group, for lag tools. The positions that count are the ledger's, so a failure is ignored."""
 
 
 class EventLog(Protocol):
@@ -190,6 +217,9 @@ class EventLog(Protocol):
         another lane has taken over."""
 
     async def members(self, group: str) -> int: ...
+
+    def subscribe(self, group: str, topic: str, starts: Starts) -> AbstractAsyncContextManager[Subscription]:
+        """Join the group for the time of the block. ``starts`` is awaited for each new assignment, before any of its records comes."""
 
 
 @dataclass(frozen=True, slots=True)

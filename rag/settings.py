@@ -195,6 +195,7 @@ class Settings(BaseSettings):
     metrics_host: str = Field("127.0.0.1", description="gateway and consumers: address on which /metrics listens")
     gateway_metrics_port: int = Field(18001, ge=0, le=65535, description="gateway: /metrics, apart from the API")
     metrics_port: int = Field(18010, ge=0, le=65535, description="consumers: /metrics and /healthz")
+    stream_metrics_port: int = Field(18011, ge=0, le=65535, description="stream lane: /metrics and /healthz")
     oidc_issuer: str = Field("", description="issuer of the accepted tokens; its discovery document is read")
     oidc_audience: str = "tidemark"
     oidc_client_id: str = Field("demo", description="client of the tidemark CLI for client credentials")
@@ -213,7 +214,9 @@ class Settings(BaseSettings):
         60, ge=0, description="refused tokens a minute of one client address before it gets 429; 0: no limit"
     )
     answer_ttl_seconds: float = Field(3600, ge=0)
-    dagster_url: str = "http://127.0.0.1:18030"
+    dagster_url: str = Field(
+        "http://127.0.0.1:18030", description="Dagster's webserver, to which the stream lane reports; empty: no reports"
+    )
 
     # telemetry
     otel_exporter_otlp_endpoint: str | None = Field(None, description="OTLP over HTTP; when unset, nothing is exported")

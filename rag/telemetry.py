@@ -48,6 +48,9 @@ EVENTS_LOST = Counter("tidemark_events_lost", "Offsets that the log had purged b
 FRESHNESS_SECONDS = Histogram(
     "tidemark_freshness_seconds", "From a change at its source to its visibility in the index", [], buckets=_SECONDS
 )
+STREAM_BATCH_SECONDS = Histogram(
+    "tidemark_stream_batch_seconds", "Micro-batch of the stream lane: first step to applied", [], buckets=_SECONDS
+)
 STEP_SECONDS = Histogram("tidemark_step_seconds", "Duration of a step over a batch", ["step"], buckets=_SECONDS)
 # Gateway.
 REQUESTS = Counter("tidemark_requests", "Requests by route and status", ["route", "status"])

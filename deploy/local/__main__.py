@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import importlib
 import os
 import sys
@@ -18,7 +19,7 @@ from rich.table import Table
 from deploy.local import jars, lifecycle, probes, process_tree
 from deploy.local.bootstrap import DOWNLOADS, Step
 from deploy.local.errors import StackError
-from deploy.local.processes import table
+from deploy.local.processes import STREAM, table
 from deploy.local.stack import ROOT, Stack, open_stack, read_stack
 from deploy.local.supervision import PRIVATE, Supervisor
 
@@ -31,16 +32,28 @@ Folder = Annotated[Path, typer.Option("--dir", envvar="TIDEMARK_DIR", help="the 
 DEFAULT = ROOT / ".stack"
 
 
+class Lane(enum.StrEnum):
+    """The lane that takes events into the index. The Dagster lane does backfills either way, and takes over when the stream ends."""
+
+    STREAM = "stream"
+    DAGSTER = "dagster"
+
+
 @app.command()
 def up(
     dir: Folder = DEFAULT,
     only: Annotated[str, typer.Option(help="infrastructure, or names from the table, comma-separated")] = "",
     free_ports: Annotated[bool, typer.Option("--free-ports", help="choose free ports and keep them")] = False,
+    lane: Annotated[Lane, typer.Option(envvar="LANE", help="the lane that takes events into the index")] = Lane.STREAM,
 ) -> None:
     """Start everything and wait until it is ready."""
     began = time.monotonic()
     stack = open_stack(dir, free_ports=free_ports)
     parts = lifecycle.choose(stack, tuple(filter(None, only.split(","))))
+    if lane is Lane.DAGSTER:
+        parts.pop(STREAM, None)
+        if (supervisor := Supervisor(stack)).alive():
+            supervisor.stop(STREAM)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting", total=len(parts))
@@ -117,9 +130,12 @@ def logs(
 
 @app.command()
 def demo(dir: Folder = DEFAULT) -> None:
-    """Start everything, load the sample corpus, ask, and print the cited answer."""
-    up(dir)
-    importlib.import_module("deploy.local.demo.walkthrough").run(dir.resolve(), console)
+    """Start everything, load the sample corpus through the Dagster lane, ask, and let the stream lane find an edit."""
+    up(dir, lane=Lane.DAGSTER)
+    walkthrough = importlib.import_module("deploy.local.demo.walkthrough")
+    written = walkthrough.load_and_ask(dir.resolve(), console)
+    up(dir, lane=Lane.STREAM)
+    walkthrough.edit_and_report(dir.resolve(), console, written)
 
 
 def _down(folder: Path) -> None:

@@ -35,8 +35,7 @@ def prepare(stack: Stack) -> None:
     shutil.rmtree(folder / "new", ignore_errors=True)
     formatting = folder / "format.properties"
     formatting.write_text(_properties(stack, "new"))
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    command = (*_java(stack), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(formatting))
+    command = (*_java(stack), "kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", str(formatting))
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise StackError(f"formatting Kafka's log directory failed: {(done.stderr or done.stdout).strip()[-2000:]}")
@@ -46,6 +45,13 @@ def prepare(stack: Stack) -> None:
 
 def _java(stack: Stack) -> tuple[str, ...]:
     return (str(JAVA), *JVM, "-cp", ":".join(str(path) for path in kafka_files(stack.cache)))
+
+
+def cluster_id() -> str:
+    """Return a random id in Kafka's form. Like Kafka's own ids, it does not begin with a hyphen, which would be read as an option."""
+    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return text
 
 
 def _properties(stack: Stack, data: str) -> str:

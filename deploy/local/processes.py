@@ -11,6 +11,8 @@ from deploy.local.dagster import instance
 from deploy.local.probes import Probe
 from deploy.local.stack import AUDIENCE, HOST, Stack
 
+STREAM = "stream"  # the stream lane; without it, Dagster's sensor requests runs for new events
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -81,6 +83,10 @@ def application(stack: Stack) -> tuple[Process, ...]:
         Process(
             "consumers", (sys.executable, "-m", "consumers"), probes.answers(port["consumers"], "/healthz"),
             ports=("consumers",), needs=("topics", "buckets", "ledger", "tables", "redis"), infrastructure=False,
+        ),
+        Process(
+            STREAM, (sys.executable, "-m", "consumers", "documents"), probes.answers(port["stream"], "/healthz"),
+            ports=("stream",), needs=("topics", "buckets", "ledger", "qdrant"), infrastructure=False,
         ),
         Process(
             "gateway", (sys.executable, "-m", "gateway"), probes.answers(port["gateway"], "/readyz"),

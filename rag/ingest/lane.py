@@ -21,7 +21,7 @@ _log = logger(__name__)
 
 @dataclass(frozen=True)
 class Lane:
-    """The steps of both lanes. The stream lane and the tests call ``run``; each Dagster asset calls the piece that it shows."""
+    """The steps of both lanes. The stream lane calls ``take``, and each Dagster asset calls the piece that it shows."""
 
     pipeline: Pipeline
     log: EventLog
@@ -31,6 +31,10 @@ class Lane:
     async def run(self, due: OffsetRange, *, run_id: str = "") -> Report:
         """Take one offset range from the log into the index. A crash at any step repeats the range and loses nothing."""
         records = await self.read(due)  # 1 read
+        return await self.take(records, due, run_id=run_id)
+
+    async def take(self, records: Sequence[Record], due: OffsetRange, *, run_id: str = "") -> Report:
+        """Take records that were read into the index. The stream lane reads them as a member of its group."""
         batch = await self.collect(records, due, run_id=run_id)  # 2 collect, with the dead letters of the range
         return await self.derive(batch)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from assets.checks import CHECKS, partition_findings
+from rag.ingest.findings import CHECKS, partition_findings
 from tests.fakes.world import SPEC, World
 
 

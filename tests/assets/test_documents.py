@@ -15,7 +15,7 @@ import pytest
 
 from assets import resources
 from assets.batches import find_batch, is_applied
-from assets.checks import CHECKS, vector_index_checks
+from assets.checks import vector_index_checks
 from assets.documents import chunks, embeddings, parsed_documents, vector_index
 from assets.maintenance import audit
 from assets.partitions import RUN_PARTITIONS
@@ -23,6 +23,7 @@ from assets.schedules import nightly_audit
 from assets.sensors import Attempts, due_ranges, index_job, requests
 from assets.sources import topic_key
 from rag.errors import LostEvents, Unavailable
+from rag.ingest.findings import CHECKS
 from rag.models import Batch, OffsetRange
 from schemas.topics import CHANGED, INDEXED
 from tests.fakes.world import IDS, SPEC, TEXT, World
@@ -78,7 +79,7 @@ async def due_requests(world: World) -> list[dg.RunRequest]:
     """Return the requests that the sensor would make now."""
     state = await world.log.describe(CHANGED)
     positions = await world.ledger.positions(SPEC.index_id, CHANGED, state.epoch)
-    return requests({due: Attempts() for due in due_ranges(state, positions)}, state.epoch)
+    return requests({due: Attempts() for due in due_ranges(state, positions)}, SPEC.index_id, state.epoch)
 
 
 def shown(result: dg.ExecuteInProcessResult, asset: str, label: str) -> dict[str, Any]:

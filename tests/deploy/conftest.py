@@ -53,8 +53,7 @@ class Server:
     def stop(self, how: int = signal.SIGTERM) -> int:
         assert self.process is not None
         self.process.send_signal(how)
-        code = self.process.wait(timeout=20)
-        return code
+        return self.process.wait(timeout=20)
 
     def kill_and_restart(self) -> Server:
         self.stop(signal.SIGKILL)

@@ -25,6 +25,7 @@ from rag.ingest.lane import Lane
 from rag.ingest.parking import ParkingPolicy
 from rag.ingest.parsing import parse
 from rag.ingest.pipeline import Pipeline
+from rag.ingest.positions import locate
 from rag.ingest.roots import Roots
 from rag.ingest.source_reader import Reader
 from rag.ingest.tasks import Report
@@ -110,9 +111,7 @@ class World:
 
     async def due(self) -> list[OffsetRange]:
         """Return the range that waits in each partition, where one waits."""
-        state = await self.log.describe(CHANGED)
-        positions = await self.ledger.positions(SPEC.index_id, CHANGED, state.epoch)
-        starts = {partition: positions.get(partition, low) for partition, (low, _) in state.bounds.items()}
+        state, starts = await locate(SPEC.index_id, CHANGED, self.log, self.ledger)
         return [OffsetRange(CHANGED, state.epoch, partition, starts[partition], end)
                 for partition, (_, end) in state.bounds.items() if starts[partition] < end]  # fmt: skip
 

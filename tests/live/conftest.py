@@ -81,7 +81,7 @@ def stack(_received: tuple[str, Traces]) -> Iterator[Mapping[str, str]]:
     with pytest.MonkeyPatch.context() as patch, temporary_stack() as local:
         for name, value in settings.items():
             patch.setenv(name, value)
-        local.run("up", "--free-ports")
+        local.run("up", "--free-ports", "--lane", "dagster")
         yield local.env
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, ParamSpec, TypeVar
 
 from rag.adapters.kafka.administration import Administration
 from rag.adapters.kafka.publisher import Publisher
 from rag.adapters.kafka.reader import Reader
-from rag.ports import Record, TopicState
+from rag.adapters.kafka.subscription import KafkaSubscription
+from rag.ports import Record, Starts, TopicState
 from schemas.codec import Codec
 from schemas.registry import ConfluentRegistry
 from schemas.topics import TOPICS, Topic
@@ -38,6 +39,7 @@ class KafkaEventLog:
     ) -> None:
         """Create the log without connecting. `options` are librdkafka's (such as `security.protocol`) and apply to all clients."""
         client = {"bootstrap.servers": bootstrap, **CLIENT, **(options or {})}
+        self._client = client
         self._publisher = Publisher(client, codec, timeout)
         self._reader = Reader(client, codec, timeout)
         self._administration = Administration(client, timeout)
@@ -87,6 +89,9 @@ class KafkaEventLog:
 
     async def members(self, group: str) -> int:
         return await self._run(self._administration.members, group)
+
+    def subscribe(self, group: str, topic: str, starts: Starts) -> AbstractAsyncContextManager[KafkaSubscription]:
+        return KafkaSubscription.open(self._client, self._reader.decode, group, topic, starts)
 
     async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))

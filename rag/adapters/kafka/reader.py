@@ -58,7 +58,7 @@ class Reader:
                         raise self._failure(error, consumer, TopicPartition(topic, partition, position))
                     offset = cast(int, message.offset())
                     if offset < end:
-                        records.append(self._record(topic, partition, offset, message))
+                        records.append(self.decode(topic, partition, offset, message))
                     position = offset + 1
                 silence = time.monotonic() - last_message
                 if silence > SILENCE and not exists:
@@ -75,7 +75,7 @@ class Reader:
         for consumer in idle:
             consumer.close()
 
-    def _record(self, topic: str, partition: int, offset: int, message: Message) -> Record:
+    def decode(self, topic: str, partition: int, offset: int, message: Message) -> Record:
         """Decode a record. An undecodable record carries its error and does not stop the read; an unreachable registry does."""
         key, value, error = "", None, ""
         try:
@@ -87,7 +87,8 @@ class Reader:
             error = str(malformed)
         except RegistryUnavailable as unavailable:
             raise Unavailable(f"{topic} cannot be decoded: {unavailable}") from unavailable
-        return Record(topic, partition, offset, key, value, _headers(message), error)
+        size = len(message.key() or b"") + len(message.value() or b"")
+        return Record(topic, partition, offset, key, value, _headers(message), error, size)
 
     def _require(self, consumer: Consumer, topic: str, partition: int) -> bool:
         """Return True, or raise Unavailable when the partition does not exist. librdkafka would wait for it to appear."""

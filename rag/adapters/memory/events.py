@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 from rag.errors import LostEvents, Unavailable
-from rag.ports import Record, TopicState
+from rag.ports import Record, Starts, TopicState
 from schemas.codec import Codec, Malformed
 from schemas.registry import MemoryRegistry
 from schemas.topics import TOPICS, Topic
@@ -40,6 +42,7 @@ class MemoryEventLog:
         self._topic_ids = count(1)
         self._topics: dict[str, tuple[str, list[_Partition]]] = {}
         self._members: dict[str, int] = {}
+        self._subscriptions: dict[str, list[MemorySubscription]] = {}
         self.mirrored: dict[tuple[str, str, int], int] = {}
         for name in table:
             self.recreate(name)
@@ -77,13 +80,23 @@ class MemoryEventLog:
     async def mirror(self, group: str, topic: str, positions: Mapping[int, int]) -> bool:
         for partition in positions:
             self._partition(topic, partition)
-        if positions and self._members.get(group):
+        if positions and await self.members(group):
             return False
         self.mirrored |= {(group, topic, partition): offset for partition, offset in positions.items()}
         return True
 
     async def members(self, group: str) -> int:
-        return self._members.get(group, 0)
+        return self._members.get(group, 0) + len(self._subscriptions.get(group, ()))
+
+    @asynccontextmanager
+    async def subscribe(self, group: str, topic: str, starts: Starts) -> AsyncIterator[MemorySubscription]:
+        group_members = self._subscriptions.setdefault(group, [])
+        member = MemorySubscription(self, topic, starts, group_members)
+        group_members.append(member)
+        try:
+            yield member
+        finally:
+            group_members.remove(member)
 
     # -- actions of a broker, its operators and other clients ------------------------------------------------------------
 
@@ -139,7 +152,55 @@ class MemoryEventLog:
             error = f"the key of a record of {topic} is not UTF-8"
         except Malformed as malformed:
             error = str(malformed)
-        return Record(topic, partition, stored.offset, key, value, dict(stored.headers), error)
+        size = len(stored.key) + len(stored.value or b"")
+        return Record(topic, partition, stored.offset, key, value, dict(stored.headers), error, size)
+
+
+class MemorySubscription:
+    """Subscription of ``rag.ports``. The members of a group divide the partitions in the order in which they joined."""
+
+    def __init__(self, log: MemoryEventLog, topic: str, starts: Starts, group: list[MemorySubscription]) -> None:
+        self._log, self._topic, self._starts, self._group = log, topic, starts, group
+        self._next: dict[int, int] = {}
+        self._paused: set[int] = set()
+        self.committed: dict[int, int] = {}
+
+    @property
+    def partitions(self) -> frozenset[int]:
+        return frozenset(self._next)
+
+    async def poll(self, wait: float) -> list[Record]:
+        await self._rebalance()
+        deadline = asyncio.get_running_loop().time() + wait
+        while not (records := await self._arrived()):
+            if asyncio.get_running_loop().time() >= deadline:
+                return []
+            await asyncio.sleep(min(0.005, wait))
+        return records
+
+    async def pause(self, partitions: frozenset[int]) -> None:
+        self._paused |= partitions
+
+    async def resume(self, partitions: frozenset[int]) -> None:
+        self._paused -= partitions
+
+    async def commit(self, positions: Mapping[int, int]) -> None:
+        self.committed |= positions
+
+    async def _rebalance(self) -> None:
+        bounds = (await self._log.describe(self._topic)).bounds
+        mine = frozenset(each for each in bounds if each % len(self._group) == self._group.index(self))
+        if mine != self.partitions:
+            self._next = dict(await self._starts(mine))
+
+    async def _arrived(self) -> list[Record]:
+        bounds = (await self._log.describe(self._topic)).bounds
+        records: list[Record] = []
+        for partition in sorted(self.partitions - self._paused):
+            end = bounds[partition][1]
+            records += await self._log.read(self._topic, partition, self._next[partition], end)
+            self._next[partition] = end
+        return records
 
 
 def partition_of(key: bytes, partitions: int) -> int:
