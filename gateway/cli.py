@@ -31,6 +31,7 @@ console, complaints = Console(highlight=False), Console(stderr=True, highlight=F
 
 AsJson = Annotated[bool, typer.Option("--json", help="print the gateway's answer as JSON")]
 Filter = Annotated[list[str] | None, typer.Option("--filter", help="field=value, repeatable: source, language, ...")]
+Limit = Annotated[int, typer.Option(min=1, help="how many documents")]
 TopK = Annotated[int, typer.Option(min=1, max=50, help="how many hits")]
 
 
@@ -167,13 +168,15 @@ def upload(
 @app.command()
 def documents(
     context: typer.Context,
-    status: Annotated[str, typer.Option(help="live, parked, deleted, dead")] = "",
-    limit: Annotated[int, typer.Option(min=1)] = 100,
+    state: Annotated[str, typer.Option(help="live, parked, deleted, dead")] = "",
+    source: Annotated[str, typer.Option(help="the name of a source")] = "",
+    title: Annotated[str, typer.Option(help="a part of the title")] = "",
+    limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
     """List the documents that you may see."""
     with _reported():
-        rows = list(context.obj.gateway().documents(status=status, limit=limit))
+        rows = list(context.obj.gateway().documents(limit=limit, state=state, source=source, title=title))
     if as_json:
         return _print_json(rows)
     table = Table("document", "status", "title", "source", "chunks", box=None)

@@ -71,9 +71,9 @@ class GatewayClient:
                 raise Failed(f"document {document['document_id']} is still {document['status']} after {seconds:g} s")
             time.sleep(pause)
 
-    def documents(self, *, status: str, limit: int) -> Iterator[dict[str, Any]]:
-        """Yield the visible documents, page by page. Raises Failed."""
-        query: dict[str, Any] = {"limit": min(limit, 500)} | ({"status": status} if status else {})
+    def documents(self, *, limit: int, **wanted: str) -> Iterator[dict[str, Any]]:
+        """Yield the visible documents, page by page. ``wanted``: state, source, reason, title. Raises Failed."""
+        query: dict[str, Any] = {"limit": min(limit, 500)} | {name: value for name, value in wanted.items() if value}
         while limit > 0:
             page = self.call("GET", "/v1/documents", params=query)
             yield from page["documents"][:limit]

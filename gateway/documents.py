@@ -16,8 +16,10 @@ from gateway import uploads
 from gateway.dependencies import Asking, Backend, Ingesting, access_of
 from gateway.identity import Caller
 from gateway.messages import TEXT_PATTERN, DocumentList, DocumentMessage, LineageMessage, UploadResponse
+from governance.access import MAX_VALUE
 from rag.errors import Conflict, Rejected, Unavailable
 from rag.models import DocumentStatus
+from rag.ports import DocumentQuery
 from rag.telemetry import logger
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 PATH = "/v1/documents"
 PENDING_SECONDS = 24 * 3600.0  # an accepted upload is remembered for so long before the ledger has it
+Filter = Annotated[str, Query(max_length=64, pattern=r"^[a-z0-9_-]*$")]  # a source's name or a reason
 _AT_ONCE = asyncio.Semaphore(4)  # uploads held in memory at a time: each may be as large as UPLOAD_BYTES
 _FORM = {
     "requestBody": {
@@ -107,11 +110,15 @@ async def listed(
     services: Backend,
     after: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    status: DocumentStatus | None = None,
+    state: Annotated[DocumentStatus | None, Query(description="the documents' status")] = None,
+    source: Filter = "",
+    reason: Filter = "",
+    title: Annotated[str, Query(max_length=MAX_VALUE, pattern=TEXT_PATTERN, description="a part of the title")] = "",
 ) -> DocumentList:
-    """List the documents that the caller may see, dead and parked ones with their reason, in order of id."""
+    """List the documents of the caller's tenant that the caller may see, dead and parked ones with their reason, in order of id."""
+    wanted = DocumentQuery(source, state.value if state else "", reason, title)
     rows = await services.ledger.documents(
-        services.spec.index_id, access_of(caller), after=str(after or ""), limit=limit + 1, status=status
+        services.spec.index_id, access_of(caller), wanted, after=str(after or ""), limit=limit + 1
     )
     documents = [DocumentMessage.model_validate(row) for row in rows[:limit]]
     return DocumentList(documents=documents, next=documents[-1].document_id if len(rows) > limit else None)
@@ -126,8 +133,12 @@ async def document(document_id: UUID, caller: Asking, services: Backend) -> Docu
 
 @router.get("/{document_id}/lineage")
 async def lineage(document_id: UUID, caller: Asking, services: Backend) -> LineageMessage:
-    """Return the origin of each chunk: source version, event and run. A document has none until it is indexed."""
-    return LineageMessage.model_validate(await _row(str(document_id), caller, services) or _absent(str(document_id)))
+    """Return a document's way: object version, event, run, points, and its state in each version of the index, with times.
+
+    A document has none until it is indexed.
+    """
+    row = await services.ledger.lineage(services.spec.index_id, str(document_id), access_of(caller))
+    return LineageMessage.of(row or _absent(str(document_id)), services.spec.index_id)
 
 
 @router.delete("/{document_id}", status_code=202)

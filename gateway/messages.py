@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import unicodedata
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from governance.access import MAX_VALUE, MAX_VALUES, NARROW_FIELDS
 from rag.answer.answering import MAX_TOP_K, TOP_K
-from rag.models import Citation, Hit
+from rag.ids import point_time
+from rag.models import Cause, Citation, Hit
 
 MAX_QUESTION = 4000  # characters; an embedder reads a few hundred tokens of it anyway
 
@@ -206,12 +208,62 @@ class DocumentList(BaseModel):
     next: str | None = Field(description="pass as ``after`` for the next page; null on the last one")
 
 
+class CauseMessage(BaseModel):
+    """The event that caused the last change of a document, and the run that handled it."""
+
+    topic: str = Field("", description="empty: a backfill, which no event causes")
+    epoch: str = Field("", description="identifies the cluster, the topic and its number of partitions")
+    partition: int = -1
+    offset: int = -1
+    run_id: str = Field("", description="the Dagster run, or the micro-batch of the stream lane")
+    trace_id: str = ""
+    changed_at: datetime | None = Field(None, description="when the object changed, by the clock of its source")
+
+    @classmethod
+    def of(cls, cause: Cause) -> CauseMessage:
+        changed_at = datetime.fromtimestamp(cause.changed_at, UTC) if cause.changed_at else None
+        names = ("topic", "epoch", "partition", "offset", "run_id", "trace_id")
+        return cls(**{name: getattr(cause, name) for name in names}, changed_at=changed_at)
+
+
+class PointMessage(BaseModel):
+    """A chunk, and the point that holds its vectors now."""
+
+    chunk_id: str
+    point_id: str
+    start: int = Field(description="first character of the chunk in the parsed source")
+    end: int
+    page: int | None
+    written_at: datetime | None = Field(description="null: written by an older version of this software")
+
+
+class IndexedMessage(BaseModel):
+    """The state of a document in one version of the index."""
+
+    index_id: str
+    is_current: bool = Field(description="whether searches use this version of the index")
+    status: str
+    source_version: str
+    revision: int
+    chunks: int
+    updated_at: datetime
+
+
 class LineageMessage(DocumentMessage):
+    """The way of a document: object version → event → run → points → versions of the index."""
+
     content_hash: str
-    chunk_ids: list[str]
-    cause: dict[str, Any] = Field(
-        description="the event that caused it: topic, epoch, partition, offset, run_id, trace"
-    )
+    cause: CauseMessage
+    points: list[PointMessage]
+    indexes: list[IndexedMessage] = Field(description="newest first")
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], index_id: str) -> LineageMessage:
+        """Convert a row of ``Catalog.lineage``. ``index_id`` is the current index."""
+        points = [PointMessage(**each, written_at=point_time(each["point_id"])) for each in row["points"]]
+        indexes = [IndexedMessage(**each, is_current=each["index_id"] == index_id) for each in row["indexes"]]
+        cause = CauseMessage.of(Cause(**row["cause"])) if row["cause"] else CauseMessage()
+        return cls(**{**row, "cause": cause, "points": points, "indexes": indexes})
 
 
 class DependencyMessage(BaseModel):

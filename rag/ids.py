@@ -15,6 +15,7 @@ import unicodedata
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 
 from rag.errors import Rejected
@@ -121,6 +122,12 @@ def point_id() -> str:
         | random & (2**62 - 1)
     )
     return str(uuid.UUID(int=value))
+
+
+def point_time(point: str) -> datetime | None:
+    """Return when ``point_id`` made the id. None for a point of an index before points were write-once."""
+    value = uuid.UUID(point)
+    return datetime.fromtimestamp((value.int >> 80) / 1000, UTC) if value.version == 7 else None
 
 
 def fingerprint(parts: Mapping[str, object]) -> str:

@@ -343,6 +343,16 @@ class Positions(Protocol):
         """Return the epochs that have recorded positions, oldest first."""
 
 
+@dataclass(frozen=True, slots=True)
+class DocumentQuery:
+    """The wanted documents of a catalog. An empty field selects all. ``title`` is a part of the title, in any case."""
+
+    source: str = ""
+    status: str = ""
+    reason: str = ""
+    title: str = ""
+
+
 class Catalog(Protocol):
     """The documents, for people's queries and for backfills."""
 
@@ -359,12 +369,15 @@ class Catalog(Protocol):
         """Return point id → payload hash of all current points of the partition, or of the given ``documents`` only."""
 
     async def documents(
-        self, index_id: str, access: AccessFilter, *, after: str = "", limit: int = 100, status: str | None = None
+        self, index_id: str, access: AccessFilter, wanted: DocumentQuery, *, after: str = "", limit: int = 100
     ) -> list[dict[str, Any]]:
         """Return a page of the documents that the caller may see, in order of id. Dead and parked documents have their reason."""
 
     async def document(self, index_id: str, document_id: str, access: AccessFilter) -> dict[str, Any] | None:
-        """Return a document that the caller may see, with its provenance and chunk ids (its lineage)."""
+        """Return a document that the caller may see, with the cause of its last change."""
+
+    async def lineage(self, index_id: str, document_id: str, access: AccessFilter) -> dict[str, Any] | None:
+        """Return ``document`` with its current ``points``, and its state in each index that has it (``indexes``), newest first."""
 
     async def inventory(self, index_id: str, tenant: str, source: str) -> dict[str, Inventoried]:
         """Return uri → recorded state of a source's documents that are not deleted. Reconciliation compares a listing with it."""

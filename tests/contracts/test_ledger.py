@@ -36,7 +36,7 @@ from rag.models import (
     Parking,
     Placement,
 )
-from rag.ports import Delta, OutboxEvent, SwapResult
+from rag.ports import Delta, DocumentQuery, OutboxEvent, SwapResult
 from schemas.events import DocumentDead
 from schemas.topics import DEAD
 
@@ -320,21 +320,47 @@ async def test_the_catalog_shows_documents_by_page_and_status_to_who_may_see_the
     for each in ids[:2]:
         await applied(ledger, index, delta(each, {an_id(): an_id()}))
     await applied(ledger, index, delta(ids[2], {}, status=DocumentStatus.DEAD, reason="encrypted"))
-    first = await ledger.documents(index, STAFF, limit=2)
+    every = DocumentQuery()
+    first = await ledger.documents(index, STAFF, every, limit=2)
     assert [row["document_id"] for row in first] == ids[:2]
     assert [row["chunks"] for row in first] == [1, 1]
-    rest = await ledger.documents(index, STAFF, after=ids[1])
+    rest = await ledger.documents(index, STAFF, every, after=ids[1])
     assert [(row["document_id"], row["reason"]) for row in rest] == [(ids[2], "encrypted")]
-    assert [row["document_id"] for row in await ledger.documents(index, STAFF, status="dead")] == [ids[2]]
-    assert not await ledger.documents(index, AccessFilter("globex", ("group:staff",)))
+    assert not await ledger.documents(index, AccessFilter("globex", ("group:staff",)), every)
 
 
-async def test_a_documents_lineage_names_its_event_and_run(ledger: Any, index: str) -> None:
-    document, chunk = an_id(), an_id()
-    await applied(ledger, index, delta(document, {chunk: an_id()}))
-    found = await ledger.document(index, document, STAFF)
-    assert found["chunk_ids"] == [chunk]
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [(DocumentQuery(status="dead"), [1]), (DocumentQuery(reason="encrypted"), [1]), (DocumentQuery(source="s3"), [0, 1]),
+     (DocumentQuery(source="s"), []), (DocumentQuery(title="HAND"), [0]), (DocumentQuery(title="100%"), [1]),
+     (DocumentQuery(title="100_"), []), (DocumentQuery(status="live", title="book"), [0]),
+     (DocumentQuery(status="live", reason="encrypted"), [])],
+)  # fmt: skip
+async def test_the_catalog_narrows_by_source_status_reason_and_a_part_of_the_title(
+    ledger: Any, index: str, wanted: DocumentQuery, found: list[int]
+) -> None:
+    ids = sorted(an_id() for _ in range(2))
+    await applied(ledger, index, delta(ids[0], {}, title="Handbook"))
+    await applied(ledger, index, delta(ids[1], {}, title="100% wool", status=DocumentStatus.DEAD, reason="encrypted"))
+    assert [row["document_id"] for row in await ledger.documents(index, STAFF, wanted)] == [ids[n] for n in found]
+
+
+async def test_a_lineage_names_event_run_points_and_versions_of_the_index(ledger: Any, index: str) -> None:
+    document, chunks, points = an_id(), [an_id(), an_id()], [an_id(), an_id()]
+    older = uuid.uuid4().hex[:16]
+    await applied(ledger, older, delta(document, {an_id(): an_id()}, version="v0"))
+    await applied(ledger, index, delta(document, dict(zip(chunks, points, strict=True)), version="v1"))
+    found = await ledger.lineage(index, document, STAFF)
     assert (found["cause"]["offset"], found["cause"]["run_id"]) == (41, "run")
+    assert found["points"] == [
+        {"point_id": points[n], "chunk_id": chunks[n], "start": 10 * n, "end": 10 * n + 5, "page": 1 + n}
+        for n in (0, 1)
+    ]
+    assert [(each["index_id"], each["source_version"], each["chunks"], each["status"]) for each in found["indexes"]] == [
+        (index, "v1", 2, "live"), (older, "v0", 1, "live"),
+    ]  # fmt: skip
+    assert await ledger.lineage(index, document, AccessFilter("globex", ("group:staff",))) is None
+    assert await ledger.lineage(index, an_id(), STAFF) is None
 
 
 async def test_the_inventory_holds_the_state_of_all_but_deleted_documents_of_one_tenant(
@@ -460,7 +486,7 @@ async def test_a_parked_document_is_found_when_its_next_try_is_due(ledger: Any, 
     assert [(each.document_id, each.parking) for each in found] == [(documents[1], first), (documents[0], second)]
     assert len(await ledger.parked(index, due=second.next_try, limit=1)) == 1
     assert await ledger.parked_reasons(index) == {"archived": 2}
-    listed = await ledger.documents(index, STAFF, status="parked")
+    listed = await ledger.documents(index, STAFF, DocumentQuery(status="parked"))
     assert {(each["reason"], each["next_try"]) for each in listed} == {
         ("archived", each.next_try) for each in (first, second)
     }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
 
@@ -238,22 +239,47 @@ async def test_documents_are_paged_and_only_those_one_may_see(world: Any) -> Non
 async def test_dead_documents_show_with_their_status(world: Any) -> None:
     await world.index("Fine.", name="a.md")
     dead = await world.index("", name="b.pdf", status=DocumentStatus.DEAD)
-    page = (await world.client.get("/v1/documents?status=dead", headers=world.bearer("alice"))).json()
+    page = (await world.client.get("/v1/documents?state=dead", headers=world.bearer("alice"))).json()
     assert [each["document_id"] for each in page["documents"]] == [dead]
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=501", "after=x' or 1=1", "status=gone", "limit=many"])
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=501", "after=x' or 1=1", "state=gone", "limit=many", "source=S3", "reason=a b", "title=%00"],
+)
 async def test_bad_paging_is_a_problem(world: Any, query: str) -> None:
     answer = await world.client.get(f"/v1/documents?{query}", headers=world.bearer("alice"))
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
 
 
-async def test_lineage_leads_to_version_event_and_chunks(world: Any) -> None:
+async def test_documents_are_found_by_source_state_and_title(world: Any) -> None:
+    handbook = await world.index("Fine.", name="Handbook.md")
+    other = await world.index("Fine.", name="b.md", source="uploads")
+
+    async def found(query: str) -> set[str]:
+        page = (await world.client.get(f"/v1/documents?{query}", headers=world.bearer("alice"))).json()
+        return {each["document_id"] for each in page["documents"]}
+
+    assert await found("title=handb") == await found("source=s3") == await found("source=s3&state=live") == {handbook}
+    assert await found("source=uploads") == {other}
+    assert await found("state=live&reason=encrypted") == await found("title=none") == set()
+
+
+async def test_a_lineage_leads_from_version_to_event_run_points_and_indexes(world: Any) -> None:
     document_id = await world.index("High water at noon.")
-    told = (await world.client.get(f"/v1/documents/{document_id}/lineage", headers=world.bearer("alice"))).json()
-    assert (told["source_version"], told["cause"]["offset"], told["cause"]["run_id"]) == ("v1", 41, "run-1")
+    found = (await world.client.get(f"/v1/documents/{document_id}/lineage", headers=world.bearer("alice"))).json()
+    event = ("documents.changed.v1", 3, 41, "run-1")
+    assert found["source_version"] == "v1"
+    assert tuple(found["cause"][name] for name in ("topic", "partition", "offset", "run_id")) == event
     record = (await world.ledger.recorded(world.spec.index_id, [document_id]))[document_id]
-    assert told["chunk_ids"] == sorted(record.chunks)
+    places = {chunk_id: placement.point_id for chunk_id, placement in record.chunks.items()}
+    assert {each["chunk_id"]: each["point_id"] for each in found["points"]} == places
+    (indexed,) = found["indexes"]
+    assert (indexed["index_id"], indexed["is_current"], indexed["revision"]) == (world.spec.index_id, True, 1)
+    written, updated = (
+        datetime.fromisoformat(each) for each in (found["points"][0]["written_at"], indexed["updated_at"])
+    )
+    assert timedelta(0) <= updated - written + timedelta(milliseconds=1) < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize("path", ["", "/lineage"])

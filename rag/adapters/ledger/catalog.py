@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from psycopg import AsyncCursor
 from psycopg.rows import dict_row
 
 from rag.adapters.ledger.documents import read_recorded
 from rag.adapters.ledger.rows import LedgerPart
 from rag.models import AccessFilter, DocumentRecord, DocumentStatus, Inventoried
+from rag.ports import DocumentQuery
 
 _LISTED = """
     d.document_id::text as document_id, d.status, d.source, d.uri, d.title, d.media_type, d.language, d.reason,
@@ -72,31 +75,46 @@ class CatalogPart(LedgerPart):
             return dict(await rows.fetchall())
 
     async def documents(
-        self, index_id: str, access: AccessFilter, *, after: str = "", limit: int = 100, status: str | None = None
+        self, index_id: str, access: AccessFilter, wanted: DocumentQuery, *, after: str = "", limit: int = 100
     ) -> list[dict[str, Any]]:
         async with self.connection() as db, db.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(
                 f"""
                 select {_LISTED} from documents d
                 where {_ALLOWED} and (%(after)s::uuid is null or d.document_id > %(after)s::uuid)
-                  and (%(status)s::text is null or d.status = %(status)s)
+                  and %(source)s in ('', d.source) and %(status)s in ('', d.status) and %(reason)s in ('', d.reason)
+                  and position(lower(%(title)s) in lower(d.title)) > 0
                 order by d.document_id limit %(limit)s
                 """,  # noqa: S608  (constants)
-                _parameters(index_id, access) | {"after": after or None, "status": status, "limit": limit},
+                _parameters(index_id, access) | asdict(wanted) | {"after": after or None, "limit": limit},
             )
             return await cursor.fetchall()
 
     async def document(self, index_id: str, document_id: str, access: AccessFilter) -> dict[str, Any] | None:
         async with self.connection() as db, db.cursor(row_factory=dict_row) as cursor:
+            return await _document(cursor, index_id, document_id, access)
+
+    async def lineage(self, index_id: str, document_id: str, access: AccessFilter) -> dict[str, Any] | None:
+        async with self.connection() as db, db.cursor(row_factory=dict_row) as cursor:
+            row = await _document(cursor, index_id, document_id, access)
+            if row is None:
+                return None
+            await cursor.execute(
+                """
+                select point_id::text, chunk_id::text, start_char as start, end_char as "end", page from chunks
+                where index_id = %s and document_id = %s::uuid order by ordinal
+                """,
+                (index_id, document_id),
+            )
+            points = await cursor.fetchall()
             await cursor.execute(
                 f"""
-                select {_LISTED}, d.content_hash, d.cause, array(select c.chunk_id::text from chunks c
-                    where c.index_id = d.index_id and c.document_id = d.document_id order by 1) as chunk_ids
-                from documents d where {_ALLOWED} and d.document_id = %(document)s::uuid
-                """,  # noqa: S608  (constants)
-                _parameters(index_id, access) | {"document": document_id},
+                select d.index_id, {_LISTED} from documents d
+                where d.document_id = %s::uuid and d.tenant = %s order by d.updated_at desc
+                """,  # noqa: S608  (a constant)
+                (document_id, access.tenant),
             )
-            return await cursor.fetchone()
+            return row | {"points": points, "indexes": await cursor.fetchall()}
 
     async def inventory(self, index_id: str, tenant: str, source: str) -> dict[str, Inventoried]:
         async with self.connection() as db:
@@ -130,6 +148,16 @@ class CatalogPart(LedgerPart):
                 (index_id, tenant, source, prefix),
             )
             return dict(await rows.fetchall())
+
+
+async def _document(
+    cursor: AsyncCursor[dict[str, Any]], index_id: str, document_id: str, access: AccessFilter
+) -> dict[str, Any] | None:
+    await cursor.execute(
+        f"select {_LISTED}, d.content_hash, d.cause from documents d where {_ALLOWED} and d.document_id = %(document)s::uuid",  # noqa: S608
+        _parameters(index_id, access) | {"document": document_id},
+    )
+    return await cursor.fetchone()
 
 
 def _parameters(index_id: str, access: AccessFilter) -> dict[str, Any]:

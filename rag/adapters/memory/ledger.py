@@ -25,7 +25,7 @@ from rag.models import (
     Provenance,
     Vector,
 )
-from rag.ports import Delta, EventsOf, FreshVectors, OutboxEvent, SwapResult
+from rag.ports import Delta, DocumentQuery, EventsOf, FreshVectors, OutboxEvent, SwapResult
 
 SHOWN = {DocumentStatus.LIVE, DocumentStatus.PARKED}  # the statuses of documents that may have chunks
 Label = tuple[tuple[str, str], ...]
@@ -173,12 +173,12 @@ class MemoryLedger:
         }
 
     async def documents(
-        self, index_id: str, access: AccessFilter, *, after: str = "", limit: int = 100, status: str | None = None
+        self, index_id: str, access: AccessFilter, wanted: DocumentQuery, *, after: str = "", limit: int = 100
     ) -> list[dict[str, Any]]:
         listed = [
             self._listed(index_id, record)
             for record in self._of(index_id)
-            if self._allowed(record, access) and record.document_id > after and status in {None, record.status.value}
+            if self._allowed(record, access) and record.document_id > after and _is_wanted(record, wanted)
         ]
         return listed[:limit]
 
@@ -189,8 +189,25 @@ class MemoryLedger:
         if not self._allowed(record, access):
             return None
         fields = asdict(record.cause) if record.cause else {}
-        details = {"content_hash": record.content_hash, "cause": fields, "chunk_ids": sorted(record.chunks)}
-        return self._listed(index_id, record) | details
+        return self._listed(index_id, record) | {"content_hash": record.content_hash, "cause": fields}
+
+    async def lineage(self, index_id: str, document_id: str, access: AccessFilter) -> dict[str, Any] | None:
+        row = await self.document(index_id, document_id, access)
+        if row is None:
+            return None
+        placed = sorted(self._get(index_id, document_id).chunks.items(), key=lambda item: item[1].ordinal)
+        points = [
+            {"point_id": at.point_id, "chunk_id": chunk_id, "start": at.start, "end": at.end, "page": at.page}
+            for chunk_id, at in placed
+        ]
+        rows = [
+            self._listed(index, record) | {"index_id": index}
+            for (index, each), (record, _) in self._documents.items()
+            if each == document_id and record.tenant == access.tenant
+        ]
+        newest_first = sorted(rows, key=lambda each: each["updated_at"], reverse=True)
+        names = ("index_id", "revision", "status", "source_version", "chunks", "updated_at")
+        return row | {"points": points, "indexes": [{name: each[name] for name in names} for each in newest_first]}
 
     async def inventory(self, index_id: str, tenant: str, source: str) -> dict[str, Inventoried]:
         return {
@@ -358,6 +375,15 @@ class MemoryLedger:
             "chunks": len(record.chunks),
             "next_try": record.parking.next_try if record.parking else None,
         }
+
+
+def _is_wanted(record: DocumentRecord, wanted: DocumentQuery) -> bool:
+    return (
+        wanted.source in {"", record.source}
+        and wanted.status in {"", record.status.value}
+        and wanted.reason in {"", record.reason}
+        and wanted.title.lower() in record.title.lower()
+    )
 
 
 def _provenance(record: DocumentRecord, chunk_id: str, placement: Placement) -> Provenance:
