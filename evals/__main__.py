@@ -1,4 +1,4 @@
-"""python -m evals quality | bench"""
+"""python -m evals quality | bench | freshness"""
 
 from __future__ import annotations
 
@@ -69,6 +69,25 @@ def bench(
     report.bench(figures, console)
     json_file.parent.mkdir(parents=True, exist_ok=True)
     json_file.write_text(json.dumps(asdict(figures), indent=2) + "\n")
+    console.print(f"written to {json_file}", soft_wrap=True)
+
+
+@app.command()
+def freshness(
+    embedder: Annotated[str, typer.Option(help="hash (costs nothing) | minilm (the default of the platform)")] = "hash",
+    changes: Annotated[int, typer.Option(help="edits to measure")] = 120,
+    json_file: Annotated[Path, typer.Option("--json", help="file for the figures")] = ROOT
+    / ".stack"
+    / "freshness.json",
+    keep: Annotated[bool, typer.Option("--keep", help="keep the stack's folder, with its logs")] = False,
+) -> None:
+    """Measure how long a change takes to be found by a search, on a temporary stack with the stream lane."""
+    from evals.freshness import run
+
+    figures = asyncio.run(run(embedder, changes, console, keep=keep))
+    report.freshness(figures, console)
+    json_file.parent.mkdir(parents=True, exist_ok=True)
+    json_file.write_text(json.dumps([asdict(each) for each in figures], indent=2) + "\n")
     console.print(f"written to {json_file}", soft_wrap=True)
 
 

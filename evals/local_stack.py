@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from rag.errors import Unavailable
 
 
 @asynccontextmanager
-async def temporary_stack(*, keep: bool = False) -> AsyncIterator[Path]:
-    """Start a stack without a rate limit and yield its folder, which has the settings in ``env``.
+async def temporary_stack(
+    *, keep: bool = False, lane: str = "dagster", settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Path]:
+    """Start a stack without a rate limit and yield its folder, which has the settings in ``env``. ``settings`` add to the environment.
 
     On exit, stop the stack and delete the folder, unless ``keep`` is set.
     """
@@ -28,7 +30,7 @@ async def temporary_stack(*, keep: bool = False) -> AsyncIterator[Path]:
         cwd=ROOT, env=_environ(), start_new_session=True, stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        await deploy("up", folder, "--free-ports", "--lane", "dagster")
+        await deploy("up", folder, "--free-ports", "--lane", lane, settings=settings)
         yield folder
     finally:
         cleaner.kill()
@@ -38,10 +40,10 @@ async def temporary_stack(*, keep: bool = False) -> AsyncIterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def deploy(verb: str, folder: Path, *arguments: str) -> None:
+async def deploy(verb: str, folder: Path, *arguments: str, settings: Mapping[str, str] | None = None) -> None:
     """Run ``python -m deploy.local VERB``. Raises Unavailable with the end of its output."""
     process = await asyncio.create_subprocess_exec(
-        *_command(verb, folder), *arguments, cwd=ROOT, env=_environ(),
+        *_command(verb, folder), *arguments, cwd=ROOT, env=_environ() | dict(settings or {}),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     output, _ = await process.communicate()

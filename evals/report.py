@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
 from evals.bench import CHUNKS, Figures
+from evals.freshness import Freshness
 from evals.latency import Latency
 from evals.quality import CUTS, Quality
 
@@ -29,6 +32,17 @@ def quality(measured: Quality, console: Console) -> None:
     if citations := measured.citations:
         console.print(f"{'quotes word for word in the source (ragas)':<42} {citations.aligned:.4f}, exactly at their span "
                       f"{citations.at_span:.4f}  n {citations.n}", soft_wrap=True)  # fmt: skip
+
+
+def freshness(figures: Sequence[Freshness], console: Console) -> None:
+    """Print the seconds from a change until a search shows its effect."""
+    table = Table(title="from the end of a change until a search shows it, milliseconds", title_justify="left")
+    for column in ("", "n", "p50", "p95", "slowest", "missed"):
+        table.add_column(column)
+    for each in figures:
+        milliseconds = (f"{1000 * value:.0f}" for value in (each.p50, each.p95, each.slowest))
+        table.add_row(each.kind, str(each.n), *milliseconds, str(each.missed))
+    console.print(table)
 
 
 def _retrieval(measured: Quality) -> Table:

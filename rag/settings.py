@@ -164,7 +164,9 @@ class Settings(BaseSettings):
     )
 
     # models
-    embedder: Literal["minilm", "onnx", "openai"] = "minilm"
+    embedder: Literal["minilm", "onnx", "openai", "hash"] = Field(
+        "minilm", description="hash costs nothing and knows no meaning: for measurements of everything else"
+    )
     embedder_dir: Path | None = Field(None, description="onnx: folder with model.onnx and tokenizer.json")
     embedder_pooling: Literal["mean", "cls"] = "mean"
     embedder_query_prefix: str = ""

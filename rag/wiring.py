@@ -197,6 +197,11 @@ def _load_models(
     from rag.adapters.embedders.minilm import Minilm
     from rag.adapters.embedders.onnx import OnnxEmbedder
 
+    if kind == "hash":
+        from rag.adapters.memory.models import HashEmbedder
+
+        hashed = HashEmbedder(dimensions)
+        return hashed, hashed, Bm25Encoder()
     if kind == "onnx":
         if directory is None:
             raise ValueError("EMBEDDER=onnx needs EMBEDDER_DIR: set it to a folder with model.onnx and tokenizer.json")
