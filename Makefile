@@ -39,7 +39,7 @@ demo: $(SETUP)  ## Start everything, load the sample corpus, ask, print the cite
 	@$(PYTHON) -m deploy.local demo
 
 unit: $(SETUP)  ## Run the quick tests (no process, no model, no ../shared), print their coverage
-	$(PYTHON) -m pytest -m "not live and not heavy and not corpus" --cov --cov-report=term
+	$(PYTHON) -m pytest -m "not live and not heavy and not corpus" -n 2 --dist loadfile --cov --cov-report=term
 
 test: $(SETUP)  ## Run all tests, or those of T=path
 	$(PYTHON) -m pytest $(T)
