@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.memory.objects import MemoryObjects
 from rag.errors import Rejected, Unavailable
 from rag.ids import Ids
+from rag.ingest.roots import Roots
 from rag.ingest.source_reader import Reader
+from rag.ingest.tasks import RETIRED
 from rag.models import Cause, DocumentRecord, DocumentStatus, IndexingTask
 from rag.sources import Source, Sources
 
@@ -30,7 +33,7 @@ def objects() -> MemoryObjects:
 
 @pytest.fixture
 def reader(objects: MemoryObjects) -> Reader:
-    return Reader(IDS, Sources({"s3": SOURCE}), objects, max_bytes=100)
+    return Reader(IDS, Sources({"s3": SOURCE}), objects, Roots(objects, MemoryLedger()), max_bytes=100)
 
 
 async def record_of(reader: Reader, key: str = "a.md") -> DocumentRecord:
@@ -40,7 +43,7 @@ async def record_of(reader: Reader, key: str = "a.md") -> DocumentRecord:
     applied = reading.task
     return DocumentRecord(
         "d", 1, applied.status, "acme", "s3", applied.uri, 0, applied.version, applied.change_token,
-        applied.content_hash, applied.principals,
+        applied.content_hash, applied.principals, config_hash=applied.config_hash,
     )  # fmt: skip
 
 
@@ -165,21 +168,17 @@ async def test_an_unprintable_label_makes_the_document_dead_and_opens_it_to_no_o
     assert (reading.task.title, reading.task.subjects) == ("", ())
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"source": "ftp"}, "unknown_source"),
-        ({"tenant": "globex"}, "foreign_uri"),
-        ({"uri": "s3://other/a.md"}, "foreign_uri"),
-    ],
-)
-async def test_a_task_outside_its_source_is_dead_and_nothing_is_read(
-    reader: Reader, objects: MemoryObjects, changes: dict[str, str], reason: str
+@pytest.mark.parametrize("changes", [{"source": "ftp"}, {"tenant": "globex"}, {"uri": "s3://other/a.md"}])
+async def test_a_document_that_no_source_contains_is_retired_and_nothing_is_read(
+    reader: Reader, objects: MemoryObjects, changes: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await objects.put("s3://other/a.md", b"the secret of another source")
-    record = replace(UNKNOWN, principals=("group:before",))
-    reading = await reader.read(task(**changes), record)
+
+    async def forbidden(uri: str, *, limit: int | None = None) -> None:
+        raise AssertionError(f"{uri} was read")
+
+    monkeypatch.setattr(objects, "get", forbidden)
+    reading = await reader.read(task(**changes), replace(UNKNOWN, revision=1, status=DocumentStatus.LIVE))
     assert reading
     assert reading.source_object is None
-    assert (reading.task.status, reading.task.reason, reading.task.version) == (DocumentStatus.DEAD, reason, "")
-    assert reading.task.principals == ("group:before",)
+    assert (reading.task.status, reading.task.reason, reading.task.version) == (DocumentStatus.DELETED, RETIRED, "")
