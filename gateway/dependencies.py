@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 SCOPES = {
     "rag:query": "search, ask and look at documents",
     "rag:ingest": "upload documents and withdraw your own",
-    "rag:admin": "withdraw uploads of others",
+    "rag:erase": "suppress any document that you may see, for ever",
+    "rag:admin": "withdraw uploads of others, and try dead documents again",
 }
 # The addresses are the issuer's, and gateway.docs fills them in when it serves the API page.
 _schemes = (
@@ -33,10 +34,21 @@ async def _caller(
     _oauth2: Annotated[str | None, Security(_schemes[0])],
     _oidc: Annotated[str | None, Security(_schemes[1])],
 ) -> Caller:
-    state = request.app.state
     caller = await _verified(request)
     for scope in scopes.scopes:
         caller.require(scope)
+    return await _within_rate(caller, request)
+
+
+async def _withdrawing(request: Request) -> Caller:
+    caller = await _verified(request)
+    if "rag:erase" not in caller.scopes:
+        caller.require("rag:ingest")
+    return await _within_rate(caller, request)
+
+
+async def _within_rate(caller: Caller, request: Request) -> Caller:
+    state = request.app.state
     await state.limits.check(state.services.ids.caller_id(caller.tenant, caller.subject))
     return caller
 
@@ -81,6 +93,11 @@ def access_of(caller: Caller, narrow: dict[str, Any] | None = None) -> AccessFil
 
 Asking = Annotated[Caller, Security(_caller, scopes=["rag:query"])]
 Ingesting = Annotated[Caller, Security(_caller, scopes=["rag:ingest"])]
+Administering = Annotated[Caller, Security(_caller, scopes=["rag:admin"])]
+Withdrawing = Annotated[Caller, Depends(_withdrawing)]
+WITHDRAWING_SECURITY = [
+    {scheme.scheme_name: [scope]} for scope in ("rag:ingest", "rag:erase") for scheme in _schemes
+]  # FastAPI can only describe scopes that are all required
 if TYPE_CHECKING:
     Backend = Annotated[Services, Depends(_services)]
 else:  # the composition root imports every adapter, and a route needs none of them

@@ -1,10 +1,11 @@
-"""``/v1/documents``: upload, list, show, trace and withdraw."""
+"""``/v1/documents``: upload, list, show, trace, redrive, withdraw and suppress."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -13,11 +14,12 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from gateway import uploads
-from gateway.dependencies import Asking, Backend, Ingesting, access_of
+from gateway.dependencies import WITHDRAWING_SECURITY, Administering, Asking, Backend, Ingesting, Withdrawing, access_of
 from gateway.identity import Caller
 from gateway.messages import TEXT_PATTERN, DocumentList, DocumentMessage, LineageMessage, UploadResponse
 from governance.access import MAX_VALUE
 from rag.errors import Conflict, Rejected, Unavailable
+from rag.ingest.change_events import REDRIVE, ObjectChange, publish_changes
 from rag.models import DocumentStatus
 from rag.ports import DocumentQuery
 from rag.telemetry import logger
@@ -78,6 +80,8 @@ async def upload(request: Request, response: Response, caller: Ingesting, servic
             _check_size(len(content), services.settings.upload_bytes)
             uri = uploads.uri_of(file.filename or "", caller, services)
             document_id = services.ids.document_id(caller.tenant, source.name, uri)
+            if await services.ledger.suppressed(caller.tenant, [document_id]):
+                raise Conflict("your upload of this name was erased and cannot come back: upload under another name")
             earlier = await _known(document_id, caller, services)
             await uploads.store(
                 uri,
@@ -141,16 +145,34 @@ async def lineage(document_id: UUID, caller: Asking, services: Backend) -> Linea
     return LineageMessage.of(row or _absent(str(document_id)), services.spec.index_id)
 
 
-@router.delete("/{document_id}", status_code=202)
-async def withdraw(document_id: UUID, caller: Ingesting, services: Backend) -> DocumentMessage:
-    """Delete an upload. A document of another source is deleted there."""
+@router.delete("/{document_id}", status_code=202, openapi_extra={"security": WITHDRAWING_SECURITY})
+async def withdraw(document_id: UUID, caller: Withdrawing, services: Backend) -> DocumentMessage:
+    """Withdraw an upload, or, with the scope rag:erase, suppress any document that the caller may see.
+
+    An upload may come back. A suppressed document is hidden at once, and no upload, replay, listing or backfill brings it back.
+    """
     row = await _known(str(document_id), caller, services) or _absent(str(document_id))
-    if row["source"] != uploads.source_of(caller, services).name:
+    if "rag:erase" in caller.scopes:
+        await uploads.erase(str(document_id), row["source"], row["uri"], caller, services)
+        row |= {"status": DocumentStatus.SUPPRESSED}
+    elif row["source"] == uploads.source_of(caller, services).name:
+        await uploads.withdraw(str(document_id), row["uri"], caller, services)
+    else:
         raise Conflict(
-            f"document {document_id} comes from source {row['source']!r}: delete it there, and it will disappear here"
+            f"document {document_id} comes from source {row['source']!r}: delete it there, and it will disappear here,"
+            " or get the scope rag:erase"
         )
-    await uploads.withdraw(str(document_id), row["uri"], caller, services)
     await _note(str(document_id), None, caller, services)
+    return DocumentMessage.model_validate(row)
+
+
+@router.post("/{document_id}/redrive", status_code=202)
+async def redrive(document_id: UUID, caller: Administering, services: Backend) -> DocumentMessage:
+    """Announce a document again, so that its object is read although it did not change: after its cause of death was removed."""
+    row = await _known(str(document_id), caller, services) or _absent(str(document_id))
+    source = services.sources.owner(row["source"], caller.tenant, row["uri"])
+    change = ObjectChange(row["uri"], datetime.now(UTC), REDRIVE, version=row.get("source_version"))
+    await publish_changes([change], source, services.ids, services.events)
     return DocumentMessage.model_validate(row)
 
 
@@ -179,6 +201,8 @@ async def _known(document_id: str, caller: Caller, services: Services) -> dict[s
     noted = await _noted(document_id, caller, services)
     if noted is None:
         return row
+    if row is None and await services.ledger.suppressed(caller.tenant, [document_id]):
+        return None
     if row is None:
         return {"document_id": document_id, "status": "pending", "uri": noted.uri, "source": noted.source}
     is_older = row["revision"] == noted.revision and row["content_hash"] != noted.content_hash

@@ -411,8 +411,10 @@ class Suppressions(Protocol):
     async def suppressed(self, tenant: str, ids: Sequence[str]) -> set[str]:
         """Return those of ``ids`` (document ids, subject ids) that are suppressed."""
 
-    async def suppress(self, tenant: str, ids: Sequence[str], *, reason: str) -> None:
-        """Suppress the ids. Idempotent."""
+    async def suppress(
+        self, tenant: str, ids: Sequence[str], *, reason: str, events: Sequence[OutboxEvent] = ()
+    ) -> None:
+        """Suppress the ids, and write the ``events`` to the outbox in the same transaction. Idempotent, but for the events."""
 
 
 class Batches(Protocol):

@@ -20,6 +20,7 @@ from rag.telemetry import EVENTS_ANNOUNCED, span, trace_headers
 from schemas.events import ChangeKind, DocumentChanged, DocumentDead, DocumentIndexed, IndexState
 from schemas.topics import CHANGED, DEAD, INDEXED
 
+REDRIVE = "redrive"  # origin of an event that has an object read again although nothing changed
 _TRACE_CONTEXT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -29,7 +30,7 @@ class ObjectChange:
 
     uri: str
     occurred_at: datetime
-    origin: str  # notification | listing | poll | upload | sampler
+    origin: str  # notification | listing | poll | upload | sampler | erasure | redrive
     is_deletion: bool = False
     version: str | None = None
 
@@ -48,6 +49,11 @@ async def publish_changes(
     for change in changes:
         EVENTS_ANNOUNCED.labels(source.name, change.origin).inc()
     return events
+
+
+def outbox_event(change: ObjectChange, source: Source, ids: Ids) -> OutboxEvent:
+    """Return the event of a change that is recorded with its cause and published afterwards."""
+    return _outbox(CHANGED, _changed(change, source, ids))
 
 
 def _changed(change: ObjectChange, source: Source, ids: Ids) -> DocumentChanged:
@@ -95,7 +101,9 @@ async def collect(
                 tasks[record.key] = IndexingTask(row.document_id, row.tenant, row.source, row.uri, row.revision, cause)
         else:
             try:
-                tasks[record.key] = _task(record, record.value, cause, ids, sources)
+                task = _task(record, record.value, cause, ids, sources)
+                asked = record.value.origin == REDRIVE or (record.key in tasks and tasks[record.key].must_reread)
+                tasks[record.key] = replace(task, must_reread=asked)
             except Rejected as error:
                 dead_letters.append(_dead_letter(record, index_id, error.reason))
     return Batch(index_id, due.partition, tuple(tasks.values()), due, tuple(dead_letters))
@@ -152,7 +160,7 @@ async def publish_outbox(outbox: Outbox, log: EventLog) -> int:
             return published
 
 
-def _outbox(topic: str, event: DocumentIndexed | DocumentDead) -> OutboxEvent:
+def _outbox(topic: str, event: DocumentChanged | DocumentIndexed | DocumentDead) -> OutboxEvent:
     return OutboxEvent(topic, event.document_id, event)
 
 

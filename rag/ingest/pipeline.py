@@ -181,7 +181,9 @@ class Pipeline:
                 with span("documents.read"):
                     # A recorded subject was suppressed since: its current labels decide whether the document is still about them.
                     record = records[task.document_id]
-                    reading = await self.reader.read(task, record, reread=not refused.isdisjoint(record.subjects))
+                    reading = await self.reader.read(
+                        task, record, reread=task.must_reread or not refused.isdisjoint(record.subjects)
+                    )
                 if reading is None:
                     return None
                 if reading.source_object is None:

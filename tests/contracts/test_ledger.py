@@ -37,8 +37,8 @@ from rag.models import (
     Placement,
 )
 from rag.ports import Delta, DocumentQuery, OutboxEvent, SwapResult
-from schemas.events import DocumentDead
-from schemas.topics import DEAD
+from schemas.events import DocumentChanged, DocumentDead
+from schemas.topics import CHANGED, DEAD
 
 CAUSE = Cause("documents.changed.v1", "epoch", 3, 41, "run", "00-" + "a" * 32 + "-" + "b" * 16 + "-01")
 STAFF = AccessFilter("acme", ("group:staff",))
@@ -272,6 +272,17 @@ async def test_a_suppression_hides_at_once_and_refuses_what_comes_later(ledger: 
     gone = delta(document, {}, revision=1, retired=(point,), tenant=tenant, status=DocumentStatus.SUPPRESSED)
     assert len((await applied(ledger, index, gone)).accepted) == 1
     assert await ledger.suppressed(tenant, [subject, "other"]) == {subject}
+
+
+async def test_a_suppression_and_the_event_that_announces_it_are_one(ledger: Any, index: str) -> None:
+    now = datetime.now(UTC)
+    document, tenant = an_id(), uuid.uuid4().hex
+    event = DocumentChanged(document_id=document, tenant=tenant, source="s3", uri="s3://b/k", origin="erasure",
+                            occurred_at=now, announced_at=now)  # fmt: skip
+    await ledger.suppress(tenant, [document], reason="erasure", events=[OutboxEvent(CHANGED, document, event)])
+    assert await ledger.suppressed(tenant, [document]) == {document}
+    async with ledger.unpublished() as events:
+        assert [(each.topic, each.key, each.value) for each in events] == [(CHANGED, document, event)]
 
 
 async def test_the_index_revision_of_a_tenant_moves_with_its_changes_only(ledger: Any, index: str) -> None:

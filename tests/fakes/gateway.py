@@ -63,12 +63,19 @@ class Gateway:
         headers = self._bearer(user) if user else {}
         return (await self._client.post(path, json=body, headers=headers)).status_code
 
+    async def delete(self, user: str, path: str, scope: str) -> int:
+        return (await self._client.delete(path, headers=self._bearer(user, scope))).status_code
+
+    async def redrive(self, user: str, document_id: str) -> int:
+        path, headers = f"/v1/documents/{document_id}/redrive", self._bearer(user, "rag:query rag:admin")
+        return (await self._client.post(path, headers=headers)).status_code
+
     async def _post(self, user: str, path: str, **body: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self._body(await self._client.post(path, json=body, headers=self._bearer(user)))
         return answer
 
-    def _bearer(self, user: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._issuer.token(user)}"}
+    def _bearer(self, user: str, scope: str = "rag:query rag:ingest") -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._issuer.token(user, scope)}"}
 
     @staticmethod
     def _body(answer: httpx.Response) -> Any:

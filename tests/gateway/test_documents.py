@@ -7,6 +7,8 @@ from urllib.parse import unquote
 import pytest
 
 from gateway.uploads import safe_name
+from rag.errors import Unavailable
+from rag.ingest.change_events import publish_outbox
 from rag.labels import split_label
 from rag.models import DocumentStatus
 from schemas.events import ChangeKind
@@ -334,3 +336,83 @@ async def test_nobody_withdraws_what_they_may_not_see(world: Any) -> None:
     await world.index("High water at noon.", source="uploads", uri=said["uri"], principals=["user:alice"])
     answer = await world.client.delete(said["status_url"], headers=world.bearer("bob", "rag:ingest rag:admin"))
     assert answer.status_code == 404
+
+
+async def erase(world: Any, path: str, user: str = "alice", scope: str = "rag:query rag:erase", **claims: Any) -> Any:
+    return await world.client.delete(path, headers=world.bearer(user, scope, **claims))
+
+
+async def test_with_the_erase_scope_any_visible_document_is_suppressed_and_announced(world: Any) -> None:
+    document_id = await world.index("High water at noon.")
+    kept = await world.index("Low water at six.", name="b.md")
+    answer = await erase(world, f"/v1/documents/{document_id}")
+    assert (answer.status_code, answer.json()["status"]) == (202, "suppressed")
+    assert (await world.client.get(f"/v1/documents/{document_id}", headers=world.bearer("alice"))).status_code == 404
+    hits = (await world.post("alice", "/v1/search", query="water")).json()["hits"]
+    assert {hit["document_id"] for hit in hits} == {kept}
+    (event,) = await world.published()
+    assert (event.document_id, event.kind, event.origin) == (document_id, ChangeKind.DELETED, "erasure")
+
+
+async def test_nobody_suppresses_what_they_may_not_see(world: Any) -> None:
+    document_id = await world.index("High water at noon.")
+    for user in ("bob", "eve"):
+        assert (await erase(world, f"/v1/documents/{document_id}", user)).status_code == 404
+    for scope in ("rag:query", "rag:query rag:ingest", "rag:query rag:admin"):
+        assert (await erase(world, f"/v1/documents/{document_id}", scope=scope)).status_code in {403, 409}
+    assert not await world.ledger.suppressed("acme", [document_id])
+    assert not await world.published()
+
+
+async def test_a_suppression_holds_without_the_log_and_is_announced_later(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document_id = await world.index("High water at noon.")
+
+    async def refused(*_: Any, **__: Any) -> None:
+        raise Unavailable("Kafka is down")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(world.events, "publish", refused)
+        assert (await erase(world, f"/v1/documents/{document_id}")).status_code == 202
+    assert await world.ledger.suppressed("acme", [document_id])
+    assert await publish_outbox(world.ledger, world.events) == 1
+    assert [event.document_id for event in await world.published()] == [document_id]
+
+
+async def test_an_erased_upload_loses_its_object_and_its_name(world: Any) -> None:
+    said = (await upload(world, principals=["group:staff"])).json()
+    await world.index("High water at noon.", source="uploads", uri=said["uri"])
+    assert (await erase(world, said["status_url"], sub="carol")).status_code == 202
+    assert await world.objects.head(said["uri"]) is None
+    assert (await world.client.get(said["status_url"], headers=world.bearer("alice"))).status_code == 404
+    again = await upload(world)
+    assert (again.status_code, await world.objects.head(said["uri"])) == (409, None)
+    assert "another name" in again.json()["detail"]
+
+
+async def test_an_upload_whose_object_cannot_be_deleted_now_can_be_erased_later(world: Any) -> None:
+    said = (await upload(world)).json()
+    await world.index("High water at noon.", source="uploads", uri=said["uri"], principals=["user:alice"])
+    world.objects.denied.add("s3://tidemark-internal")
+    assert (await erase(world, said["status_url"])).status_code == 503
+    world.objects.denied.clear()
+    assert (await erase(world, said["status_url"])).status_code == 202
+
+
+async def test_a_document_of_a_removed_source_is_suppressed_without_an_event(world: Any) -> None:
+    document_id = await world.index("High water at noon.", source="removed")
+    assert (await erase(world, f"/v1/documents/{document_id}")).status_code == 202
+    assert await world.ledger.suppressed("acme", [document_id])
+    assert not await world.published()
+
+
+async def test_a_redrive_announces_the_document_again(world: Any) -> None:
+    document_id = await world.index("", name="b.pdf", status=DocumentStatus.DEAD)
+    path = f"/v1/documents/{document_id}/redrive"
+    assert (await world.client.post(path, headers=world.bearer("alice"))).status_code == 403
+    for user, status in (("eve", 404), ("alice", 202)):
+        answer = await world.client.post(path, headers=world.bearer(user, "rag:query rag:admin"))
+        assert answer.status_code == status
+    (event,) = await world.published()
+    assert (event.document_id, event.kind, event.origin) == (document_id, ChangeKind.CHANGED, "redrive")

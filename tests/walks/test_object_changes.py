@@ -17,6 +17,7 @@ from rag.ingest.pipeline import TooManyFailures
 from rag.ingest.tasks import Report
 from rag.labels import join_label
 from schemas.topics import CHANGED, DEAD, INDEXED, TOPICS
+from tests.fakes.gateway import gateway
 from tests.fakes.world import IDS, SOURCE, SPEC, TEXT, World
 
 
@@ -129,6 +130,21 @@ async def test_a_bug_kills_one_document_and_many_stop_the_lane(world: World) -> 
         await world.put(f"{number}.md")
     with pytest.raises(TooManyFailures):
         await world.run_lane()
+
+
+async def test_a_redriven_document_is_read_again_although_it_did_not_change(world: World) -> None:
+    world.parsing.breaks.add("a.md")
+    await world.put("a.md")
+    assert (await world.run_lane()).dead == 1
+    world.parsing.breaks.clear()
+    await world.announce("a.md")
+    assert await world.run_lane() == Report()  # a plain event finds the version that is known to be dead
+    async with gateway(world) as door:
+        assert await door.redrive("alice", (await world.row("a.md")).document_id) == 202
+    await world.announce("a.md")  # a later plain event in the same range does not undo the request
+    await world.run_lane()
+    assert (await world.row("a.md")).status == "live"
+    assert "Three ropes" in await world.found("ropes")
 
 
 async def test_access_follows_labels_and_rules(world: World) -> None:

@@ -148,3 +148,23 @@ async def test_the_events_of_a_suppressed_document_report_a_deletion(world: Worl
     fresh = [each for each in await world.published(INDEXED) if (each.document_id, each.revision) not in before]
     outcomes = {each.document_id: (each.state.value, each.chunks) for each in fresh if each.document_id in suppressed}
     assert outcomes == dict.fromkeys(suppressed, ("deleted", 0))
+
+
+async def test_a_document_that_is_erased_over_the_gateway_is_gone_at_once_and_for_good(
+    world: World, door: Gateway
+) -> None:
+    record = await world.row(BY_ID)
+    points = {each.point_id for each in record.chunks.values()}
+    assert await door.delete("alice", f"/v1/documents/{record.document_id}", "rag:query rag:erase") == 202
+    assert "Three ropes" not in await world.found("ropes")  # before any lane has run
+    assert points <= {point_id async for point_id, _ in world.vectors.scroll(SPEC.index_id)}
+    await world.run_lane()
+    assert points.isdisjoint([point_id async for point_id, _ in world.vectors.scroll(SPEC.index_id)])
+    assert (await world.row(BY_ID)).status is DocumentStatus.SUPPRESSED
+    await world.put(BY_ID, TEXT.replace("Three", "Nine"))  # its source still has it, and lists it
+    await world.run_lane()
+    await replay(world)
+    await world.backfill()
+    assert "ropes hold" not in await world.found("ropes")
+    assert (await world.row(BY_ID)).chunks == {}
+    assert "Soup" in await world.found("soup")

@@ -85,7 +85,9 @@ class StoresPart(LedgerPart):
             )
             return {each for (each,) in await rows.fetchall()}
 
-    async def suppress(self, tenant: str, ids: Sequence[str], *, reason: str) -> None:
+    async def suppress(
+        self, tenant: str, ids: Sequence[str], *, reason: str, events: Sequence[OutboxEvent] = ()
+    ) -> None:
         async with self.connection() as db:
             # Alone: a swap that is under way ends first, and a later one sees the suppression.
             await db.execute("select pg_advisory_xact_lock(hashtextextended('suppressions:' || %s, 0))", (tenant,))
@@ -95,6 +97,7 @@ class StoresPart(LedgerPart):
                 """,
                 (tenant, list(ids), reason),
             )
+            await add_to_outbox(db, events)
 
     async def save(self, run_id: str, step: str, batch: Batch) -> None:
         body = Jsonb(_BATCH.dump_python(batch, mode="json"))

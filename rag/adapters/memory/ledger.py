@@ -261,8 +261,11 @@ class MemoryLedger:
     async def suppressed(self, tenant: str, ids: Sequence[str]) -> set[str]:
         return {each for each in ids if (tenant, each) in self._suppressed}
 
-    async def suppress(self, tenant: str, ids: Sequence[str], *, reason: str) -> None:
+    async def suppress(
+        self, tenant: str, ids: Sequence[str], *, reason: str, events: Sequence[OutboxEvent] = ()
+    ) -> None:
         self._suppressed |= {(tenant, each) for each in ids}
+        self._outbox += events
 
     async def save(self, run_id: str, step: str, batch: Batch) -> None:
         self._batches[run_id, step, batch.partition] = batch
