@@ -38,7 +38,7 @@ class DocumentChanged:
     """Version as announced (object version, row version, etag), if any. A hint: what counts is the version that was
     read."""
     origin: str
-    """What noticed the change: notification, listing, poll, upload, sampler, erasure, redrive or backfill."""
+    """What noticed the change: notification, listing, poll, upload, sampler or backfill."""
     occurred_at: datetime
     """When the object changed, by the clock of its source."""
     announced_at: datetime
