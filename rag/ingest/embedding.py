@@ -76,7 +76,7 @@ def dump(embeddings: Embeddings) -> bytes:
 
 
 def load(artifact: bytes) -> dict[str, Embedding]:
-    """Return the embeddings that ``dump`` was given. Raises Unavailable for damaged bytes: the chunks must be embedded again."""
+    """Return the embeddings that ``dump`` was given. Raises ValueError for damaged bytes: the chunks must be embedded again."""
     buffer = io.BytesIO(artifact)
     try:
         version, names, dense, lengths, indices, values = (np.load(buffer, allow_pickle=False) for _ in range(6))
@@ -86,7 +86,7 @@ def load(artifact: bytes) -> dict[str, Embedding]:
         if not len(chunk_ids) == len(dense) == len(lengths) or not lengths.sum() == len(indices) == len(values):
             raise ValueError("the counts differ")
     except (ValueError, EOFError, OSError) as error:
-        raise Unavailable(f"an embeddings artifact of {len(artifact)} bytes is damaged: embed again") from error
+        raise ValueError(f"an embeddings artifact of {len(artifact)} bytes is damaged: embed again") from error
     ends = np.cumsum(lengths)
     return {
         chunk_id: Embedding(row, SparseVector(indices[end - length : end], values[end - length : end]))

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from rag.errors import Conflict, ObjectUnavailable, Rejected, TidemarkError
 from rag.ids import Ids, object_key
 from rag.ingest import indexing
-from rag.ingest.artifacts import Artifacts
+from rag.ingest.artifacts import Artifacts, beside, has_version, is_of_revision, version_of
 from rag.ingest.change_events import dead_letter_events, outcome_events
 from rag.ingest.chunking import ChunkSettings, chunk
 from rag.ingest.deletions import REMEDY
@@ -190,15 +190,19 @@ class Pipeline:
                     return reading.task
                 if reading.task.subjects and await find_suppressed(task.tenant, reading.task.subjects):
                     return suppressed(reading.task)
-                return await self._parse_one(reading.task, reading.source_object, batch, bugs)
+                return await self._parse_one(reading.task, reading.source_object, batch, record, bugs)
 
         return [task for task in await asyncio.gather(*map(one, tasks)) if task is not None]
 
-    async def _parse_one(self, task: IndexingTask, found: SourceObject, batch: Batch, bugs: _Bugs) -> IndexingTask:
-        key = self._key(task, PARSED)
-        if not batch.is_backfill and await self.artifacts.exists(key):
-            parsed = await self.artifacts.parsed(key)
-            return replace(task, parsed=key, media_type=parsed.media_type)
+    async def _parse_one(
+        self, task: IndexingTask, found: SourceObject, batch: Batch, record: DocumentRecord, bugs: _Bugs
+    ) -> IndexingTask:
+        version = version_of(task.content_hash, task.media_type)
+        key = self.artifacts.key(self.spec.index_id, task.document_id, task.base_revision, version, PARSED)
+        if not batch.is_backfill:
+            for known in (*(each for each in record.artifacts if has_version(each, version, PARSED)), key):
+                if media_type := await self._parsed_before(known):
+                    return replace(task, parsed=known, media_type=media_type)
         name = object_key(task.uri)[1].rsplit("/", 1)[-1]
         try:
             parsed = await self.parser.parse(found.content, name=name, media_type=found.state.media_type)
@@ -211,12 +215,21 @@ class Pipeline:
         await self.artifacts.put_parsed(key, parsed)
         return replace(task, parsed=key, media_type=parsed.media_type)
 
+    async def _parsed_before(self, key: str) -> str:
+        """Return the media type of the parsed artifact, or an empty text when there is none."""
+        try:
+            return (await self.artifacts.parsed(key)).media_type if await self.artifacts.exists(key) else ""
+        except Conflict:
+            return ""
+
     # -- chunk and embed
 
     async def _chunk_one(self, task: IndexingTask, batch: Batch, bugs: _Bugs) -> IndexingTask:
         if task.status is not DocumentStatus.LIVE:
             return task
-        key = self._key(task, CHUNKS)
+        if not task.parsed:
+            return overtaken(task)
+        key = beside(task.parsed, CHUNKS)
         if not batch.is_backfill and await self.artifacts.exists(key):
             return replace(task, chunked=key)
         try:
@@ -250,7 +263,7 @@ class Pipeline:
         async def load(task: IndexingTask) -> None:
             if task.status is not DocumentStatus.LIVE or not task.chunked:
                 return
-            key = self._key(task, VECTORS)
+            key = beside(task.chunked, VECTORS)
             tasks[task.document_id] = replace(task, embedded=key, fresh=0)
             if not batch.is_backfill and await self.artifacts.exists(key):
                 return
@@ -366,23 +379,28 @@ class Pipeline:
     async def _delete_old_artifacts(
         self, applied: Mapping[str, Delta], tasks: Iterable[IndexingTask], records: Mapping[str, DocumentRecord]
     ) -> None:
-        """Delete the artifacts of older versions, and of derivations that were refused."""
-        stored = {task.document_id: (task.parsed, task.chunked, task.embedded) for task in tasks}
+        """Delete the artifacts of older versions, and those of derivations that lost. No swap can list them any more."""
+        lost = {task.document_id: task for task in tasks if task.document_id not in applied}
+        current = await self.ledger.recorded(self.spec.index_id, list(lost)) if lost else {}
         old = [
             key
             for document_id, delta in applied.items()
-            for key in {*records[document_id].artifacts, *stored[document_id]}
-            if key and key not in delta.record.artifacts
+            for key in records[document_id].artifacts
+            if key not in delta.record.artifacts
         ]
+        for document_id, task in lost.items():
+            record = current[document_id]
+            if record.revision > task.base_revision:
+                old += [key for key in _own(task) if key not in record.artifacts]
         if old:
             await self.artifacts.delete(old)
+        hidden = [delta.record for delta in applied.values() if delta.record.status is not DocumentStatus.LIVE]
+        applied_records = (replace(record, revision=record.revision + 1) for record in hidden)
+        await asyncio.gather(*(self.artifacts.delete_superseded(self.spec.index_id, each) for each in applied_records))
 
     async def _derive_again(self, batch: Batch, lost: Sequence[IndexingTask], find_suppressed: FindSuppressed) -> Batch:
         again = replace(batch, tasks=tuple(afresh(task) for task in lost))
         return await self.embed(await self.chunk(await self.parse(again, find_suppressed=find_suppressed)))
-
-    def _key(self, task: IndexingTask, step: str) -> str:
-        return self.artifacts.key(self.spec.index_id, task.document_id, task.content_hash, step)
 
 
 @dataclass
@@ -407,6 +425,12 @@ def _report_held(held: Sequence[Delta]) -> None:
     for source, number in Counter(delta.record.source for delta in held).items():
         DELETIONS_HELD.labels(source).inc(number)
         _log.error("deletions.held", source=source, documents=number, remedy=REMEDY)
+
+
+def _own(task: IndexingTask) -> list[str]:
+    """Return the artifacts that this derivation wrote. It may use others, which the record of its base revision lists."""
+    keys = (task.parsed, task.chunked, task.embedded)
+    return [key for key in keys if key and is_of_revision(key, task.base_revision)]
 
 
 async def _refused(

@@ -187,7 +187,7 @@ async def test_suppressed_documents_and_subjects_never_get_in(world: World) -> N
     await world.run_lane()
     assert await world.found("ropes") == "C\n\nNobody is named here."
     kept = [state.uri async for state in world.artifacts.list(CONTAINER)]
-    assert {uri.split("/")[4] for uri in kept} == {IDS.document_id("acme", "s3", "s3://docs/c.md")}
+    assert {uri.split("/")[5] for uri in kept} == {IDS.document_id("acme", "s3", "s3://docs/c.md")}
 
 
 async def test_a_backfill_writes_every_point_again_and_embeds_nothing(world: World) -> None:

@@ -76,7 +76,7 @@ async def test_a_replay_of_every_event_brings_nothing_back_and_removes_what_was_
         assert (row.status, row.reason, row.chunks) == (DocumentStatus.SUPPRESSED, "suppressed", {})
     kept = [each.point_id for each in (await world.row(OTHER)).chunks.values()]
     assert [point_id async for point_id, _ in world.vectors.scroll(SPEC.index_id)] == sorted(kept)
-    stored = {state.uri.split("/")[4] async for state in world.artifacts.list(CONTAINER)}
+    stored = {state.uri.split("/")[5] async for state in world.artifacts.list(CONTAINER)}
     assert stored == {(await world.row(OTHER)).document_id}
     await assert_only_the_other_document_is_there(world, door)
 

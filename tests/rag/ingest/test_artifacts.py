@@ -5,8 +5,8 @@ import pytest
 
 from rag.adapters.memory.objects import MemoryObjects
 from rag.errors import Conflict, Unavailable
-from rag.ingest.artifacts import CONTAINER, Artifacts
-from rag.models import Block, BlockKind, Chunk, Embedding, ParsedDocument, SparseVector
+from rag.ingest.artifacts import CONTAINER, Artifacts, beside, version_of
+from rag.models import Block, BlockKind, Chunk, DocumentRecord, Embedding, ParsedDocument, SparseVector
 
 PARSED = ParsedDocument(
     "Mooring\n\nThree ropes — „drei Seile“ 🚀",
@@ -48,16 +48,38 @@ async def test_a_document_without_chunks_has_artifacts_as_well(artifacts: Artifa
     assert await artifacts.embeddings("i/d/h/vectors.npz") == {}
 
 
-def test_a_key_belongs_to_one_version_of_one_document_in_one_index(artifacts: Artifacts) -> None:
-    key = artifacts.key("index", "document", "hash", "parsed.json")
-    assert key == "index/document/hash/parsed.json"
+def test_a_key_names_everything_that_its_content_depends_on(artifacts: Artifacts) -> None:
+    version = version_of("hash", "text/markdown")
+    key = artifacts.key("index", "document", 4, version, "parsed.json")
+    assert key == f"index/do/document/4-{version}/parsed.json"
     others = [
-        artifacts.key("other", "document", "hash", "parsed.json"),
-        artifacts.key("index", "other", "hash", "parsed.json"),
-        artifacts.key("index", "document", "other", "parsed.json"),
-        artifacts.key("index", "document", "hash", "chunks.json"),
+        artifacts.key("other", "document", 4, version, "parsed.json"),
+        artifacts.key("index", "other", 4, version, "parsed.json"),
+        artifacts.key("index", "document", 5, version, "parsed.json"),
+        artifacts.key("index", "document", 4, version_of("other", "text/markdown"), "parsed.json"),
+        artifacts.key("index", "document", 4, version_of("hash", "text/html"), "parsed.json"),
+        beside(key, "chunks.json"),
     ]
-    assert len({key, *others}) == 5
+    assert len({key, *others}) == 7
+
+
+async def test_artifacts_are_listed_by_shard_and_by_document(artifacts: Artifacts) -> None:
+    keys = [f"i/aa/aa{n}/{n}-v/chunks.json" for n in range(3)]
+    for key in [*keys, "i/bb/bb0/0-v/chunks.json", "j/aa/aa0/0-v/chunks.json", "i/aa/stray"]:
+        await artifacts.put_chunks(key, CHUNKS)
+    found = await artifacts.listed("i", "aa")
+    assert [(each.key, each.document_id, each.revision) for each in found] == [
+        (key, f"aa{n}", n) for n, key in enumerate(keys)
+    ]
+    assert [each.key for each in await artifacts.listed("i", "aa", "aa1")] == [keys[1]]
+
+
+async def test_only_older_artifacts_that_are_not_listed_are_superseded(artifacts: Artifacts) -> None:
+    kept, lost, running = (f"i/aa/aa1/{revision}-v/chunks.json" for revision in (2, 3, 4))
+    for key in (kept, lost, running):
+        await artifacts.put_chunks(key, CHUNKS)
+    await artifacts.delete_superseded("i", DocumentRecord("aa1", 4, artifacts=(kept,)))
+    assert [each.key for each in await artifacts.listed("i", "aa")] == [kept, running]
 
 
 async def test_a_missing_artifact_is_a_conflict_that_names_the_step(artifacts: Artifacts) -> None:
@@ -69,8 +91,9 @@ async def test_a_missing_artifact_is_a_conflict_that_names_the_step(artifacts: A
 
 async def test_a_damaged_artifact_of_vectors_is_made_again(artifacts: Artifacts) -> None:
     await artifacts.objects.put(f"{CONTAINER}/i/d/h/vectors.npz", b"\x93NUMPY damaged")
-    with pytest.raises(Unavailable, match="embed again"):
+    with pytest.raises(Conflict, match="damaged"):
         await artifacts.embeddings("i/d/h/vectors.npz")
+    assert not await artifacts.exists("i/d/h/vectors.npz")
 
 
 async def test_deleted_artifacts_are_gone_and_absent_ones_are_no_error(artifacts: Artifacts) -> None:

@@ -112,11 +112,11 @@ async def test_an_artifact_keeps_the_embeddings_to_the_bit() -> None:
     assert load(dump({})) == {}
 
 
-async def test_a_damaged_artifact_is_unavailable_and_never_unpickled() -> None:
+async def test_a_damaged_artifact_is_refused_and_never_unpickled() -> None:
     artifact = dump((await run(chunks("pump"), HashEmbedder(), Cache())).embeddings)
     pickled = np.array([object()], dtype=object)
     buffer = io.BytesIO()
     np.save(buffer, pickled, allow_pickle=True)
     for damaged in (b"", b"junk", artifact[:-3], artifact[:200], buffer.getvalue()):
-        with pytest.raises(Unavailable, match="damaged"):
+        with pytest.raises(ValueError, match="damaged"):
             load(damaged)
