@@ -12,8 +12,7 @@ from rag.errors import Rejected, Unavailable
 from rag.ids import Ids
 from rag.ingest.roots import Roots
 from rag.ingest.source_reader import Reader
-from rag.ingest.tasks import RETIRED
-from rag.models import Cause, DocumentRecord, DocumentStatus, IndexingTask
+from rag.models import RETIRED, Cause, DocumentRecord, DocumentStatus, IndexingTask
 from rag.sources import Source, Sources
 
 IDS = Ids(b"0123456789abcdef")
