@@ -31,7 +31,7 @@ POLL_SECONDS = 0.5  # of waiting for the first event; also how soon a paused par
 RELAY_SECONDS = 5.0  # between two looks for events that a crash left unpublished
 BUFFER_BYTES = 32 * 2**20  # of events that wait in memory; above it no partition receives more
 AT_ONCE = 2  # micro-batches: one is parsed while another one is applied
-RUN_ID = "stream"
+RUN_ID = "stream"  # with the offsets behind it, it names a micro-batch in a lineage
 
 
 class Reports(Protocol):
@@ -136,7 +136,7 @@ class StreamLane:
         ):
             with attempt:
                 try:
-                    return await self.lane.take(records, due, run_id=RUN_ID)
+                    return await self.lane.take(records, due, run_id=f"{RUN_ID}:{due.start}-{due.end}")
                 except Exception as error:
                     number = attempt.retry_state.attempt_number
                     _log_failure("stream.batch_failed", error, partition=due.partition, end=due.end, attempt=number)

@@ -159,6 +159,11 @@ class Settings(BaseSettings):
         60.0, gt=0, description="first wait before a parked document is tried again; each next wait is twice as long"
     )
     parked_retry_longest_seconds: float = Field(3600.0, gt=0, description="longest wait between two such tries")
+    dead_limit: int = Field(
+        500,
+        ge=0,
+        description="documents of one batch that may newly become dead although they are most of it; more stop the lane",
+    )
     parked_stale_seconds: float = Field(
         7 * 86_400.0, ge=0, description="time for which the older version of a parked document is served; 0: not at all"
     )

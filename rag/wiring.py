@@ -105,6 +105,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
             parking=ParkingPolicy(
                 settings.parked_retry_seconds, settings.parked_retry_longest_seconds, settings.parked_stale_seconds
             ),
+            dead_limit=settings.dead_limit,
         )
         answering = Answering(
             index_id=spec.index_id,

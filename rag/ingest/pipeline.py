@@ -69,13 +69,14 @@ WINDOW = 64  # documents that are looked up, embedded and applied together
 AT_ONCE = 4  # documents whose content is in memory at once
 ATTEMPTS = 5  # derivations of a document that keeps changing, before the batch fails
 MAX_BUGS = 10  # documents of one batch that may fail by a bug, before the batch fails
+DEAD_SHARE = 0.5  # of a batch: a smaller share of dead documents is the documents' own fault
 
 FindSuppressed = Callable[[str, Sequence[str]], Awaitable[set[str]]]
 """(tenant, document and subject ids) → the suppressed ones. ``governance.admission.find_suppressed`` makes it."""
 
 
 class TooManyFailures(TidemarkError):
-    """Too many documents of one batch failed by a bug. Sending all of them to the dead letters would hide an outage."""
+    """Too many documents of one batch failed. Sending all of them to the dead letters would hide an outage or a wrong setting."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Pipeline:
     sparse: SparseEncoder
     chunking: ChunkSettings = field(default_factory=ChunkSettings)
     parking: ParkingPolicy = field(default_factory=ParkingPolicy)
+    dead_limit: int = 500  # documents of one batch that may newly become dead although they are most of it
 
     async def prepare(self) -> None:
         """Create the collection and register the index. Idempotent."""
@@ -112,14 +114,16 @@ class Pipeline:
 
         A document whose recorded version is the current one drops out, except in a backfill. An absent document becomes DELETED,
         an unusable one DEAD, a refused one SUPPRESSED, and one that cannot be read now PARKED. Raises Unavailable for the whole batch
-        when a source does not answer.
+        when a source does not answer, and TooManyFailures when most of a large batch would newly become dead.
         """
         with span("documents.parse", documents=len(batch.tasks)), STEP_SECONDS.labels("parse").time():
             bugs = _Bugs()
             tasks: list[IndexingTask] = []
             for window in windows(batch.tasks, WINDOW):
                 tasks += await self._parse_window(window, batch, find_suppressed, bugs)
-        return replace(batch, tasks=tuple(tasks))
+            parsed = replace(batch, tasks=tuple(tasks))
+            await self._require_few_dead(parsed, seen=len(batch.tasks))
+        return parsed
 
     async def chunk(self, batch: Batch) -> Batch:
         """Cut the parsed documents. Existing chunks of a content hash are kept, except in a backfill."""
@@ -221,6 +225,22 @@ class Pipeline:
             return (await self.artifacts.parsed(key)).media_type if await self.artifacts.exists(key) else ""
         except Conflict:
             return ""
+
+    async def _require_few_dead(self, batch: Batch, *, seen: int) -> None:
+        """Raise TooManyFailures when more than ``dead_limit`` documents and records of the batch, and most of the ``seen`` ones, are
+        newly dead."""
+        dying = {task.document_id: task.reason for task in batch.tasks if task.status is DocumentStatus.DEAD}
+        letters = [letter.reason for letter in batch.dead_letters]
+        if len(dying) + len(letters) <= self.dead_limit:
+            return
+        records = await self.ledger.recorded(self.spec.index_id, list(dying))
+        reasons = [why for each, why in dying.items() if records[each].status is not DocumentStatus.DEAD] + letters
+        if len(reasons) > max(self.dead_limit, DEAD_SHARE * (seen + len(letters))):
+            common = ", ".join(f"{reason} {number}" for reason, number in Counter(reasons).most_common(3))
+            raise TooManyFailures(
+                f"{len(reasons)} documents of a batch of {seen + len(letters)} would become dead ({common}): remove the common"
+                f" cause, or raise DEAD_LIMIT above {len(reasons)} if they are all broken"
+            )
 
     # -- chunk and embed
 

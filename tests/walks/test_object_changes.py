@@ -13,9 +13,11 @@ from rag.errors import Conflict, Rejected, Unavailable
 from rag.ingest.artifacts import CONTAINER
 from rag.ingest.change_events import ObjectChange, publish_changes
 from rag.ingest.indexing import sweep
+from rag.ingest.lane import Lane
 from rag.ingest.pipeline import TooManyFailures
 from rag.ingest.tasks import Report
 from rag.labels import join_label
+from rag.models import OffsetRange
 from schemas.topics import CHANGED, DEAD, INDEXED, TOPICS
 from tests.fakes.gateway import gateway
 from tests.fakes.world import IDS, SOURCE, SPEC, TEXT, World
@@ -130,6 +132,53 @@ async def test_a_bug_kills_one_document_and_many_stop_the_lane(world: World) -> 
         await world.put(f"{number}.md")
     with pytest.raises(TooManyFailures):
         await world.run_lane()
+
+
+async def put_broken(world: World, number: int) -> OffsetRange:
+    """Put unreadable documents into one partition, and return their range."""
+    await world.pipeline.prepare()
+    world.log = MemoryEventLog({**TOPICS, CHANGED: replace(TOPICS[CHANGED], partitions=1)})
+    for each in range(number):
+        await world.put(f"{each}.pdf", b"%PDF-1.7 truncated")
+    (due,) = await world.due()
+    return due
+
+
+def with_dead_limit(world: World, limit: int) -> Lane:
+    return replace(world.lane, pipeline=replace(world.pipeline, dead_limit=limit))
+
+
+async def test_a_batch_that_would_mostly_become_dead_stops_the_lane(world: World) -> None:
+    due = await put_broken(world, 5)
+    with pytest.raises(TooManyFailures, match="corrupt 5"):
+        await with_dead_limit(world, 4).run(due)
+    assert (await world.due(), await world.published(DEAD)) == ([due], [])
+    assert {(await world.row(f"{each}.pdf")).revision for each in range(5)} == {0}
+    assert (await with_dead_limit(world, 5).run(due)).dead == 5
+
+
+async def test_dead_documents_beside_as_many_good_ones_do_not_stop_the_lane(world: World) -> None:
+    await put_broken(world, 5)
+    for number in range(5):
+        await world.put(f"{number}.md")
+    (due,) = await world.due()
+    assert (await with_dead_limit(world, 1).run(due)).dead == 5
+
+
+async def test_a_backfill_of_documents_that_are_dead_already_does_not_stop(world: World) -> None:
+    due = await put_broken(world, 5)
+    await world.lane.run(due)
+    lane = with_dead_limit(world, 0)
+    assert (await lane.derive(await lane.pipeline.live_batch(0))).dead == 5
+
+
+async def test_undecodable_records_count_towards_the_limit(world: World) -> None:
+    await put_broken(world, 1)
+    for _ in range(4):
+        world.log.append(CHANGED, b"k", b"\x00garbage")
+    (due,) = await world.due()
+    with pytest.raises(TooManyFailures, match="undecodable 4"):
+        await with_dead_limit(world, 4).run(due)
 
 
 async def test_a_redriven_document_is_read_again_although_it_did_not_change(world: World) -> None:
