@@ -94,10 +94,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m consumers", description=__doc__)
     parser.add_argument("verb", nargs="?", default="run", choices=["run", "documents", "reconcile"])
     parser.add_argument("--confirm", action="store_true", help="reconcile: believe a mass deletion")
+    parser.add_argument("--dry-run", action="store_true", help="reconcile: print the events, and change nothing")
     arguments = parser.parse_args()
+    if arguments.confirm and arguments.dry_run:
+        parser.error("choose one of --confirm and --dry-run: a dry run logs the deletions that wait for a confirmation")
     if arguments.verb == "run":
         asyncio.run(main(load()))
     elif arguments.verb == "documents":
         asyncio.run(stream(load()))
     else:
-        asyncio.run(reconcile_all(load(), confirmed=arguments.confirm))
+        asyncio.run(reconcile_all(load(), confirmed=arguments.confirm, is_dry=arguments.dry_run))

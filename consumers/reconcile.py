@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from consumers.announcements import Announcements
 from consumers.health import Loop
 from consumers.listing import differences
+from consumers.preview import read_only_parts
 from consumers.retired import withdraw_retired
 from consumers.snowflake import diff
 from consumers.sources import tables
@@ -96,10 +98,12 @@ async def _forever(turn: Callable[[], Awaitable[float]], name: str, every: float
         await asyncio.sleep(wait)
 
 
-async def reconcile_all(settings: Settings, *, confirmed: bool) -> None:
-    """Reconcile every configured source once. ``confirmed`` accepts mass deletions."""
+async def reconcile_all(settings: Settings, *, confirmed: bool = False, is_dry: bool = False) -> None:
+    """Reconcile every configured source once. ``confirmed`` accepts mass deletions. A dry run prints the events and changes nothing."""
     configure("consumers", level=settings.log_level)
     async with services(settings) as opened:
+        if is_dry:
+            opened = replace(opened, **read_only_parts(opened, print))
         for chosen in settings.configured_sources:
             if chosen.kind == "snowflake":
                 await _reconcile_rows(chosen, opened, confirmed=confirmed)

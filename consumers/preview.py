@@ -1,0 +1,57 @@
+"""Preview of a reconcile: the same code over parts that read, write nothing, and print the events instead of publishing them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+_READS = {
+    "objects": ("head", "get", "list", "identity"),
+    "ledger": ("positions", "inventory", "recorded_sources", "recorded", "cursor", "row_hashes", "held_deletions"),
+    "events": ("describe", "read", "members"),
+}
+
+
+class _ReadOnly:
+    """A part of the services with its reading methods. Every other method does nothing and returns None."""
+
+    def __init__(self, part: object, reads: Sequence[str]) -> None:
+        self._part = part
+        self._reads = frozenset(reads)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._part, name) if name in self._reads else _do_nothing
+
+
+class _Printer(_ReadOnly):
+    """An event log that prints each document once. The first step that finds a change would settle it for the later ones."""
+
+    def __init__(self, part: object, write: Callable[[str], object]) -> None:
+        super().__init__(part, _READS["events"])
+        self._write = write
+        self._printed: set[str] = set()
+
+    async def publish(
+        self, topic: str, events: Sequence[tuple[str, Any]], *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        for key, event in events:
+            if key not in self._printed:
+                self._printed.add(key)
+                self._write(
+                    f"{event.kind.value:7}  {event.uri}  ({event.source})"
+                    if event
+                    else f"DELETED  document {key}  (no source contains it)"
+                )
+
+
+def read_only_parts(opened: Any, write: Callable[[str], object]) -> dict[str, Any]:
+    """Return the fields that replace those of ``opened`` (``rag.wiring.Services``)."""
+    return {
+        "objects": _ReadOnly(opened.objects, _READS["objects"]),
+        "ledger": _ReadOnly(opened.ledger, _READS["ledger"]),
+        "events": _Printer(opened.events, write),
+    }
+
+
+async def _do_nothing(*_: object, **__: object) -> None:
+    return None
