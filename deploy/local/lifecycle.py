@@ -60,10 +60,7 @@ def up(stack: Stack, parts: Mapping[str, Part], report: Report) -> None:
     with exclusive(stack.folder):
         if launched := not supervisor.alive():
             process_tree.end(stack.folder)
-        # The inbox is created once. A later `up` must not put an empty folder in the place of a lost one.
-        is_first = not (stack.folder / "logs").exists()
-        for folder in ("logs", "artifacts", *(["inbox"] if is_first else [])):
-            (stack.folder / folder).mkdir(mode=0o700, exist_ok=True)
+        create_folders(stack.folder)
         supervisor.launch(table(stack))
         running = {name for name, state in supervisor.states().items() if state.alive}
         try:
@@ -112,6 +109,14 @@ def clean(folder: Path) -> None:
 def await_end(pid: int) -> None:
     with suppress(psutil.NoSuchProcess):
         psutil.Process(pid).wait()
+
+
+def create_folders(stack: Path) -> None:
+    """Create the folders of the processes. The inbox is created with the first `up` only: a later one must not put an empty folder in
+    the place of a lost one."""
+    names = ("logs", "artifacts") if (stack / "logs").exists() else ("logs", "artifacts", "inbox")
+    for name in names:
+        (stack / name).mkdir(mode=0o700, exist_ok=True)
 
 
 @contextmanager

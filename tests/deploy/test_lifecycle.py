@@ -68,6 +68,15 @@ def test_an_up_that_is_refused_for_a_taken_port_leaves_no_process(tmp_path: Path
     assert (tmp_path / "logs" / "supervisor.out").exists()  # the supervisor did run
 
 
+def test_a_later_up_does_not_make_a_lost_inbox_anew(tmp_path: Path) -> None:
+    lifecycle.create_folders(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"logs", "artifacts", "inbox"}
+    (tmp_path / "inbox").rmdir()
+    (tmp_path / "artifacts").rmdir()
+    lifecycle.create_folders(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"logs", "artifacts"}
+
+
 def test_two_ups_of_one_folder_exclude_each_other(tmp_path: Path) -> None:
     with exclusive(tmp_path), pytest.raises(StackError, match="another up or down"), exclusive(tmp_path):
         pass
