@@ -14,7 +14,7 @@ from typing import Any
 from consumers.announcements import Announcements
 from consumers.documents import Reports, StreamLane
 from consumers.health import Loop, health_app, serve
-from consumers.reconcile import reconcile_all, reconcile_forever, withdraw_forever
+from consumers.reconcile import RETRY_SECONDS, reconcile_all, reconcile_forever, withdraw_forever
 from consumers.reports import LaneReports, NoReports
 from consumers.runner import run
 from consumers.sources import streams
@@ -76,7 +76,9 @@ def source_loops(opened: Services) -> list[tuple[Loop, Work]]:
             loop = Loop(name)
             loops.append((loop, run(stream, opened.ids, opened.events, loop, announcements)))
         loop = Loop(f"{chosen.name}/listing")
-        loops.append((loop, reconcile_forever(chosen.source(), opened, every, loop, announcements)))
+        # A folder's stream compares with the ledger when it starts; two comparisons at once would announce everything twice.
+        delay = min(every, RETRY_SECONDS) if chosen.kind == "folder" else 0.0
+        loops.append((loop, reconcile_forever(chosen.source(), opened, every, loop, announcements, delay=delay)))
     loop = Loop("retired")
     loops.append((loop, withdraw_forever(opened, every, loop, Announcements(again_after))))
     return loops

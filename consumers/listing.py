@@ -60,7 +60,8 @@ async def _settle_held(
     A document that is there again loses its entry.
     """
     if confirmed:
-        await ledger.confirm_deletions(index_id, source.tenant, source.name, list(gone.values()))
+        ids = list(gone.values())
+        await ledger.confirm_deletions(index_id, source.tenant, source.name, ids, restart_count=True)
     waiting = await ledger.held_deletions(index_id, source.tenant, source.name)
     if back := sorted(waiting.keys() - gone.values()):
         await ledger.release_deletions(index_id, back)

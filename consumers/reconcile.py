@@ -60,14 +60,16 @@ async def reconcile(
 
 
 async def reconcile_forever(
-    source: Source, opened: Services, every: float, loop: Loop, announcements: Announcements
+    source: Source, opened: Services, every: float, loop: Loop, announcements: Announcements, *, delay: float = 0.0
 ) -> None:
-    """Reconcile the source again and again."""
+    """Reconcile the source after ``delay`` seconds, and then again and again."""
 
     async def turn() -> float:
         await reconcile(source, opened, announcements=announcements)
         return every
 
+    if delay:
+        await asyncio.sleep(delay)
     await _forever(turn, source.name, every, loop)
 
 

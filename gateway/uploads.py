@@ -80,6 +80,8 @@ async def withdraw(document_id: str, uri: str, caller: Caller, services: Service
     source = source_of(caller, services)
     if not (owns(uri, caller, services) or "rag:admin" in caller.scopes):
         raise Denied(f"document {document_id} was uploaded by somebody else: to withdraw it, get the scope rag:admin")
+    # The uploader's request confirms the deletion, however many of the source's documents it deletes.
+    await services.ledger.confirm_deletions(services.spec.index_id, source.tenant, source.name, [document_id])
     await services.objects.delete([uri])
     change = ObjectChange(uri, datetime.now(UTC), "upload", is_deletion=True)
     await publish_changes([change], source, services.ids, services.events)

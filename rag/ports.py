@@ -323,8 +323,13 @@ class Deletions(Protocol):
     async def held_deletions(self, index_id: str, tenant: str, source: str) -> dict[str, bool]:
         """Return document id → whether its deletion is confirmed, of the deletions that are not done."""
 
-    async def confirm_deletions(self, index_id: str, tenant: str, source: str, document_ids: Sequence[str]) -> None:
-        """Accept the deletion of these documents until it is done, and count the source's recent deletions no longer. Idempotent."""
+    async def confirm_deletions(
+        self, index_id: str, tenant: str, source: str, document_ids: Sequence[str], *, restart_count: bool = False
+    ) -> None:
+        """Accept the deletion of these documents until it is done. Idempotent.
+
+        With ``restart_count``, the source's recent deletions count no longer: a person saw them and confirmed the rest.
+        """
 
     async def release_deletions(self, index_id: str, document_ids: Sequence[str]) -> None:
         """Forget held and confirmed deletions of documents that are there again. Idempotent."""

@@ -427,7 +427,7 @@ async def test_a_confirmed_deletion_is_believed_once_and_the_later_ones_are_coun
 ) -> None:
     ids = await live_documents(ledger, index, 100)
     assert len((await applied(ledger, index, *map(gone, ids[:60]))).held) == 60
-    await ledger.confirm_deletions(index, "acme", "s3", ids[:60])
+    await ledger.confirm_deletions(index, "acme", "s3", ids[:60])  # documents only
     assert set((await ledger.held_deletions(index, "acme", "s3")).values()) == {True}
     assert len((await applied(ledger, index, *map(gone, ids[:30]))).accepted) == 30
     assert await ledger.held_deletions(index, "acme", "s3") == dict.fromkeys(ids[30:60], True)
@@ -437,6 +437,15 @@ async def test_a_confirmed_deletion_is_believed_once_and_the_later_ones_are_coun
     await applied(ledger, index, *(delta(each, {}, revision=2) for each in ids[:60]))
     back = [replace(each, record=replace(each.record, revision=3)) for each in map(gone, ids[:60])]
     assert len((await applied(ledger, index, *back)).held) == 60
+
+
+async def test_a_person_who_confirms_the_rest_of_a_wave_restarts_the_count(ledger: Any, index: str) -> None:
+    ids = await live_documents(ledger, index, 60)
+    assert len((await applied(ledger, index, *map(gone, ids[:30]))).accepted) == 30
+    await ledger.confirm_deletions(index, "acme", "s3", ids[30:32])
+    assert len((await applied(ledger, index, gone(ids[40]))).held) == 1
+    await ledger.confirm_deletions(index, "acme", "s3", [], restart_count=True)
+    assert len((await applied(ledger, index, gone(ids[41]))).accepted) == 1
 
 
 async def test_held_deletions_end_with_a_release_or_another_change(ledger: Any, index: str) -> None:

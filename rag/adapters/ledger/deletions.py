@@ -22,7 +22,9 @@ class DeletionsPart(LedgerPart):
             )
             return dict(await rows.fetchall())
 
-    async def confirm_deletions(self, index_id: str, tenant: str, source: str, document_ids: Sequence[str]) -> None:
+    async def confirm_deletions(
+        self, index_id: str, tenant: str, source: str, document_ids: Sequence[str], *, restart_count: bool = False
+    ) -> None:
         async with self.connection() as db:
             await db.execute(
                 """
@@ -32,9 +34,11 @@ class DeletionsPart(LedgerPart):
                 """,
                 (index_id, tenant, source, list(document_ids)),
             )
-            await db.execute(
-                "delete from deletions where index_id = %s and tenant = %s and source = %s", (index_id, tenant, source)
-            )
+            if restart_count:
+                await db.execute(
+                    "delete from deletions where index_id = %s and tenant = %s and source = %s",
+                    (index_id, tenant, source),
+                )
 
     async def release_deletions(self, index_id: str, document_ids: Sequence[str]) -> None:
         async with self.connection() as db:

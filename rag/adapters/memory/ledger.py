@@ -142,10 +142,13 @@ class MemoryLedger:
             if (index, entry.tenant, entry.source) == (index_id, tenant, source)
         }
 
-    async def confirm_deletions(self, index_id: str, tenant: str, source: str, document_ids: Sequence[str]) -> None:
+    async def confirm_deletions(
+        self, index_id: str, tenant: str, source: str, document_ids: Sequence[str], *, restart_count: bool = False
+    ) -> None:
         for document_id in document_ids:
             self._held[index_id, document_id] = _Held(tenant, source, is_confirmed=True)
-        self._deletions.pop((index_id, tenant, source), None)
+        if restart_count:
+            self._deletions.pop((index_id, tenant, source), None)
 
     async def release_deletions(self, index_id: str, document_ids: Sequence[str]) -> None:
         for document_id in document_ids:
