@@ -1,9 +1,9 @@
-"""A watched folder: it is listed again and again, and each difference from the last listing is announced."""
+"""A watched folder: it is listed after each notice of a change, and by the clock. Each difference from the last listing is announced."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from consumers.listing import Records, compare, differences, list_documents
 from rag.ingest.change_events import ObjectChange
@@ -23,13 +23,24 @@ class FolderStream:
     A mass deletion is left to the reconcile, which compares with the ledger, holds it and reports it until it is confirmed.
     """
 
-    def __init__(self, source: Source, objects: ObjectStore, ledger: Records, index_id: str, *, every: float) -> None:
+    def __init__(
+        self,
+        source: Source,
+        objects: ObjectStore,
+        ledger: Records,
+        index_id: str,
+        *,
+        every: float,
+        wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """``wait`` returns after the given seconds at the latest, and earlier when it notices a change."""
         self.source = source
         self._objects = objects
         self._ledger = ledger
         self._roots = Roots(objects, ledger)
         self._index_id = index_id
         self._every = every
+        self._wait = wait
         self._known: dict[str, ObjectState] | None = None
         self._listed: dict[str, ObjectState] = {}
 
@@ -39,7 +50,7 @@ class FolderStream:
             found = await differences(self.source, self._index_id, self._objects, self._ledger)
             self._listed = found.listed
             return found.changes
-        await asyncio.sleep(self._every)
+        await self._wait(self._every)
         self._listed = await list_documents(self.source, self._objects, self._roots, self._known)
         changed, gone = compare(self._listed, self._known)
         if is_mass(len(gone), len(self._known)):

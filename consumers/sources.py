@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import assert_never
 
 from consumers.folder import FolderStream
 from consumers.runner import Stream
 from consumers.s3 import WAIT_SECONDS, S3Stream
 from consumers.snowflake import SnowflakeStream
+from rag.adapters.objects.watching import FolderWatcher
 from rag.adapters.snowflake import SnowflakeWarehouse
 from rag.ingest.warehouse_rows import Table
 from rag.settings import SourceSettings, snowflake_parameters
@@ -28,8 +30,15 @@ def streams(chosen: SourceSettings, opened: Services) -> dict[str, Stream]:
             sqs = aws(settings, "sqs", read_timeout=WAIT_SECONDS + 10)
             return {chosen.name: S3Stream(source, sqs, chosen.queue_url)}
         case "folder":
-            every = settings.poll_seconds
-            return {chosen.name: FolderStream(source, opened.objects, opened.ledger, opened.spec.index_id, every=every)}
+            stream = FolderStream(
+                source,
+                opened.objects,
+                opened.ledger,
+                opened.spec.index_id,
+                every=settings.poll_seconds,
+                wait=FolderWatcher(settings.inbox_dir).wait if settings.inbox_dir else asyncio.sleep,
+            )
+            return {chosen.name: stream}
         case "snowflake":
             warehouse = SnowflakeWarehouse(snowflake_parameters(settings))
             return {
