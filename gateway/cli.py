@@ -1,4 +1,4 @@
-"""``tidemark``: log in, ask, search, upload and list, at any gateway.
+"""``tidemark``: log in, ask, search, upload, list and repair, at any gateway.
 
 The addresses of the gateway and the issuer come from the options, else from the environment, else from ``.stack/env`` of a local
 stack in this folder or above. Exit codes: 1 refused, 2 wrong usage, 3 not logged in, 4 not reachable.
@@ -6,48 +6,29 @@ stack in this folder or above. Exit codes: 1 refused, 2 wrong usage, 3 not logge
 
 from __future__ import annotations
 
-import json
+import os
+import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from dotenv import dotenv_values
-from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from gateway.client import NOT_LOGGED_IN, UNREACHABLE, Failed, GatewayClient
-from gateway.login import LoginFailed, Target, TokenFile, access_token, by_browser, by_client_credentials
+from gateway import dead
+from gateway.client import Failed
+from gateway.login import Target, TokenFile, by_browser, by_client_credentials
+from gateway.terminal import AsJson, Context, Limit, complaints, console, plain, print_json, reported, why
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-console, complaints = Console(highlight=False), Console(stderr=True, highlight=False)
-
-AsJson = Annotated[bool, typer.Option("--json", help="print the gateway's answer as JSON")]
+app.add_typer(dead.app, name="dead")
 Filter = Annotated[list[str] | None, typer.Option("--filter", help="field=value, repeatable: source, language, ...")]
-Limit = Annotated[int, typer.Option(min=1, help="how many documents")]
 TopK = Annotated[int, typer.Option(min=1, max=50, help="how many hits")]
-
-
-@dataclass(frozen=True)
-class Context:
-    """The target of a command, and the tokens kept for it."""
-
-    target: Target
-    kept: TokenFile
-    call_on_close: Callable[[Callable[[], None]], object]
-
-    def gateway(self) -> GatewayClient:
-        """Open a client, which is closed when the command ends."""
-        client = GatewayClient(self.target.gateway, lambda: access_token(self.target, self.kept))
-        self.call_on_close(client.close)
-        return client
 
 
 @app.callback()
@@ -62,7 +43,8 @@ def _where(
     secret: Annotated[str, typer.Option(envvar="OIDC_CLIENT_SECRET", hidden=True)] = "",
     stack: Annotated[Path | None, typer.Option(envvar="TIDEMARK_STACK", help="folder of a local stack")] = None,
 ) -> None:
-    found = _stack_env(stack)
+    folder = _stack_folder(stack)
+    found = {name: value for name, value in dotenv_values(folder / "env").items() if value} if folder else {}
     target = Target(
         gateway=(gateway or found.get("GATEWAY_URL") or "http://127.0.0.1:18000").rstrip("/"),
         issuer=issuer or found.get("OIDC_ISSUER", ""),
@@ -71,7 +53,7 @@ def _where(
         machine_secret=secret or found.get("OIDC_CLIENT_SECRET", ""),
     )
     kept = TokenFile(Path(typer.get_app_dir("tidemark")) / "tokens.json")
-    context.obj = Context(target, kept, context.call_on_close)
+    context.obj = Context(target, kept, folder, context.call_on_close)
 
 
 @app.command()
@@ -84,7 +66,7 @@ def login(
 ) -> None:
     """Get a token and keep it for this gateway."""
     target: Target = context.obj.target
-    with _reported():
+    with reported():
         if user and client_credentials:
             raise Failed("choose one of --user and --client-credentials", 2)
         if client_credentials:
@@ -98,13 +80,13 @@ def login(
 @app.command()
 def ask(context: typer.Context, question: str, top_k: TopK = 8, filter: Filter = None, as_json: AsJson = False) -> None:
     """Ask a question and show the answer with its evidence."""
-    with _reported():
+    with reported():
         body = {"question": question, "top_k": top_k, "filters": _filters(filter)}
         answer = context.obj.gateway().call("POST", "/v1/answers", json=body)
     if as_json:
-        return _print_json(answer)
+        return print_json(answer)
     how = "extractive" if answer["generator"] == "extractive" else f"written by {answer['generator']}"
-    console.print(Panel(_plain(answer["answer"]), title=f"Answer ({how})", title_align="left"))
+    console.print(Panel(plain(answer["answer"]), title=f"Answer ({how})", title_align="left"))
     _print_hits(answer["citations"])
     return console.print(f"{answer['timings']['total']:.2f} s{', cached' if answer['cached'] else ''}", style="dim")
 
@@ -112,10 +94,10 @@ def ask(context: typer.Context, question: str, top_k: TopK = 8, filter: Filter =
 @app.command()
 def search(context: typer.Context, query: str, top_k: TopK = 8, filter: Filter = None, as_json: AsJson = False) -> None:
     """Find passages."""
-    with _reported():
+    with reported():
         body = {"query": query, "top_k": top_k, "filters": _filters(filter)}
         found = context.obj.gateway().call("POST", "/v1/search", json=body)
-    return _print_json(found) if as_json else _print_hits(found["hits"])
+    return print_json(found) if as_json else _print_hits(found["hits"])
 
 
 @app.command()
@@ -134,13 +116,13 @@ def upload(
     gateway, done = context.obj.gateway(), []
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TextColumn("{task.fields[status]}"),
                TimeElapsedColumn())  # fmt: skip
-    with _reported(), Progress(*columns, console=complaints) as progress:
+    with reported(), Progress(*columns, console=complaints) as progress:
         if title and len(files) > 1:
             raise Failed("--title is for one file", 2)
         if twice := sorted(name for name, count in Counter(path.name for path in files).items() if count > 1):
             raise Failed(f"several files are named {twice[0]!r}, and each would replace the one before: rename them", 2)
         for path in files:
-            bar = progress.add_task(_plain(path.name).plain, total=path.stat().st_size, status="uploading")
+            bar = progress.add_task(plain(path.name).plain, total=path.stat().st_size, status="uploading")
             uploaded = gateway.upload(
                 path,
                 title=title,
@@ -150,10 +132,10 @@ def upload(
             progress.update(bar, status="indexing" if wait else "accepted")
             if wait:
                 uploaded |= gateway.wait(uploaded["status_url"], seconds=seconds)
-                progress.update(bar, status=uploaded["status"] if uploaded["status"] == "live" else _why(uploaded))
+                progress.update(bar, status=uploaded["status"] if uploaded["status"] == "live" else why(uploaded))
             done.append(uploaded)
     if as_json:
-        _print_json(done)
+        print_json(done)
     else:
         for uploaded in done:
             note = "  (replaces your earlier upload of this name)" if uploaded.get("replaces") else ""
@@ -175,21 +157,37 @@ def documents(
     as_json: AsJson = False,
 ) -> None:
     """List the documents that you may see."""
-    with _reported():
+    with reported():
         rows = list(context.obj.gateway().documents(limit=limit, state=state, source=source, title=title))
     if as_json:
-        return _print_json(rows)
+        return print_json(rows)
     table = Table("document", "status", "title", "source", "chunks", box=None)
     for row in rows:
-        table.add_row(row["document_id"], _why(row), _plain(row["title"]), row["source"], str(row["chunks"]))
+        table.add_row(row["document_id"], why(row), plain(row["title"]), row["source"], str(row["chunks"]))
     return console.print(table if rows else "No documents that you may see.")
 
 
-def _stack_env(stack: Path | None) -> dict[str, str]:
+@app.command()
+def reconcile(
+    context: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the differences and change nothing")] = False,
+    confirm: Annotated[bool, typer.Option("--confirm", help="believe mass deletions and changed folders")] = False,
+) -> None:
+    """List every source on this machine, and announce the differences to the index.
+
+    This needs the settings of the platform, from the environment or a stack's folder. The gateway takes no part.
+    """
+    flags = ["--dry-run"] * dry_run + ["--confirm"] * confirm
+    stack = context.obj.stack
+    environment = os.environ | ({"TIDEMARK_STACK": str(stack)} if stack else {})
+    command = [sys.executable, "-m", "consumers", "reconcile", *flags]
+    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)  # noqa: S603
+
+
+def _stack_folder(stack: Path | None) -> Path | None:
     here = Path.cwd()
     folders = [stack] if stack else [folder / ".stack" for folder in (here, *here.parents)]
-    found = next((folder / "env" for folder in folders if (folder / "env").is_file()), None)
-    return {name: value for name, value in dotenv_values(found).items() if value} if found else {}
+    return next((folder for folder in folders if (folder / "env").is_file()), None)
 
 
 def _filters(given: list[str] | None) -> dict[str, list[str]]:
@@ -208,40 +206,10 @@ def _print_hits(hits: list[dict[str, Any]]) -> None:
     for hit in hits:
         place = f", page {hit['page']}" if hit["page"] else ""
         console.print(
-            Text.assemble((f"[{hit['marker']}] ", "bold"), _plain(hit["title"]), place, f"  {hit['score']:.3f}")
+            Text.assemble((f"[{hit['marker']}] ", "bold"), plain(hit["title"]), place, f"  {hit['score']:.3f}")
         )
-        console.print(Text("    ") + _plain(hit["quote"].strip()[:400]))
+        console.print(Text("    ") + plain(hit["quote"].strip()[:400]))
         console.print(Text(f"    {hit['uri']}", style="dim"), soft_wrap=True)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def _why(document: dict[str, Any]) -> str:
-    reason = document.get("reason")
-    return f"{document['status']} ({reason})" if reason else str(document["status"])
-
-
-def _plain(text: str) -> Text:
-    """Return ``text`` without escape sequences and markup: documents may contain both, and neither may reach the terminal."""
-    return Text("".join(c if c.isprintable() or c == "\n" else " " for c in text))
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Report failures as one sentence on stderr and as an exit code."""
-    try:
-        yield
-    except (Failed, LoginFailed) as error:
-        complaints.print(_plain(str(error)), style="red")
-        raise typer.Exit(_code(error)) from None
-
-
-def _code(error: Failed | LoginFailed) -> int:
-    if isinstance(error, Failed):
-        return error.code
-    return UNREACHABLE if error.is_unreachable else NOT_LOGGED_IN
 
 
 def main() -> None:

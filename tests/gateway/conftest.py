@@ -128,6 +128,7 @@ class World:
     async def index(
         self, text: str, *, name: str = "a.md", principals: Sequence[str] = ("group:staff",), tenant: str = "acme",
         source: str = "s3", status: DocumentStatus = DocumentStatus.LIVE, uri: str = "", content_hash: str = "hash",
+        reason: str = "",
     ) -> str:  # fmt: skip
         """Index a one-paragraph document through plan and apply; returns its id."""
         uri = uri or f"s3://{self.settings.s3_bucket}/{name}"
@@ -135,7 +136,7 @@ class World:
         recorded = (await self.ledger.recorded(self.spec.index_id, [document_id]))[document_id]
         cause = Cause("documents.changed.v1", "e1", 3, 41, "run-1")
         work = IndexingTask(document_id, tenant, source, uri, recorded.revision, cause, status, "v1", "t1", content_hash, "text/markdown",
-                    principals=tuple(principals))  # fmt: skip
+                    principals=tuple(principals), reason=reason)  # fmt: skip
         block = Block(BlockKind.PARAGRAPH, 0, len(text))
         parsed = ParsedDocument(text, (block,), name, "en", "text/markdown")
         live = status is DocumentStatus.LIVE

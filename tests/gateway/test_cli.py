@@ -6,12 +6,14 @@ import asyncio
 import json
 import socket
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -26,6 +28,7 @@ from gateway.app import create_app
 from gateway.cli import app
 from gateway.identity import Verifier
 from gateway.issuer import IssuerKeys
+from rag.models import DocumentStatus
 
 MACHINE_SECRET = "a-secret-of-the-demo-client"
 SENTENCE = "Lanterns on the east pier are lit at dusk."
@@ -213,3 +216,65 @@ async def test_escape_sequences_of_documents_do_not_reach_the_terminal(tidemark:
     told = (await asyncio.to_thread(tidemark, "search", "lanterns")).output
     assert "\x1b" not in told
     assert "[bold]lit[/bold]" in told
+
+
+@pytest.fixture
+async def dead(world: Any) -> str:
+    """A dead document beside a live one."""
+    await world.index(SENTENCE, name="live.md")
+    return str(await world.index("", name="broken.pdf", status=DocumentStatus.DEAD, reason="corrupt"))
+
+
+async def test_dead_documents_are_listed_with_their_reason_and_shown_with_their_event(tidemark: Any, dead: str) -> None:
+    await asyncio.to_thread(tidemark, "login", "--client-credentials")
+    listed = (await asyncio.to_thread(tidemark, "dead", "list")).output
+    assert dead in listed
+    assert "corrupt" in listed
+    assert "live.md" not in listed
+    assert "No dead documents" in (await asyncio.to_thread(tidemark, "dead", "list", "--reason", "encrypted")).output
+    shown = (await asyncio.to_thread(tidemark, "dead", "show", dead)).output
+    for each in ("dead corrupt", "broken.pdf (s3)", "documents.changed.v1[3] offset 41", "run-1"):
+        assert each in shown
+
+
+@pytest.mark.parametrize("every", [True, False])
+async def test_dead_documents_are_announced_again(tidemark: Any, world: Any, dead: str, every: bool) -> None:
+    await asyncio.to_thread(tidemark, "login", "--client-credentials")
+    await asyncio.to_thread(tidemark, "dead", "redrive", *(["--all", "--reason", "corrupt"] if every else [dead]))
+    assert [(event.document_id, event.origin) for event in await world.published()] == [(dead, "redrive")]
+
+
+def test_a_redrive_of_nothing_or_of_both_is_a_usage_error(tidemark: Any) -> None:
+    tidemark("login", "--client-credentials")
+    tidemark("dead", "redrive", code=2)
+    tidemark("dead", "redrive", "--all", str(uuid4()), code=2)
+    tidemark("dead", "redrive", "not-an-id", code=2)
+
+
+async def test_a_redrive_needs_its_scope(tidemark: Any, world: Any, dead: str) -> None:
+    await asyncio.to_thread(tidemark, "login", "--user", "alice")
+    assert "rag:admin" in (await asyncio.to_thread(tidemark, "dead", "redrive", dead, code=1)).output
+    assert not await world.published()
+
+
+async def test_a_dropped_document_is_suppressed_and_a_live_one_is_left(tidemark: Any, world: Any, dead: str) -> None:
+    live = await world.index(SENTENCE, name="live.md")
+    await asyncio.to_thread(tidemark, "login", "--client-credentials")
+    refused = await asyncio.to_thread(tidemark, "dead", "drop", live, code=1)
+    assert "not dead" in " ".join(refused.output.split())
+    await asyncio.to_thread(tidemark, "dead", "drop", dead)
+    assert await world.ledger.suppressed("acme", [dead, live]) == {dead}
+
+
+def test_reconcile_runs_the_consumers_of_this_machine(tidemark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[list[str], str]] = []
+
+    def run(command: list[str], *, env: dict[str, str], check: bool) -> subprocess.CompletedProcess[bytes]:
+        started.append((command[1:], env["TIDEMARK_STACK"]))
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr("gateway.cli.subprocess.run", run)
+    tidemark("reconcile", "--dry-run", code=3)
+    ((command, stack),) = started
+    assert command == ["-m", "consumers", "reconcile", "--dry-run"]
+    assert Path(stack).name == ".stack"
