@@ -1,5 +1,7 @@
 """Housekeeping: the garbage that a crash left in Qdrant, the bound of the embedding cache, and a daily check of every partition."""
 
+from dataclasses import asdict
+
 import dagster as dg
 
 from assets.batches import lane
@@ -7,6 +9,7 @@ from assets.checks import vector_index_checks
 from assets.policy import RUN_RETRIES
 from assets.resources import OpenServices, open_for_run
 from rag.ingest.indexing import sweep
+from rag.ingest.repair import repair_step
 
 APPLY_SECONDS = 900.0  # longer than any apply may take: its own intents must not be swept under it
 
@@ -40,15 +43,25 @@ async def retry_parked_documents(context: dg.OpExecutionContext, tidemark: dg.Re
     context.log.info(f"tried {report.documents} parked documents again")
 
 
+@dg.op
+async def repair_index(context: dg.OpExecutionContext, tidemark: dg.ResourceParam[OpenServices]) -> None:
+    """Compare the next part of ledger, Qdrant and artifacts, and repair the differences. A day's runs compare everything once."""
+    async with open_for_run(context, tidemark) as services:
+        repairs = await repair_step(lane(services), services.ledger, run_id=context.run_id)
+    context.log.info(f"repaired: {asdict(repairs)}")
+
+
 @dg.job(
     executor_def=dg.in_process_executor,
     tags=RUN_RETRIES,
-    description="Delete garbage in Qdrant, prune the embedding cache and try parked documents again. Safe at any time.",
+    description="Delete garbage in Qdrant, prune the embedding cache, try parked documents again, and repair the next part of the index."
+    " Safe at any time.",
 )
 def maintenance() -> None:
     sweep_garbage()
     prune_embedding_cache()
     retry_parked_documents()
+    repair_index()
 
 
 audit = dg.define_asset_job(

@@ -12,7 +12,9 @@ from fastapi.responses import JSONResponse, Response
 
 from gateway.dependencies import Backend
 from gateway.messages import DependencyMessage, ReadyMessage
-from rag.errors import TidemarkError
+from rag.errors import LostIndex, TidemarkError
+from rag.ingest.pipeline import REBUILD_REMEDY
+from rag.ingest.repair import require_rebuilt
 from rag.telemetry import logger
 from schemas.topics import CHANGED
 
@@ -49,6 +51,7 @@ def _checks(services: Services) -> dict[str, tuple[Callable[[], Awaitable[Any]],
     return {
         "ledger": (lambda: services.ledger.index_revision(index_id, "readyz"), True),
         "vectors": (lambda: services.vectors.count(index_id), True),
+        "index": (lambda: require_rebuilt(services.pipeline, services.ledger), True),
         "cache": (lambda: services.cache.get("readyz"), False),
         "events": (lambda: services.events.describe(CHANGED), False),
         "objects": (lambda: services.objects.head(f"s3://{bucket}/readyz"), False),
@@ -63,6 +66,9 @@ async def _look(name: str, look: Callable[[], Awaitable[Any]], required: bool) -
             await look()
     except TimeoutError:
         why = f"no answer within {TIMEOUT:g} s"
+    except LostIndex as error:
+        why = f"lost, or not yet rebuilt: {REBUILD_REMEDY}"
+        logger(__name__).error("not_ready", dependency=name, why=str(error))
     except TidemarkError as error:
         why = "does not answer"
         logger(__name__).warning("not_ready", dependency=name, why=str(error))

@@ -67,5 +67,9 @@ class ObjectUnavailable(Unavailable):
         self.reason = reason
 
 
+class LostIndex(Unavailable):
+    """A collection that is gone or empty, or not yet rebuilt, although the ledger has chunks. A new one would hide the loss."""
+
+
 class LostEvents(Unavailable):
     """Offsets that are due but no longer in the log. Raise an alarm and reconcile against the sources."""

@@ -120,6 +120,9 @@ class VectorIndex(Protocol):
     async def create(self, spec: IndexSpec) -> None:
         """Create the collection, and the alias ``documents`` if it does not exist. Idempotent."""
 
+    async def exists(self, index_id: str) -> bool:
+        """Return whether the collection exists."""
+
     async def upsert(self, index_id: str, points: Sequence[Point]) -> None:
         """Write the whole batch. The points are searchable when the call returns. Idempotent.
 
@@ -136,9 +139,10 @@ class VectorIndex(Protocol):
         """
 
     def scroll(
-        self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None
+        self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None, start: str = ""
     ) -> AsyncIterator[tuple[str, str]]:
-        """Yield (point id, payload hash) of every point. ``partition`` (of Kafka) and ``documents`` restrict the points."""
+        """Yield (point id, payload hash) of every point, in order of id from ``start`` on. ``partition`` (of Kafka) and ``documents``
+        restrict the points."""
 
     async def retrieve(self, index_id: str, point_ids: Sequence[str]) -> list[Point]: ...
 
@@ -310,6 +314,9 @@ class Ledger(Protocol):
     async def unknown_points(self, index_id: str, point_ids: Sequence[str]) -> set[str]:
         """Return the orphans among the points: neither current, nor intended, nor condemned."""
 
+    async def has_points(self, index_id: str) -> bool:
+        """Return whether any point of the index is current."""
+
     async def index_revision(self, index_id: str, tenant: str) -> int:
         """Return a number that grows with every transaction that changes the tenant's part of the index."""
 
@@ -363,6 +370,9 @@ class Catalog(Protocol):
 
     async def live(self, index_id: str, partition: int) -> list[DocumentRecord]:
         """Return every document of the partition that a backfill derives again: the live, the parked and the dead ones."""
+
+    async def shard(self, index_id: str, shard: str) -> list[DocumentRecord]:
+        """Return every document, also the deleted ones, whose id starts with the two hex digits of ``shard``."""
 
     async def parked(self, index_id: str, *, due: datetime, limit: int = 100) -> list[DocumentRecord]:
         """Return the parked documents whose next try is due at that time, longest due first."""

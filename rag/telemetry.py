@@ -38,6 +38,10 @@ DOCUMENTS_PARKED = Gauge("tidemark_documents_parked", "Documents whose object ca
 DELETIONS_HELD = Counter("tidemark_deletions_held", "Deletions that wait for a confirmation", ["source"])
 # Deletions of a source that wait for a confirmation, as its last listing found them.
 HELD_DELETIONS = Gauge("tidemark_held_deletions", "Documents whose deletion waits for a confirmation", ["source"])
+# Differences between ledger, vector index and artifact store, by kind (orphan_point, leftover_artifact, document).
+REPAIRS = Counter(
+    "tidemark_repairs", "Orphans deleted and documents derived again by the comparison of the stores", ["reason"]
+)
 CHUNKS_EMBEDDED = Counter("tidemark_chunks_embedded", "Chunks whose vector was computed", [])
 CHUNKS_REUSED = Counter("tidemark_chunks_reused", "Chunks whose vector came from the cache", [])
 TOKENS_EMBEDDED = Counter("tidemark_tokens_embedded", "Tokens of the chunks whose vector was computed", [])

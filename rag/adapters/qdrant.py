@@ -101,6 +101,10 @@ class QdrantIndex:
             if error.status_code != 409:  # another process has created it meanwhile
                 raise
 
+    async def exists(self, index_id: str) -> bool:
+        with _failures():
+            return await self._client.collection_exists(_collection(index_id))
+
     async def upsert(self, index_id: str, points: Sequence[Point]) -> None:
         with _failures():
             for batch in _batches([_structure(point) for point in points], [_point_bytes(point) for point in points]):
@@ -130,9 +134,9 @@ class QdrantIndex:
         return sorted(points, key=lambda point: (-point.score, point.point_id))[:limit]
 
     async def scroll(
-        self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None
+        self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None, start: str = ""
     ) -> AsyncIterator[tuple[str, str]]:
-        following: Any = None
+        following: Any = start or None
         while True:
             with _failures():
                 page, following = await self._client.scroll(

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from rag.errors import Conflict, ObjectUnavailable, Rejected, TidemarkError
+from rag.errors import Conflict, LostIndex, ObjectUnavailable, Rejected, TidemarkError
 from rag.ids import Ids, object_key
 from rag.ingest import indexing
 from rag.ingest.artifacts import Artifacts, beside, has_version, is_of_revision, version_of
@@ -68,6 +68,7 @@ _log = logger(__name__)
 WINDOW = 64  # documents that are looked up, embedded and applied together
 AT_ONCE = 4  # documents whose content is in memory at once
 ATTEMPTS = 5  # derivations of a document that keeps changing, before the batch fails
+REBUILD_REMEDY = "restore it, or run `python -m assets rebuild`"
 MAX_BUGS = 10  # documents of one batch that may fail by a bug, before the batch fails
 DEAD_SHARE = 0.5  # of a batch: a smaller share of dead documents is the documents' own fault
 
@@ -100,9 +101,20 @@ class Pipeline:
     dead_limit: int = 500  # documents of one batch that may newly become dead although they are most of it
 
     async def prepare(self) -> None:
-        """Create the collection and register the index. Idempotent."""
+        """Create the collection and register the index. Idempotent. Raises LostIndex when the ledger has chunks of a lost collection."""
+        await self.require_index()
         await self.vectors.create(self.spec)
         await self.ledger.open_index(self.spec)
+
+    async def require_index(self) -> None:
+        """Raise LostIndex when the ledger has chunks and the collection is gone or empty."""
+        index_id = self.spec.index_id
+        if not await self.ledger.has_points(index_id):
+            return
+        if not await self.vectors.exists(index_id) or not await self.vectors.count(index_id):
+            raise LostIndex(
+                f"collection {self.spec.collection} is gone or empty, but the ledger has its chunks: {REBUILD_REMEDY}"
+            )
 
     async def live_batch(self, partition: int, *, run_id: str = "") -> Batch:
         """Return the batch of a backfill: every document that the ledger has for the partition, with its listed artifacts."""

@@ -493,6 +493,24 @@ async def test_a_batch_is_handed_on_within_its_run(ledger: Any, index: str) -> N
     assert (await ledger.load(index, "chunks", 3)).tasks == ()
 
 
+async def test_a_shard_holds_every_document_of_its_first_digits(ledger: Any, index: str) -> None:
+    live, deleted, other = (f"{start}{an_id()[2:]}" for start in ("0f", "0f", "10"))
+    await applied(ledger, index, delta(live, {an_id(): an_id()}), delta(other, {an_id(): an_id()}))
+    await applied(ledger, index, delta(deleted, {}, status=DocumentStatus.DELETED))
+    assert {record.document_id for record in await ledger.shard(index, "0f")} == {live, deleted}
+    assert await ledger.shard(index, "0e") == []
+
+
+async def test_an_index_has_points_while_a_document_has_chunks(ledger: Any, index: str) -> None:
+    document, point = an_id(), an_id()
+    await applied(ledger, index, delta(document, {}))
+    assert not await ledger.has_points(index)
+    await applied(ledger, index, delta(document, {an_id(): point}, revision=1))
+    assert await ledger.has_points(index)
+    await applied(ledger, index, delta(document, {}, revision=2, retired=(point,)))
+    assert not await ledger.has_points(index)
+
+
 async def test_a_parked_document_is_found_when_its_next_try_is_due(ledger: Any, index: str) -> None:
     now = datetime(2026, 11, 26, tzinfo=UTC)
     first, second = (Parking(2, now, now + timedelta(minutes=minutes)) for minutes in (1, 2))

@@ -236,6 +236,18 @@ async def test_a_large_batch_is_written_and_scrolled_whole(vectors: Any, index: 
     assert await vectors.count(index, partition=7) == 0
 
 
+async def test_a_scroll_goes_on_from_a_point_in_the_order_of_ids(vectors: Any, index: str) -> None:
+    await vectors.upsert(index, [point(axis(1)) for _ in range(7)])
+    ids = [point_id async for point_id, _ in vectors.scroll(index)]
+    assert ids == sorted(ids)
+    assert [point_id async for point_id, _ in vectors.scroll(index, start=ids[3])] == ids[3:]
+
+
+async def test_an_index_exists_once_it_is_created(vectors: Any, index: str) -> None:
+    assert await vectors.exists(index)
+    assert not await vectors.exists(uuid.uuid4().hex[:16])
+
+
 async def test_a_vector_of_the_wrong_size_is_an_error_and_makes_no_point(vectors: Any, index: str) -> None:
     with pytest.raises(Exception, match=r"(?i)shape|dim"):
         await vectors.upsert(index, [point(np.ones(SIZE + 1, np.float32))])

@@ -149,6 +149,16 @@ async def test_readiness_names_what_is_missing(world: Any) -> None:
     assert (answer.status_code, answer.json()["dependencies"]["issuer"]["why"]) == (503, "does not answer")
 
 
+async def test_a_lost_index_is_not_ready_and_names_the_command(world: Any) -> None:
+    await world.index("High water at noon.")
+    assert (await world.client.get("/readyz")).json()["dependencies"]["index"]["ok"]
+    points = [point_id async for point_id, _ in world.vectors.scroll(world.spec.index_id)]
+    await world.vectors.delete(world.spec.index_id, points)
+    answer = await world.client.get("/readyz")
+    assert answer.status_code == 503
+    assert "python -m assets rebuild" in answer.json()["dependencies"]["index"]["why"]
+
+
 async def test_metrics_count_routes_and_add_what_runs_measured(world: Any) -> None:
     name, labels = "tidemark_documents_indexed_total", (("status", "live"),)
     await world.ledger.add(

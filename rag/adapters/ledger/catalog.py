@@ -35,6 +35,11 @@ class CatalogPart(LedgerPart):
                 db, index_id, "partition = %s and status in ('live', 'parked', 'dead')", [partition]
             )
 
+    async def shard(self, index_id: str, shard: str) -> list[DocumentRecord]:
+        first, last = f"{shard}000000-0000-0000-0000-000000000000", f"{shard}ffffff-ffff-ffff-ffff-ffffffffffff"
+        async with self.connection() as db:
+            return await read_recorded(db, index_id, "document_id between %s::uuid and %s::uuid", [first, last])
+
     async def parked(self, index_id: str, *, due: datetime, limit: int = 100) -> list[DocumentRecord]:
         async with self.connection() as db:
             rows = await db.execute(

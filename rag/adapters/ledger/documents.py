@@ -110,6 +110,12 @@ class DocumentsPart(LedgerPart):
             )
             return {point for (point,) in await rows.fetchall()}
 
+    async def has_points(self, index_id: str) -> bool:
+        async with self.connection() as db:
+            rows = await db.execute("select exists (select 1 from chunks where index_id = %s)", (index_id,))
+            row = await rows.fetchone()
+        return bool(row and row[0])
+
     async def index_revision(self, index_id: str, tenant: str) -> int:
         async with self.connection() as db:
             rows = await db.execute(

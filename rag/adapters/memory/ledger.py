@@ -120,6 +120,9 @@ class MemoryLedger:
         current = {placement.point_id for record in self._of(index_id) for placement in record.chunks.values()}
         return {each for each in point_ids if each not in current and (index_id, each) not in self._garbage}
 
+    async def has_points(self, index_id: str) -> bool:
+        return any(record.chunks for record in self._of(index_id))
+
     async def index_revision(self, index_id: str, tenant: str) -> int:
         return self._revisions[index_id, tenant]
 
@@ -158,6 +161,9 @@ class MemoryLedger:
 
     async def live(self, index_id: str, partition: int) -> list[DocumentRecord]:
         return [r for r in self._of(index_id) if r.partition == partition and r.status in {"live", "parked", "dead"}]
+
+    async def shard(self, index_id: str, shard: str) -> list[DocumentRecord]:
+        return [record for record in self._of(index_id) if record.document_id.startswith(shard)]
 
     async def parked(self, index_id: str, *, due: datetime, limit: int = 100) -> list[DocumentRecord]:
         waiting = [(record.parking.next_try, record) for record in self._of(index_id) if record.parking]

@@ -27,6 +27,9 @@ class MemoryVectors:
         self._points.setdefault(spec.index_id, {})
         self.aliases.setdefault("documents", spec.collection)
 
+    async def exists(self, index_id: str) -> bool:
+        return index_id in self._points
+
     async def upsert(self, index_id: str, points: Sequence[Point]) -> None:
         stored = self._of(index_id)
         shape = (self._specs[index_id].dimensions,)
@@ -53,11 +56,15 @@ class MemoryVectors:
         ]
 
     async def scroll(
-        self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None
+        self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None, start: str = ""
     ) -> AsyncIterator[tuple[str, str]]:
         for point_id, point in sorted(self._of(index_id).items()):
             in_partition = partition is None or point.payload.get("partition") == partition
-            if in_partition and (documents is None or point.payload.get("document_id") in documents):
+            if (
+                point_id >= start
+                and in_partition
+                and (documents is None or point.payload.get("document_id") in documents)
+            ):
                 yield point_id, point.payload.get("payload_hash", "")
 
     async def retrieve(self, index_id: str, point_ids: Sequence[str]) -> list[Point]:
