@@ -5,5 +5,8 @@ part with a 400 that names it, because a condition that is dropped silently wide
 `app` (keys, limits and envelopes), `registry` (names and aliases), `collection` (one engine shard, one thread), and the modules that
 turn JSON into engine values: `settings`, `filters`, `points`, `queries`.
 
-    QDRANT_API_KEY=... python -m deploy.local.qdrant --port 16333 --data .stack/qdrant
+One node holds the whole of a collection, whatever its shard number, so ranks of BM25 are those of one shard. A collection keeps and
+shows its shard number and replication factor, as on a single node of Qdrant.
+
+    QDRANT_API_KEY=... QDRANT_READ_ONLY_API_KEY=... python -m deploy.local.qdrant --port 16333 --data .stack/qdrant
 """

@@ -7,6 +7,7 @@ import contextlib
 import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -32,7 +33,23 @@ PARAMETERS: dict[str, Callable[[str], bool]] = {
 }
 
 
-def application(registry: Registry, api_key: str) -> Starlette:
+@dataclass(frozen=True)
+class Keys:
+    """The key that may do everything, and the key that may only read; an empty key opens nothing."""
+
+    write: str
+    read: str = ""
+
+    def may_write(self, given: str) -> bool:
+        """Return whether the key may write. Raises Refused for any other key than these two."""
+        if _is(given, self.write):
+            return True
+        if _is(given, self.read):
+            return False
+        raise Refused("Invalid API key or JWT", 401)
+
+
+def application(registry: Registry, keys: Keys) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         opening = asyncio.gather(
@@ -48,7 +65,9 @@ def application(registry: Registry, api_key: str) -> Starlette:
         async def enter(request: Request) -> Response:
             started = time.perf_counter()
             try:
-                _authenticate(request, api_key)
+                may_write = keys.may_write(_given_key(request))
+                if allowed == WRITE and not may_write:
+                    raise Refused("Forbidden: Global write access is required", 403)
                 limit = _parameters(request, allowed)
                 request.state.body = await _body(request)
                 result = await asyncio.wait_for(asyncio.shield(act(registry, request)), limit)
@@ -82,7 +101,11 @@ async def _flush(registry: Registry) -> None:
                 await collection.run(collection.flush)
 
 
-def _authenticate(request: Request, api_key: str) -> None:
+def _is(given: str, key: str) -> bool:
+    return bool(key) and hmac.compare_digest(given.encode(), key.encode())
+
+
+def _given_key(request: Request) -> str:
     if b"%2f" in request.scope["raw_path"].lower():
         raise Refused("Wrong input: a slash within a name")  # the router would read the rest as a route
     given = request.headers.get("api-key")
@@ -91,8 +114,7 @@ def _authenticate(request: Request, api_key: str) -> None:
         given = token if scheme.lower() == "bearer" else None
     if given is None:
         raise Refused("Must provide an API key or an Authorization bearer token", 401)
-    if not hmac.compare_digest(given.encode(), api_key.encode()):
-        raise Refused("Invalid API key", 403)
+    return given
 
 
 def _parameters(request: Request, allowed: set[str]) -> int | None:
@@ -109,7 +131,7 @@ async def _body(request: Request) -> bytes:
     async for chunk in request.stream():
         size += len(chunk)
         if size > BODY_LIMIT:
-            raise Refused(f"Payload too large: more than {BODY_LIMIT} bytes; send smaller batches", 413)
+            raise Refused(f"JSON payload has exceeded limit ({BODY_LIMIT} bytes): send smaller batches")
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ class Collection:
         subprocess.run([sys.executable, "-m", module, str(self.path)], check=True)  # noqa: S603 our own module
         return edge.EdgeShard.load(str(self.path))
 
-    def apply(self, updates: list[Update]) -> list[dict[str, Any]]:
+    def apply(self, updates: Iterable[Update]) -> list[dict[str, Any]]:
         results = []
         for update in updates:
             self._unflushed += update.points

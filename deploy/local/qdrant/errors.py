@@ -19,6 +19,10 @@ class Refused(Exception):
         self.status = status
 
 
+class Unfit(Refused):
+    """A well-formed operation that does not fit the collection. Qdrant finds it when the operation's turn comes, not before."""
+
+
 def not_found(name: str) -> Refused:
     return Refused(f"Not found: Collection `{name}` doesn't exist!", 404)
 

@@ -6,7 +6,7 @@ the engine receives it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import qdrant_edge as edge
 from pydantic import BaseModel, StrictInt, StrictStr, ValidationError
 from qdrant_client.http import models as rest
 
-from deploy.local.qdrant.errors import Refused, only, parse
+from deploy.local.qdrant.errors import Refused, Unfit, only, parse
 from deploy.local.qdrant.filters import filter_
 
 LARGEST = 3.4028234663852886e38  # of a float32
@@ -70,7 +70,7 @@ class Vectors:
         if name in self.sparse:
             return sparse(name, raw)
         if name not in self.sizes:
-            raise Refused(f"Wrong input: Not existing vector name error: {name}")
+            raise Unfit(f"Wrong input: Not existing vector name error: {name}")
         return dense(name, raw, self.sizes[name])
 
 
@@ -78,7 +78,7 @@ def dense(name: str, raw: Any, size: int) -> list[float]:
     if not isinstance(raw, list) or not set(map(type, raw)) <= {float, int}:
         raise Refused(f"vector `{name}` must be a list of numbers")
     if len(raw) != size:
-        raise Refused(f"Wrong input: Vector dimension error: expected dim: {size}, got {len(raw)}")
+        raise Unfit(f"Wrong input: Vector dimension error: expected dim: {size}, got {len(raw)}")
     _finite(name, raw)
     return raw
 
@@ -110,13 +110,34 @@ class Update:
     operation: edge.UpdateOperation
     points: int
 
+    def __post_init__(self) -> None:
+        if not self.points:
+            raise Unfit("Wrong input: Empty update request")
 
-def batch(raw: Any, vectors: Vectors) -> list[Update]:
-    """Translate a `/points/batch`. All operations are checked before the first is applied. They are applied one by one, as in
-    Qdrant: one that fails (a payload for an absent id) leaves the earlier ones applied, and repeating the batch is safe."""
+
+def batch(raw: Any, vectors: Vectors) -> Iterator[Update]:
+    """Translate a `/points/batch`. A malformed operation refuses the whole batch before the first is applied.
+
+    The operations are applied one by one, as in Qdrant: one that fails (a vector of the wrong size, a payload for an absent id) leaves
+    the earlier ones applied, and repeating the batch is safe.
+    """
     if not isinstance(raw, dict) or raw.keys() != {"operations"} or not isinstance(raw["operations"], list):
         raise Refused("Format error in JSON body: expected {operations: [...]}")
-    return [_operation(one, vectors) for one in raw["operations"]]
+    return _until_unfit([_operation_or_unfit(one, vectors) for one in raw["operations"]])
+
+
+def _until_unfit(translated: Sequence[Update | Unfit]) -> Iterator[Update]:
+    for one in translated:
+        if isinstance(one, Unfit):
+            raise one
+        yield one
+
+
+def _operation_or_unfit(raw: Any, vectors: Vectors) -> Update | Unfit:
+    try:
+        return _operation(raw, vectors)
+    except Unfit as unfit:
+        return unfit
 
 
 def _operation(raw: Any, vectors: Vectors) -> Update:

@@ -106,6 +106,8 @@ def _scoring(wanted: Any, using: str | None, vectors: Vectors) -> Any:
         return edge.Fusion.Rrf(RRF_K) if wanted.fusion is rest.Fusion.RRF else edge.Fusion.Dbsf()
     if isinstance(wanted, rest.RrfQuery):
         k = RRF_K if wanted.rrf.k is None else wanted.rrf.k
+        if k < 1:
+            raise Refused(f"Validation error in JSON body: [query.rrf.k: value {k} invalid, must be 1 or larger]", 422)
         return edge.Fusion.Rrf(k, wanted.rrf.weights)
     if isinstance(wanted, rest.OrderByQuery):
         return _order(wanted.order_by)

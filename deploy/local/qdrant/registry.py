@@ -21,7 +21,7 @@ FORBIDDEN = set('<>:"/\\|?*\0\x1f')  # Qdrant's own rule
 
 @dataclass(frozen=True)
 class Names:
-    """The names at one moment. They are replaced and never changed, so a reader sees all of a switch of aliases or none of it."""
+    """The names at one moment. They are replaced and never changed, so a reader sees no half of a change."""
 
     collections: dict[str, Collection]
     aliases: dict[str, str]
@@ -93,13 +93,15 @@ class Registry:
         return True
 
     async def change_aliases(self, raw: Any) -> None:
-        """Apply all of the actions or none."""
+        """Apply the actions in order up to one that fails. The earlier ones stay, as in Qdrant."""
         wanted = parse(rest.ChangeAliasesOperation, raw)
         async with self.writing:
             aliases = dict(self.names.aliases)
-            for action in wanted.actions:
-                self._act(aliases, action)
-            await self._become(replace(self.names, aliases=aliases))
+            try:
+                for action in wanted.actions:
+                    self._act(aliases, action)
+            finally:
+                await self._become(replace(self.names, aliases=aliases))
 
     def _act(self, aliases: dict[str, str], action: Any) -> None:
         if isinstance(action, rest.CreateAliasOperation):

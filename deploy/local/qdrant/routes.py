@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import qdrant_edge as edge
@@ -111,7 +111,7 @@ async def get_point(registry: Registry, request: Request) -> Any:
     return found[0]
 
 
-async def _write(collection: Collection, updates: Callable[[], list[points.Update]]) -> Any:
+async def _write(collection: Collection, updates: Callable[[], Iterable[points.Update]]) -> Any:
     result = await collection.run(lambda: collection.apply(updates()))
     if collection.due:
         collection.thread.submit(collection.flush)  # after the answer, before the next write

@@ -11,7 +11,7 @@ from qdrant_client.http import models as rest
 from deploy.local.qdrant.errors import Refused, only
 
 HNSW = {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000}  # Qdrant's defaults
-SINGLE = ("shard_number", "replication_factor", "write_consistency_factor")
+LAYOUT = ("shard_number", "replication_factor", "write_consistency_factor")
 COLLECTION = ("vectors", "sparse_vectors", "on_disk_payload", "hnsw_config", "optimizers_config", "quantization_config")
 OPTIMIZERS = ("deleted_threshold", "vacuum_min_vector_number", "default_segment_number", "max_segment_size")
 INDEXES = {
@@ -30,10 +30,10 @@ def dense(wanted: rest.CreateCollection) -> dict[str, rest.VectorParams]:
 
 def engine(wanted: rest.CreateCollection, index_from: int) -> edge.EdgeConfig:
     """Return the settings for the engine, which builds no graph under `index_from` points: until then a scan costs less than a graph."""
-    only(wanted, *COLLECTION, *SINGLE)
-    for name in SINGLE:
-        if getattr(wanted, name) not in (None, 1):
-            raise Refused(f"{name} must be 1: this local server is one node with one shard")
+    only(wanted, *COLLECTION, *LAYOUT)
+    for name in LAYOUT:  # kept and shown, as a single node of Qdrant does
+        if (given := getattr(wanted, name)) is not None and given < 1:
+            raise Refused(f"Validation error in JSON body: [{name}: value {given} invalid, must be 1 or larger]", 422)
     if not dense(wanted) and not wanted.sparse_vectors:
         raise Refused("a collection needs vectors or sparse_vectors")
     optimizers = wanted.optimizers_config or rest.OptimizersConfigDiff()
@@ -136,7 +136,7 @@ def info(wanted: rest.CreateCollection, shard: edge.EdgeShard) -> dict[str, Any]
                 "vectors": given.get("vectors", {}),
                 "sparse_vectors": given.get("sparse_vectors", {}),
                 "on_disk_payload": wanted.on_disk_payload is not False,
-                **dict.fromkeys(SINGLE, 1),
+                **{name: given.get(name, 1) for name in LAYOUT},
             },
             "hnsw_config": HNSW | given.get("hnsw_config", {}),
             "optimizer_config": {"default_segment_number": 0, "flush_interval_sec": 5}

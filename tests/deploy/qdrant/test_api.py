@@ -16,7 +16,9 @@ from qdrant_client import QdrantClient
 from qdrant_client import models as rest
 from qdrant_client.http.exceptions import UnexpectedResponse
 
-KEY = "a-key-of-the-test"
+from deploy.local.qdrant.routes import ROUTES, WRITE
+
+KEY, READ_KEY = "a-key-of-the-test", "a-key-that-reads"
 HEADERS = {"api-key": KEY}
 DENSE = {"dense": rest.VectorParams(size=2, distance=rest.Distance.COSINE)}
 SPARSE = {"bm25": rest.SparseVectorParams(modifier=rest.Modifier.IDF)}
@@ -24,7 +26,9 @@ SPARSE = {"bm25": rest.SparseVectorParams(modifier=rest.Modifier.IDF)}
 
 @pytest.fixture(scope="module")
 def server(run_server: Callable[..., Any]) -> str:
-    return str(run_server("qdrant", "/readyz", environment={"QDRANT_API_KEY": KEY}).url)
+    return str(
+        run_server("qdrant", "/readyz", environment={"QDRANT_API_KEY": KEY, "QDRANT_READ_ONLY_API_KEY": READ_KEY}).url
+    )
 
 
 @pytest.fixture
@@ -346,6 +350,16 @@ def test_a_request_that_is_not_understood_is_refused(http: httpx.Client, method:
     assert count(http) == 5
 
 
+def test_a_layout_of_a_cluster_is_kept_and_shown_as_on_a_single_node(client: QdrantClient, http: httpx.Client) -> None:
+    client.create_collection("wide", DENSE, shard_number=3, replication_factor=2)
+    params = client.get_collection("wide").config.params
+    assert (params.shard_number, params.replication_factor, params.write_consistency_factor) == (3, 2, 1)
+    for name in ("shard_number", "replication_factor", "write_consistency_factor"):
+        body = {"vectors": {"size": 2, "distance": "Cosine"}, name: 0}
+        assert http.put("/collections/none", json=body).status_code == 422, name
+    assert client.get_collection("docs").config.params.shard_number == 1
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -353,7 +367,6 @@ def test_a_request_that_is_not_understood_is_refused(http: httpx.Client, method:
         {"vectors": {"dense": {"size": 0, "distance": "Cosine"}}},
         {"vectors": {"dense": {"size": 2, "distance": "Hamming"}}},
         {"vectors": {"dense": {"size": 2, "distance": "Cosine", "colour": "red"}}},
-        {"vectors": {"size": 2, "distance": "Cosine"}, "shard_number": 3},
         {"vectors": {"size": 2, "distance": "Cosine"}, "strict_mode_config": {"enabled": True}},
         {"vectors": {"size": 2, "distance": "Cosine"}, "init_from": {"collection": "docs"}},
         {"vectors": {"size": 2, "distance": "Cosine"}, "quantization_config": {"binary": {"always_ram": True}}},
@@ -379,24 +392,55 @@ def test_bytes_that_are_no_json_are_refused(http: httpx.Client) -> None:
 
 def test_a_body_over_the_limit_is_refused_and_the_server_lives_on(http: httpx.Client) -> None:
     pieces = (b" " * 2**20 for _ in range(40))
-    assert http.post("/collections/docs/points/count", content=pieces).status_code == 413
+    assert http.post("/collections/docs/points/count", content=pieces).status_code == 400
     assert count(http) == 5
 
 
-def test_an_operation_that_is_refused_keeps_the_rest_of_its_batch_from_happening(http: httpx.Client) -> None:
-    operations = [{"delete": {"points": [1]}}, {"upsert": {"points": [{"id": 9, "vector": {"dense": [1]}}]}}]
+@pytest.mark.parametrize(
+    "malformed", [{"upsert": {"points": [{"id": 9, "vector": {"dense": [1, 0]}, "ttl": 3}]}}, {"truncate": {}}, {}]
+)
+def test_a_malformed_operation_keeps_the_rest_of_its_batch_from_happening(http: httpx.Client, malformed: Any) -> None:
+    unfit = {"upsert": {"points": [{"id": 9, "vector": {"dense": [1]}}]}}
+    operations = [{"delete": {"points": [1]}}, unfit, malformed]
     assert http.post("/collections/docs/points/batch", json={"operations": operations}).status_code == 400
     assert count(http) == 5
 
 
-def test_an_operation_that_fails_leaves_the_earlier_ones_of_its_batch_applied(http: httpx.Client) -> None:
+@pytest.mark.parametrize(
+    ("failing", "status", "why"),
+    [
+        ({"set_payload": {"points": [77], "payload": {"k": "v9"}}}, 404, "77"),
+        ({"upsert": {"points": [{"id": 9, "vector": {"dense": [1]}}]}}, 400, "dimension"),
+        ({"upsert": {"points": [{"id": 9, "vector": {"other": [1]}}]}}, 400, "other"),
+        ({"delete": {"points": []}}, 400, "Empty update"),
+    ],
+)
+def test_an_operation_that_fails_leaves_the_earlier_ones_of_its_batch_applied(
+    http: httpx.Client, failing: Any, status: int, why: str
+) -> None:
     """As in Qdrant: a batch is in order, not all or nothing."""
-    absent = {"set_payload": {"points": [77], "payload": {"k": "v9"}}}
-    operations = [{"delete": {"points": [1]}}, absent, {"delete": {"points": [2]}}]
+    operations = [{"delete": {"points": [1]}}, failing, {"delete": {"points": [2]}}]
     failed = http.post("/collections/docs/points/batch", json={"operations": operations})
-    assert failed.status_code == 404
-    assert "77" in failed.json()["status"]["error"]
+    assert failed.status_code == status
+    assert why in failed.json()["status"]["error"]
     assert count(http) == 4
+
+
+def test_an_update_of_no_points_is_an_error(http: httpx.Client) -> None:
+    for method, path, body in (
+        ("PUT", "points", {"points": []}),
+        ("POST", "points/delete", {"points": []}),
+        ("POST", "points/payload", {"points": [], "payload": {"k": "v9"}}),
+        ("POST", "points/payload/clear", {"points": []}),
+    ):
+        refused = http.request(method, f"/collections/docs/{path}", json=body)
+        assert (refused.status_code, "Empty update request" in refused.text) == (400, True), path
+
+
+def test_a_fusion_with_a_k_below_one_is_invalid(http: httpx.Client) -> None:
+    for k in (0, -1):
+        body = {"prefetch": [{"query": [1, 0], "using": "dense"}], "query": {"rrf": {"k": k}}}
+        assert http.post("/collections/docs/points/query", json=body).status_code == 422
 
 
 # -- names and keys -----------------------------------------------------------------------------------------------------
@@ -433,11 +477,37 @@ def test_only_the_key_opens(url: str) -> None:
     assert (refused.status_code, "api-key" not in refused.headers) == (401, True)
     assert refused.json()["status"]["error"].startswith("Must provide an API key")
     for headers in ({"api-key": ""}, {"api-key": KEY + "x"}, {"api-key": KEY[:-1]}, {"authorization": "Bearer no"}):
-        assert httpx.get(f"{url}/collections", headers=headers).status_code == 403, headers
+        assert httpx.get(f"{url}/collections", headers=headers).status_code == 401, headers
     assert httpx.get(f"{url}/collections", headers={"authorization": f"Basic {KEY}"}).status_code == 401
     assert httpx.get(f"{url}/collections", headers={"authorization": f"Bearer {KEY}"}).status_code == 200
     for path in ("/", "/healthz", "/readyz", "/livez"):
         assert httpx.get(url + path).status_code == 200
+
+
+def test_the_read_only_key_reads_everything_and_writes_nothing(http: httpx.Client, url: str) -> None:
+    query = {"query": [1, 0], "using": "dense"}
+    reads = {
+        "GET": ("collections", "aliases", "collections/docs", "collections/docs/exists", "collections/docs/points/1"),
+        "POST": tuple(
+            f"collections/docs/{path}" for path in ("points", "points/scroll", "points/count", "points/query")
+        ),
+    }
+    bodies = {"points": {"ids": [1]}, "query": query}
+    with httpx.Client(base_url=url, headers={"api-key": READ_KEY}) as reader:
+        for method, paths in reads.items():
+            for path in paths:
+                body = bodies.get(path.rpartition("/")[2], {}) if method == "POST" else None
+                assert reader.request(method, f"/{path}", json=body).status_code == 200, path
+        written = [
+            (method, path.format(name="docs", field="k", id=1))
+            for method, path, _, allowed in ROUTES
+            if allowed == WRITE
+        ]
+        assert len(written) > 10
+        for method, path in written:
+            refused = reader.request(method, path, json={})
+            assert (refused.status_code, refused.json()["status"]["error"][:9]) == (403, "Forbidden"), (method, path)
+    assert count(http) == 5
 
 
 def test_what_is_absent_is_told_as_qdrant_tells_it(client: QdrantClient, http: httpx.Client) -> None:
@@ -457,17 +527,21 @@ def test_what_is_absent_is_told_as_qdrant_tells_it(client: QdrantClient, http: h
 # -- aliases ------------------------------------------------------------------------------------------------------------
 
 
-def test_an_alias_switches_all_at_once_or_not_at_all(client: QdrantClient) -> None:
+def test_an_alias_is_repointed_by_one_create_and_lost_by_a_delete_before_a_failing_create(client: QdrantClient) -> None:
     for name in ("blue", "green"):
         client.create_collection(name, DENSE)
     client.upsert("green", [rest.PointStruct(id=1, vector={"dense": [1, 0]})])
     client.update_collection_aliases([make_alias("blue", "live")])
     drop = rest.DeleteAliasOperation(delete_alias=rest.DeleteAlias(alias_name="live"))
     with pytest.raises(UnexpectedResponse):
-        client.update_collection_aliases([drop, make_alias("absent", "live")])
+        client.update_collection_aliases([make_alias("absent", "live")])
     assert client.count("live").count == 0
-    client.update_collection_aliases([drop, make_alias("green", "live")])
+    client.update_collection_aliases([make_alias("green", "live")])
     assert client.count("live").count == 1
+    with pytest.raises(UnexpectedResponse):
+        client.update_collection_aliases([drop, make_alias("absent", "live")])
+    assert not client.collection_exists("live")
+    client.update_collection_aliases([make_alias("green", "live")])
     rename = rest.RenameAliasOperation(rename_alias=rest.RenameAlias(old_alias_name="live", new_alias_name="next"))
     client.update_collection_aliases([rename])
     assert not client.collection_exists("live")
@@ -484,11 +558,10 @@ def test_no_reader_meets_an_alias_without_a_collection(client: QdrantClient) -> 
         client.create_collection(name, DENSE)
     client.update_collection_aliases([make_alias("blue", "live")])
     with ThreadPoolExecutor(1) as pool:
-        drop = rest.DeleteAliasOperation(delete_alias=rest.DeleteAlias(alias_name="live"))
 
         def switch() -> None:
             for at in range(30):
-                client.update_collection_aliases([drop, make_alias(("blue", "green")[at % 2], "live")])
+                client.update_collection_aliases([make_alias(("blue", "green")[at % 2], "live")])
 
         switching = pool.submit(switch)
         reads = 0
