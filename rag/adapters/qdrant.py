@@ -6,9 +6,11 @@ as invalid (4xx) is a bug of ours and is raised unchanged.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +19,7 @@ from pydantic import ValidationError
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from rag.adapters.fusion import RRF_K, depth
 from rag.errors import Conflict, Unavailable
@@ -30,6 +33,9 @@ from rag.models import (
     ScoredPoint,
     SparseVector,
 )
+from rag.telemetry import logger
+
+_log = logger(__name__)
 
 ALIAS = "documents"
 DENSE, SPARSE = "dense", "bm25"
@@ -50,45 +56,83 @@ PAGE = 1_000
 WRITE_SECONDS = 60  # also to connect; a large batch on a busy machine takes seconds
 READ_SECONDS = 10
 TIES = 16  # fetched beyond the limit: Qdrant returns equal scores in random order, and a tie at the cut would change the set
+OLDEST = (1, 15, 4)  # the first version in which reciprocal rank fusion takes a k
+SETTLE_ATTEMPTS = 8  # of `create` while replicas start; the waits between them add up to seven seconds at most
+SETTLE_WAIT = wait_random_exponential(multiplier=0.1, max=2)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shards of a new collection, and the copies of each. An existing collection keeps its own.
+
+    Each shard counts the frequencies of words by itself, so the ranks of BM25 depend on the number of shards.
+    """
+
+    shards: int = 1
+    replicas: int = 1
 
 
 class QdrantIndex:
     """VectorIndex of ``rag.ports``. Raises Unavailable when Qdrant does not answer, refuses the key, or does not have the index."""
 
-    def __init__(self, client: AsyncQdrantClient) -> None:
+    def __init__(self, client: AsyncQdrantClient, layout: Layout | None = None) -> None:
         self._client = client
+        self._layout = layout or Layout()
+        self._is_recent = False
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, api_key: str | None = None) -> AsyncIterator[QdrantIndex]:
-        """Open the index. The client connects on first use."""
+    async def open(
+        cls, url: str, api_key: str | None = None, layout: Layout | None = None
+    ) -> AsyncIterator[QdrantIndex]:
+        """Open the index. The client connects on first use. With a read-only key, only an existing index can be used."""
         with warnings.catch_warnings():
             if urlsplit(url).hostname in {"127.0.0.1", "::1", "localhost"}:
                 warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
             # The compatibility check would connect here and now, and block.
             client = AsyncQdrantClient(url=url, api_key=api_key, timeout=WRITE_SECONDS, check_compatibility=False)
         try:
-            yield cls(client)
+            yield cls(client, layout)
         finally:
             await client.close()
 
     async def create(self, spec: IndexSpec) -> None:
+        """Create the parts of the index that are missing. When all are there, only read. Repeat while replicas start."""
+        attempts = AsyncRetrying(
+            retry=retry_if_exception(_is_settling),
+            wait=SETTLE_WAIT,
+            stop=stop_after_attempt(SETTLE_ATTEMPTS),
+            reraise=True,
+        )
         with _failures():
-            if not await self._client.collection_exists(spec.collection):
-                await self._create_collection(spec)
-            collection = await self._client.get_collection(spec.collection)
-            vectors = collection.config.params.vectors
-            size = vectors[DENSE].size if isinstance(vectors, dict) and DENSE in vectors else None
-            if size != spec.dimensions:
-                raise Conflict(
-                    f"collection {spec.collection} has vectors of {size} dimensions, not of {spec.dimensions}"
-                )
-            for field, schema in INDEXED.items():
-                if field not in collection.payload_schema:
-                    await self._client.create_payload_index(spec.collection, field, schema, wait=True)
-            if ALIAS not in {alias.alias_name for alias in (await self._client.get_aliases()).aliases}:
-                alias = models.CreateAlias(collection_name=spec.collection, alias_name=ALIAS)
-                await self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
+            await self._require_version()
+            async for attempt in attempts:
+                with attempt:
+                    await self._create_missing(spec)
+
+    async def _require_version(self) -> None:
+        if self._is_recent:
+            return
+        version = (await self._client.info()).version
+        if tuple(int(number) for number in re.findall(r"\d+", version)[:3]) < OLDEST:
+            oldest = ".".join(map(str, OLDEST))
+            raise Unavailable(
+                f"the Qdrant of QDRANT_URL has version {version}: upgrade it to {oldest} or newer, which fuses with a chosen k"
+            )
+        self._is_recent = True
+
+    async def _create_missing(self, spec: IndexSpec) -> None:
+        if not await self._client.collection_exists(spec.collection):
+            await self._create_collection(spec)
+        collection = await self._client.get_collection(spec.collection)
+        self._check(spec, collection.config.params)
+        for field, schema in INDEXED.items():
+            if field not in collection.payload_schema:
+                await self._client.create_payload_index(spec.collection, field, schema, wait=True)
+        if ALIAS not in {alias.alias_name for alias in (await self._client.get_aliases()).aliases}:
+            # To repoint an alias, send one create as well: Qdrant applies a delete and a create one by one.
+            alias = models.CreateAlias(collection_name=spec.collection, alias_name=ALIAS)
+            await self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
 
     async def _create_collection(self, spec: IndexSpec) -> None:
         try:
@@ -96,10 +140,27 @@ class QdrantIndex:
                 spec.collection,
                 vectors_config={DENSE: models.VectorParams(size=spec.dimensions, distance=models.Distance.COSINE)},
                 sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+                shard_number=self._layout.shards,
+                replication_factor=self._layout.replicas,
             )
         except UnexpectedResponse as error:
             if error.status_code != 409:  # another process has created it meanwhile
                 raise
+
+    def _check(self, spec: IndexSpec, params: models.CollectionParams) -> None:
+        vectors = params.vectors
+        size = vectors[DENSE].size if isinstance(vectors, dict) and DENSE in vectors else None
+        if size != spec.dimensions:
+            raise Conflict(f"collection {spec.collection} has vectors of {size} dimensions, not of {spec.dimensions}")
+        found = Layout(params.shard_number or 1, params.replication_factor or 1)
+        if found != self._layout:
+            _log.warning(
+                "index.other_layout",
+                collection=spec.collection,
+                shards=found.shards,
+                replicas=found.replicas,
+                why="QDRANT_SHARD_NUMBER and QDRANT_REPLICATION_FACTOR shape new collections only: change this one in Qdrant",
+            )
 
     async def exists(self, index_id: str) -> bool:
         with _failures():
@@ -185,11 +246,23 @@ def _failures() -> Iterator[None]:
     except UnexpectedResponse as error:
         if error.status_code == 404 and b"Collection" in error.content:
             raise Unavailable(f"the index is not built, run create() first: {error}") from error
-        if error.status_code in (401, 403):
-            raise Unavailable("qdrant refuses the API key: check QDRANT_API_KEY") from error
+        if error.status_code == 401:
+            raise Unavailable("qdrant refuses the API key: check QDRANT_API_KEY, QDRANT_READ_ONLY_API_KEY") from error
+        if error.status_code == 403:
+            raise Unavailable(
+                "qdrant allows only reads with this API key (QDRANT_READ_ONLY_API_KEY): writes need QDRANT_API_KEY,"
+                " and `python -m assets prepare` creates a missing index"
+            ) from error
         if error.status_code in (408, 429) or (error.status_code or 0) >= 500:
             raise Unavailable(f"qdrant cannot serve now: status {error.status_code}") from error
         raise
+
+
+def _is_settling(error: BaseException) -> bool:
+    """Return whether a node does not know the new collection yet, or its replicas still start."""
+    if not isinstance(error, UnexpectedResponse) or error.status_code is None:
+        return False
+    return error.status_code >= 500 or (error.status_code == 404 and b"Collection" in error.content)
 
 
 # -- the domain's values to Qdrant's and back ---------------------------------------------------------------------------

@@ -1,5 +1,7 @@
-"""One behaviour for every vector index: in memory, on qdrant_client's double, on the local server, and on a Qdrant that
-``QDRANT_TEST_URL`` (and ``QDRANT_TEST_API_KEY``) names."""
+"""One behaviour for every vector index: in memory, on qdrant_client's double, on the local server, and on a Qdrant.
+
+``QDRANT_TEST_URL`` names the Qdrant, ``QDRANT_TEST_API_KEY`` and ``QDRANT_TEST_READ_ONLY_API_KEY`` its keys.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ import time
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +28,12 @@ from qdrant_client import AsyncQdrantClient
 
 from rag.adapters.fusion import RRF_K
 from rag.adapters.memory.vectors import MemoryVectors
-from rag.adapters.qdrant import QdrantIndex
+from rag.adapters.qdrant import Layout, QdrantIndex
 from rag.errors import Conflict, Unavailable
 from rag.models import AccessFilter, Embedding, HybridQuery, IndexSpec, Point, SparseVector
 
 ROOT = Path(__file__).parents[2]
-KEY = "contract-key"
+KEY, READ_KEY = "contract-key", "contract-key-that-reads"
 SIZE = 8
 STAFF = AccessFilter("acme", ("group:staff", "user:alice"))
 
@@ -43,7 +46,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("vectors")
     command = [sys.executable, "-m", "deploy.local.qdrant", "--port", port, "--data", str(folder / "data")]
     log = (folder / "log").open("wb")
-    environment = os.environ | {"QDRANT_API_KEY": KEY}
+    environment = os.environ | {"QDRANT_API_KEY": KEY, "QDRANT_READ_ONLY_API_KEY": READ_KEY}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 60
@@ -82,6 +85,27 @@ async def vectors(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     else:
         async with QdrantIndex.open(os.environ["QDRANT_TEST_URL"], os.environ.get("QDRANT_TEST_API_KEY")) as opened:
             yield opened
+
+
+@dataclass(frozen=True)
+class Access:
+    """A server's address and its keys."""
+
+    url: str
+    key: str | None
+    read_key: str | None
+
+    def client(self, key: str | None = None) -> httpx.AsyncClient:
+        chosen = key or self.key
+        return httpx.AsyncClient(base_url=self.url, headers={"api-key": chosen} if chosen else {}, timeout=60)
+
+
+@pytest.fixture(params=[SERVER, *REAL])
+def server(request: pytest.FixtureRequest) -> Access:
+    if request.param == "server":
+        return Access(request.getfixturevalue("server_url"), KEY, READ_KEY)
+    keys = (os.environ.get(f"QDRANT_TEST_{name}") for name in ("API_KEY", "READ_ONLY_API_KEY"))
+    return Access(os.environ["QDRANT_TEST_URL"], *keys)
 
 
 @pytest.fixture
@@ -413,3 +437,88 @@ async def test_a_qdrant_that_does_not_answer_or_refuses_the_key_is_unavailable(s
     async with QdrantIndex.open(server_url, "wrong") as index:
         with pytest.raises(Unavailable, match="QDRANT_API_KEY"):
             await index.count("0" * 16)
+
+
+# -- a server, whether the local one or a real one ------------------------------------------------------------------------
+
+
+async def test_processes_that_create_one_index_at_once_all_succeed(server: Access) -> None:
+    spec = IndexSpec(uuid.uuid4().hex[:16], SIZE)
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(QdrantIndex.open(server.url, server.key)) for _ in range(4)]
+        await asyncio.gather(*(each.create(spec) for each in opened))
+        assert [await each.count(spec.index_id) for each in opened] == [0] * 4
+
+
+async def test_a_collection_has_the_shards_and_replicas_that_it_was_created_with(server: Access) -> None:
+    spec = IndexSpec(uuid.uuid4().hex[:16], SIZE)
+    async with QdrantIndex.open(server.url, server.key, Layout(shards=2, replicas=2)) as opened:
+        await opened.create(spec)
+    async with server.client() as client:
+        info = (await client.get(f"/collections/{spec.collection}")).json()
+        await client.delete(f"/collections/{spec.collection}")
+    params = info["result"]["config"]["params"]
+    assert (params["shard_number"], params["replication_factor"]) == (2, 2)
+
+
+async def test_a_read_only_key_is_enough_for_a_gateway_and_for_nothing_more(server: Access) -> None:
+    if not server.read_key:
+        pytest.skip("NOT TESTED: QDRANT_TEST_READ_ONLY_API_KEY is not set")
+    spec, written = IndexSpec(uuid.uuid4().hex[:16], SIZE), point(axis(1))
+    async with (
+        QdrantIndex.open(server.url, server.key) as writer,
+        QdrantIndex.open(server.url, server.read_key) as reader,
+    ):
+        with pytest.raises(Unavailable, match="QDRANT_READ_ONLY_API_KEY"):
+            await reader.create(spec)
+        await writer.create(spec)
+        await writer.upsert(spec.index_id, [written])
+        await reader.create(spec)
+        assert await found(reader, spec.index_id) == [written.point_id]
+        assert [each async for each, _ in reader.scroll(spec.index_id)] == [written.point_id]
+        assert [each.point_id for each in await reader.retrieve(spec.index_id, [written.point_id])] == [
+            written.point_id
+        ]
+        with pytest.raises(Unavailable, match="allows only reads"):
+            await reader.upsert(spec.index_id, [point(axis(1))])
+        with pytest.raises(Unavailable, match="allows only reads"):
+            await reader.delete(spec.index_id, [written.point_id])
+        assert await reader.count(spec.index_id) == 1
+
+
+async def test_a_server_refuses_these_requests_with_these_answers(server: Access) -> None:
+    spec = IndexSpec(uuid.uuid4().hex[:16], SIZE)
+    async with QdrantIndex.open(server.url, server.key) as opened:
+        await opened.create(spec)
+    points = f"/collections/{spec.collection}/points"
+    fusion = {"prefetch": [{"query": axis(1).tolist(), "using": "dense"}], "query": {"rrf": {"k": 0}}}
+    async with server.client() as client:
+        assert (await client.post(f"{points}/query", json=fusion)).status_code == 422
+        assert (await client.put(points, json={"points": []})).status_code == 400
+        assert (await client.post(f"{points}/delete", json={"points": []})).status_code == 400
+        assert (await client.post(f"{points}/count", content=b" " * (33 * 2**20))).status_code == 400
+        assert (await client.post(f"{points}/count", json={})).status_code == 200
+    if server.key:
+        async with server.client("wrong") as client:
+            assert (await client.post(f"{points}/count", json={})).status_code == 401
+
+
+async def test_batches_of_aliases_and_operations_are_not_all_or_nothing(server: Access) -> None:
+    spec, alias, point_id = IndexSpec(uuid.uuid4().hex[:16], SIZE), uuid.uuid4().hex, str(uuid.uuid4())
+    async with QdrantIndex.open(server.url, server.key) as opened:
+        await opened.create(spec)
+    create = {"create_alias": {"collection_name": spec.collection, "alias_name": alias}}
+    failing = {"create_alias": {"collection_name": uuid.uuid4().hex, "alias_name": alias}}
+    fits = {"id": point_id, "vector": {"dense": axis(1).tolist()}}
+    operations = [
+        {"upsert": {"points": [{**fits, "vector": {"dense": vector}}]}} for vector in (axis(1).tolist(), [1.0])
+    ]
+    async with server.client() as client:
+        for _ in range(2):  # the second create finds the alias and overwrites it
+            assert (await client.post("/collections/aliases", json={"actions": [create]})).status_code == 200
+        drop = {"delete_alias": {"alias_name": alias}}
+        assert (await client.post("/collections/aliases", json={"actions": [drop, failing]})).status_code == 404
+        assert (await client.get(f"/collections/{alias}")).status_code == 404
+        path = f"/collections/{spec.collection}/points"
+        assert (await client.post(f"{path}/batch?wait=true", json={"operations": operations})).status_code == 400
+        assert (await client.get(f"{path}/{point_id}")).status_code == 200
