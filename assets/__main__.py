@@ -1,4 +1,7 @@
-"""``python -m assets rebuild``: write a lost collection again, from the artifacts of the ledger's documents and without an embedding."""
+"""``python -m assets rebuild``: write a lost collection again, from the artifacts of the ledger's documents and without an embedding.
+
+``python -m assets prepare``: create the index when it is missing, because a gateway with a read-only key cannot.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,24 @@ async def _rebuild(settings: Settings) -> None:
     print(f"rebuilt: {repairs.documents} documents were written again")
 
 
+async def _prepare(settings: Settings) -> None:
+    async with services(settings) as opened:
+        await opened.pipeline.prepare()
+    print(f"index {opened.spec.index_id} is ready")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m assets", description="Maintenance of the index.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser(
         "rebuild", help="write the points of a lost collection again, from the artifacts of the ledger's documents"
     )
-    parser.parse_args()
+    commands.add_parser("prepare", help="create the index when it is missing")
+    command = parser.parse_args().command
     settings = load()
-    configure("rebuild", level=settings.log_level)
+    configure(command, level=settings.log_level)
     try:
-        asyncio.run(_rebuild(settings))
+        asyncio.run(_prepare(settings) if command == "prepare" else _rebuild(settings))
     except TidemarkError as error:
         sys.exit(str(error))
 

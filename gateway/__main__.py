@@ -25,7 +25,10 @@ ISSUER_TIMEOUT = 3.0
 
 
 async def serve(settings: configuration.Settings) -> None:
-    async with wiring.services(settings) as services, httpx.AsyncClient(timeout=ISSUER_TIMEOUT) as client:
+    async with (
+        wiring.services(settings, reads_only=True) as services,
+        httpx.AsyncClient(timeout=ISSUER_TIMEOUT) as client,
+    ):
         allow_http = settings.tidemark_environment == "development" or "OIDC_ISSUER" in settings.allow_insecure
         keys = IssuerKeys(settings.oidc_issuer, client, allow_http=allow_http)
         verifier = Verifier(

@@ -61,7 +61,10 @@ def create_app(services: Services, verifier: Verifier, *, redis_url: str | None 
 
 
 async def _prepare(services: Services) -> None:
-    """Create the index of this image's pipeline, so that the first question finds an empty index rather than none."""
+    """Create the index of this image's pipeline, so that the first question finds an empty index rather than none.
+
+    A gateway with a read-only key cannot create it. Then it is not ready until a writer has.
+    """
     try:
         await services.pipeline.prepare()
     except Unavailable as error:

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import SecretStr
@@ -24,8 +25,8 @@ _TLS_MODES = {"require", "verify-ca", "verify-full"}
 
 # The settings that production may refuse, hence the names that ALLOW_INSECURE takes.
 CHECKED = (
-    "IDENTITY_SECRET", "OIDC_ISSUER", "OIDC_CLIENT_SECRET", "DATABASE_URL", "QDRANT_URL", "QDRANT_API_KEY", "REDIS_URL",
-    "S3_ENDPOINT_URL", "AWS_SECRET_ACCESS_KEY", "SNOWFLAKE_PROTOCOL", "SNOWFLAKE_PASSWORD", "OPENAI_BASE_URL",
+    "IDENTITY_SECRET", "OIDC_ISSUER", "OIDC_CLIENT_SECRET", "DATABASE_URL", "QDRANT_URL", "QDRANT_API_KEY", "QDRANT_READ_ONLY_API_KEY",
+    "REDIS_URL", "S3_ENDPOINT_URL", "AWS_SECRET_ACCESS_KEY", "SNOWFLAKE_PROTOCOL", "SNOWFLAKE_PASSWORD", "OPENAI_BASE_URL",
     "COHERE_BASE_URL", "RATE_LIMIT", "FAILED_LOGIN_LIMIT",
 )  # fmt: skip
 
@@ -58,14 +59,20 @@ def _bits(secret: str) -> float:
 
 
 def _faults(name: str, settings: BaseSettings) -> Iterator[str]:
-    value = getattr(settings, name.lower())
-    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    text = _text(name, settings)
     match name:
         case "IDENTITY_SECRET" | "OIDC_CLIENT_SECRET" | "AWS_SECRET_ACCESS_KEY" | "SNOWFLAKE_PASSWORD":
             if text is not None and (why := weakness(text)):
                 yield f"{why}: {_RANDOM}"
         case "QDRANT_API_KEY":
+            if not text and _text("QDRANT_READ_ONLY_API_KEY", settings):
+                return  # a gateway needs no other key
             if why := weakness(text) if text else "is not set, so anybody can read and write the index":
+                yield f"{why}: {_RANDOM}, and give it to the Qdrant server too"
+        case "QDRANT_READ_ONLY_API_KEY":
+            if text and text == _text("QDRANT_API_KEY", settings):
+                yield "is QDRANT_API_KEY, so the gateway could write the index: give Qdrant a read-only key of its own"
+            elif text and (why := weakness(text)):
                 yield f"{why}: {_RANDOM}, and give it to the Qdrant server too"
         case "OIDC_ISSUER" | "QDRANT_URL" | "S3_ENDPOINT_URL" | "OPENAI_BASE_URL" | "COHERE_BASE_URL":
             if text and urlsplit(text).scheme.lower() != "https":
@@ -84,6 +91,11 @@ def _faults(name: str, settings: BaseSettings) -> Iterator[str]:
         case "RATE_LIMIT" | "FAILED_LOGIN_LIMIT":
             if text == 0:
                 yield "is 0, so one caller can take all capacity: set the requests that a minute allows"
+
+
+def _text(name: str, settings: BaseSettings) -> Any:
+    value = getattr(settings, name.lower())
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def _password_faults(url: str, form: str) -> Iterator[str]:

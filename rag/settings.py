@@ -98,6 +98,21 @@ class Settings(BaseSettings):
     database_pool: int = Field(8, ge=1, description="connections per process at most")
     qdrant_url: str = "http://127.0.0.1:16333"
     qdrant_api_key: SecretStr | None = None
+    qdrant_read_only_api_key: SecretStr | None = Field(
+        None,
+        description="key of the gateway, which only reads; when unset, it uses QDRANT_API_KEY and creates a missing index",
+    )
+    qdrant_shard_number: int = Field(
+        1,
+        ge=1,
+        description="shards of a new collection; each shard counts word frequencies by itself, so BM25 ranks, and with them the"
+        " results, depend on this number",
+    )
+    qdrant_replication_factor: int = Field(
+        1,
+        ge=1,
+        description="copies of each shard of a new collection; with 1, losing a node loses its part of the index",
+    )
     redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:16379/0"), description="answer cache, rate limits")
     artifacts_url: str = Field("file:///var/lib/tidemark/artifacts", description="s3://bucket/prefix or file:///folder")
     models_dir: Path = Field(Path(".cache/models"), description="folder where the default model is built once")

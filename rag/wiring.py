@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from rag.adapters.kafka import KafkaEventLog
 from rag.adapters.ledger import open_ledger
 from rag.adapters.objects import Bucket, Container, Folder, Objects, aws_client
-from rag.adapters.qdrant import QdrantIndex
+from rag.adapters.qdrant import Layout, QdrantIndex
 from rag.adapters.redis import RedisAnswerCache
 from rag.answer.answering import Answering
 from rag.ids import Ids, fingerprint
@@ -62,8 +62,11 @@ class Services:
 
 
 @asynccontextmanager
-async def services(settings: Settings) -> AsyncIterator[Services]:
-    """Open the services of the settings. Connections open lazily, so a dead dependency is reported by its first caller."""
+async def services(settings: Settings, *, reads_only: bool = False) -> AsyncIterator[Services]:
+    """Open the services of the settings. Connections open lazily, so a dead dependency is reported by its first caller.
+
+    With ``reads_only``, the vector index is opened with the read-only key when one is set.
+    """
     models = _models(settings)
     embedder, tokenizer, sparse = models
     ids = Ids(settings.identity_secret.get_secret_value().encode())
@@ -77,7 +80,11 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
             open_ledger(settings.database_url.get_secret_value(), pool_size=settings.database_pool)
         )
         vectors = await stack.enter_async_context(
-            QdrantIndex.open(settings.qdrant_url, _reveal(settings.qdrant_api_key))
+            QdrantIndex.open(
+                settings.qdrant_url,
+                qdrant_key(settings, reads_only=reads_only),
+                Layout(settings.qdrant_shard_number, settings.qdrant_replication_factor),
+            )
         )
         events = await stack.enter_async_context(
             KafkaEventLog.open(
@@ -154,6 +161,12 @@ def index_spec(embedder: Embedder, sparse: SparseEncoder, limits: chunking.Chunk
 
 def _reveal(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret else None
+
+
+def qdrant_key(settings: Settings, *, reads_only: bool) -> str | None:
+    """Return the API key for Qdrant: for a reader, the read-only key when one is set."""
+    read_only = _reveal(settings.qdrant_read_only_api_key) if reads_only else None
+    return read_only or _reveal(settings.qdrant_api_key)
 
 
 def aws(settings: Settings, service: str, *, read_timeout: float = 30) -> Any:

@@ -12,10 +12,14 @@ import httpx
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from gateway.__main__ import serve
 from gateway.limits import RateLimit
 from gateway.middleware import MAX_BODY
+from rag import wiring
+from rag.errors import Unavailable
 from rag.models import DocumentStatus, Parking
 from rag.ports import Delta
+from rag.settings import Settings
 
 SNAPSHOT = Path(__file__).with_name("openapi.json")
 
@@ -280,6 +284,31 @@ async def test_starting_makes_the_index(world: Any) -> None:
     async with world.app.router.lifespan_context(world.app):
         assert isinstance(world.client, httpx.AsyncClient)
     assert made == [world.spec]
+
+
+async def test_a_gateway_that_cannot_create_the_index_starts_and_logs_why(world: Any, logs: list[Any]) -> None:
+    async def refuse(_: Any) -> None:
+        raise Unavailable("qdrant allows only reads with this API key")
+
+    world.vectors.create = refuse
+    async with world.app.router.lifespan_context(world.app):
+        assert (await world.client.get("/healthz")).status_code == 200
+    assert [(each["event"], each["why"]) for each in logs] == [
+        ("not_prepared", "qdrant allows only reads with this API key")
+    ]
+
+
+async def test_the_gateway_opens_the_index_with_the_key_that_only_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[dict[str, Any]] = []
+
+    def services(_: Any, **options: Any) -> Any:
+        opened.append(options)
+        raise Unavailable("enough")
+
+    monkeypatch.setattr(wiring, "services", services)
+    with pytest.raises(Unavailable, match="enough"):
+        await serve(Settings.model_construct())
+    assert opened == [{"reads_only": True}]
 
 
 async def test_metrics_count_parked_documents_by_reason(world: Any) -> None:

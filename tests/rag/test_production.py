@@ -30,6 +30,8 @@ UNSAFE = [
     ("qdrant_url", "http://qdrant:6333", "https"),
     ("qdrant_api_key", None, "is not set"),
     ("qdrant_api_key", "short", "fewer than 16"),
+    ("qdrant_read_only_api_key", "short", "fewer than 16"),
+    ("qdrant_read_only_api_key", STRONG, "is QDRANT_API_KEY"),
     ("redis_url", f"redis://:{STRONG}@redis:6379/0", "rediss://"),
     ("redis_url", "rediss://redis:6379/0", "has no password"),
     ("s3_endpoint_url", "http://minio:9000", "https"),
@@ -55,6 +57,7 @@ def refusal(**values: Any) -> str:
 
 def test_safe_settings_are_accepted() -> None:
     assert production().tidemark_environment == "production"
+    assert production(qdrant_api_key=None, qdrant_read_only_api_key=STRONG)  # a gateway, which cannot write
 
 
 @pytest.mark.parametrize(("name", "value", "remedy"), UNSAFE)

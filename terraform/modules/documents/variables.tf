@@ -15,7 +15,7 @@ variable "trust" {
 variable "secrets" {
   description = "Names of the secrets to make, without values."
   type        = list(string)
-  default     = ["identity", "database", "qdrant", "redis", "snowflake", "models"]
+  default     = ["identity", "database", "qdrant", "qdrant_read_only", "redis", "snowflake", "models"]
 }
 
 variable "secrets_of" {
@@ -24,7 +24,7 @@ variable "secrets_of" {
   default = {
     consumers = ["identity", "database", "snowflake"]
     assets    = ["identity", "database", "qdrant", "snowflake", "models"]
-    gateway   = ["identity", "database", "qdrant", "redis", "models"]
+    gateway   = ["identity", "database", "qdrant_read_only", "redis", "models"]
   }
 }
 
