@@ -18,7 +18,7 @@ from deploy.local.supervision import inherited
 
 DATABASES = ("tidemark", "dagster")
 DOWNLOADS = "downloads"
-STEP_SECONDS = 60
+STEP_SECONDS = 120  # on a busy machine; a quiet one needs ten
 LONG_POLL_SECONDS = "20"
 VISIBILITY_SECONDS = "60"  # an unacknowledged notification is delivered again after this time
 
@@ -28,6 +28,7 @@ class Step:
     name: str
     run: Callable[[Stack], None]
     needs: tuple[str, ...]
+    infrastructure: bool = True
 
 
 def steps() -> tuple[Step, ...]:
@@ -40,6 +41,7 @@ def steps() -> tuple[Step, ...]:
         Step("buckets", create_buckets, ("s3",)),
         Step("tables", create_tables, ("warehouse",)),
         Step("instance", instance.configure, ()),
+        Step("index", create_index, ("ledger", "qdrant"), infrastructure=False),
     )
 
 
@@ -64,6 +66,11 @@ def migrate_ledger(stack: Stack) -> None:
 
 def create_topics(stack: Stack) -> None:
     _run(stack, "schemas", "register", "--env-file", str(stack.env_file))
+
+
+def create_index(stack: Stack) -> None:
+    """Create the index, because the gateway's key only reads and the stream lane need not run."""
+    _run(stack, "assets", "prepare")
 
 
 def require_backward_compatibility(stack: Stack) -> None:

@@ -35,7 +35,7 @@ def choose(stack: Stack, only: Collection[str] = ()) -> dict[str, Part]:
     parts = {part.name: part for part in every}
     if not only:
         return parts
-    groups = {"infrastructure": {name for name, part in parts.items() if isinstance(part, Step) or part.infrastructure}}
+    groups = {"infrastructure": {name for name, part in parts.items() if part.infrastructure}}
     if unknown := set(only) - set(parts) - set(groups):
         raise StackError(
             f"--only {', '.join(sorted(unknown))}: not in the table; there are {', '.join((*groups, *parts))}"

@@ -90,7 +90,7 @@ def application(stack: Stack) -> tuple[Process, ...]:
         ),
         Process(
             "gateway", (sys.executable, "-m", "gateway"), probes.answers(port["gateway"], "/readyz"),
-            ports=("gateway", "gateway_metrics"), needs=("topics", "buckets", "ledger", "qdrant", "redis", "issuer"), infrastructure=False,
+            ports=("gateway", "gateway_metrics"), needs=("topics", "buckets", "qdrant", "index", "redis", "issuer"), infrastructure=False,
         ),
     )  # fmt: skip
 

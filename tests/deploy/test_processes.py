@@ -44,7 +44,11 @@ def test_infrastructure_needs_no_application(stack: Stack) -> None:
         "topics",
         "buckets",
     } <= set(chosen)
-    assert not {"gateway", "consumers", "dagster", "daemon"} & set(chosen)
+    assert not {"gateway", "consumers", "dagster", "daemon", "index"} & set(chosen)
+
+
+def test_the_gateway_starts_when_the_index_is_there_which_its_key_cannot_create(stack: Stack) -> None:
+    assert {"index", "ledger", "qdrant"} <= set(choose(stack, ["gateway"]))
 
 
 def test_a_named_process_brings_what_it_needs(stack: Stack) -> None:
