@@ -302,6 +302,8 @@ async def test_the_uploader_withdraws_an_upload(world: Any) -> None:
     assert await world.objects.head(said["uri"]) is None
     last = (await world.published())[-1]
     assert (last.kind, last.document_id) == (ChangeKind.DELETED, said["document_id"])
+    confirmed = await world.ledger.held_deletions(world.spec.index_id, "acme", "uploads")
+    assert confirmed == {said["document_id"]: True}  # so that the guard does not hold it
 
 
 async def test_a_pending_upload_can_be_withdrawn_and_is_pending_no_longer(world: Any) -> None:
