@@ -220,6 +220,18 @@ async def test_a_tightened_rule_reaches_every_recorded_document_without_an_embed
     assert await resident.turn() == 0
 
 
+async def test_a_rule_that_a_label_overrides_is_recorded_and_announced_once(resident: Reconciler) -> None:
+    world = resident.world
+    await world.put("hr/own.md", principals="group:staff")
+    await world.run_lane()
+    world.source = replace(SOURCE, rules={"hr/": ("group:people",)})
+    assert await resident.turn() == 1
+    await world.run_lane()
+    resident.clock.now += 10_000
+    assert await resident.turn() == 0
+    assert "ropes" in await world.found("ropes", "staff")
+
+
 @pytest.mark.parametrize("change", [{"name": "renamed"}, {"tenant": "globex"}])
 async def test_a_renamed_or_moved_source_withdraws_the_old_documents_once_the_new_ones_are_indexed(
     resident: Reconciler, change: dict[str, str]
@@ -242,6 +254,31 @@ async def test_a_renamed_or_moved_source_withdraws_the_old_documents_once_the_ne
     await resident.turn()
     await world.run_lane()
     assert "number7 " not in await world.found("number7")
+
+
+async def test_a_document_whose_object_went_while_its_source_was_renamed_is_withdrawn(resident: Reconciler) -> None:
+    world = resident.world
+    await indexed(world, 60)
+    world.source = replace(SOURCE, name="renamed")
+    await world.objects.delete(["s3://docs/7.md"])
+    await resident.turn()
+    await world.run_lane()
+    assert await resident.withdraw() == 0
+    await world.run_lane()
+    assert await statuses(world) == {"deleted": 60}
+
+
+async def test_a_renamed_source_whose_objects_are_gone_waits_for_a_confirmation(resident: Reconciler) -> None:
+    world = resident.world
+    await indexed(world, 60)
+    world.source = replace(SOURCE, name="renamed")
+    await world.objects.delete([f"s3://docs/{n}.md" for n in range(60)])
+    assert await resident.withdraw() == 0
+    await world.run_lane()
+    assert await statuses(world) == {"live": 60}
+    await resident.withdraw(confirmed=True)
+    await world.run_lane()
+    assert await statuses(world) == {"deleted": 60}
 
 
 async def test_a_removed_source_stays_until_a_person_confirms(resident: Reconciler) -> None:
