@@ -58,8 +58,12 @@ def dump_error(error: Rejected) -> bytes:
 
 
 def load_error(content: bytes) -> Rejected:
-    value = json.loads(content)
-    return Rejected(str(value["refused"]), reason=str(value["reason"]))
+    """Return the refusal. Raises ValueError for bytes that ``dump_error`` cannot have written."""
+    try:
+        value = json.loads(content)
+        return Rejected(_text(value["refused"]), reason=_text(value["reason"]))
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"not a refusal: {type(error).__name__}") from error
 
 
 def _checked(value: dict[str, Any]) -> ParsedDocument:

@@ -70,3 +70,10 @@ def test_a_refusal_comes_back_with_its_reason_and_a_bounded_message() -> None:
     error = wire.load_error(wire.dump_error(Rejected("damaged: " + "x" * 10_000, reason="corrupt")))
     assert error.reason == "corrupt"
     assert len(str(error)) == 2_000
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"[]", b"{}", b"[" * 60_000, b'{"refused": 1, "reason": "corrupt"}'])
+def test_any_other_refusal_is_an_invalid_reply(content: bytes) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - a JSON decoder has its own subclasses and messages
+        wire.load_error(content)
+    assert str(caught.value)
