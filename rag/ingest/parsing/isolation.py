@@ -23,19 +23,24 @@ _READ_FILES = 1 << 2 | 1 << 3  # files and directories
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | 1  # EPERM
 
 # machine → (architecture, call numbers of: socket connect execve execveat ptrace process_vm_readv process_vm_writev unshare setns mount
-# bpf perf_event_open io_uring_setup pidfd_getfd keyctl, numbers of: fork vfork clone clone3 kill tkill tgkill pidfd_send_signal)
+# bpf perf_event_open io_uring_setup pidfd_getfd keyctl, numbers of: fork vfork clone clone3 kill tkill tgkill pidfd_send_signal
+# rt_sigqueueinfo rt_tgsigqueueinfo pidfd_open setpgid setsid prctl setpriority ioprio_set sched_setparam sched_setscheduler
+# sched_setaffinity sched_setattr migrate_pages move_pages process_madvise process_mrelease kcmp, number of: prlimit64)
 _CALLS = {
     "x86_64": (
         0xC000003E,
         (41, 42, 59, 322, 101, 310, 311, 272, 308, 165, 321, 298, 425, 438, 250),
-        (57, 58, 56, 435, 62, 200, 234, 424),
+        (57, 58, 56, 435, 62, 200, 234, 424, 129, 297, 434, 109, 112, 157, 141, 251, 142, 144, 203, 314, 256, 279, 440, 448,
+         312),
+        302,
     ),
     "aarch64": (
         0xC00000B7,
         (198, 203, 221, 281, 117, 270, 271, 97, 268, 40, 280, 241, 425, 438, 219),
-        (220, 435, 129, 130, 131, 424),
+        (220, 435, 129, 130, 131, 424, 138, 240, 434, 154, 157, 167, 140, 30, 118, 119, 122, 274, 238, 239, 440, 448, 272),
+        261,
     ),
-}
+}  # fmt: skip
 _AUDITED = ("socket.", "subprocess.", "os.exec", "os.posix_spawn", "os.system", "os.fork", "ctypes.dlopen", "urllib.")
 
 
@@ -75,23 +80,38 @@ def refuse_files(readable: Iterable[str]) -> bool:
     ruleset = libc.syscall(444, attributes, ctypes.c_size_t(size), 0)
     if ruleset < 0:
         return False
-    for path in readable:
+    try:
+        return (
+            all(_permit(libc, ruleset, path) for path in readable)
+            and libc.prctl(_PR_SET_NO_NEW_PRIVS, *[ctypes.c_ulong(n) for n in (1, 0, 0, 0)]) == 0
+            and libc.syscall(446, ruleset, 0) == 0
+        )
+    finally:
+        os.close(ruleset)
+
+
+def _permit(libc: ctypes.CDLL, ruleset: int, path: str) -> bool:
+    """Add the right to read below a directory. Return whether the kernel accepted it."""
+    try:
         directory = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        libc.syscall(445, ruleset, 1, struct.pack("=Qi", _READ_FILES, directory), 0)
+    except OSError:
+        return False
+    try:
+        return bool(libc.syscall(445, ruleset, 1, struct.pack("=Qi", _READ_FILES, directory), 0) == 0)
+    finally:
         os.close(directory)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, *[ctypes.c_ulong(n) for n in (1, 0, 0, 0)])
-    error = libc.syscall(446, ruleset, 0)
-    os.close(ruleset)
-    return bool(error == 0)
 
 
 def refuse_system_calls(*, alone: bool = False) -> bool:
-    """Install a seccomp filter, which all children inherit. It refuses sockets, programs and tracing, and with ``alone`` also processes,
-    threads and signals. Return whether it is in force."""
+    """Install a seccomp filter, which all children inherit. Return whether it is in force.
+
+    It refuses sockets, programs and tracing. With ``alone`` it also refuses processes, threads, signals, and changes of the limits,
+    priorities and groups of processes. A process may then still lower its own limits.
+    """
     if sys.platform != "linux" or platform.machine() not in _CALLS:
         return False
-    architecture, calls, forking = _CALLS[platform.machine()]
-    program = _program(architecture, calls + forking if alone else calls)
+    architecture, calls, others, limits = _CALLS[platform.machine()]
+    program = _program(architecture, calls + others, limits) if alone else _program(architecture, calls)
     libc = ctypes.CDLL(None, use_errno=True)
     length, address = len(program) // 8, ctypes.create_string_buffer(program)
     filter_ = struct.pack("HxxxxxxP", length, ctypes.addressof(address))
@@ -101,13 +121,18 @@ def refuse_system_calls(*, alone: bool = False) -> bool:
     return bool(libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), filter_, *no_more) == 0)
 
 
-def _program(architecture: int, refused: tuple[int, ...]) -> bytes:
-    """Return a filter in classic BPF over ``struct seccomp_data`` (number at 0, architecture at 4)."""
+def _program(architecture: int, refused: tuple[int, ...], only_itself: int | None = None) -> bytes:
+    """Return a filter in classic BPF over ``struct seccomp_data`` (number at 0, architecture at 4, first argument at 16).
+
+    The call ``only_itself`` is refused unless its first argument, a process id, is 0.
+    """
     load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
     steps = [(load, 0, 0, 4), (equal, 1, 0, architecture), (answer, 0, 0, _REFUSE), (load, 0, 0, 0)]
     steps += [(at_least, 0, 1, 0x40000000), (answer, 0, 0, _REFUSE)]  # the x32 numbers of x86_64
     for call in refused:
         steps += [(equal, 0, 1, call), (answer, 0, 0, _REFUSE)]
+    if only_itself is not None:
+        steps += [(equal, 0, 3, only_itself), (load, 0, 0, 16), (equal, 1, 0, 0), (answer, 0, 0, _REFUSE)]
     steps.append((answer, 0, 0, _ALLOW))
     return b"".join(struct.pack("HBBI", *step) for step in steps)
 

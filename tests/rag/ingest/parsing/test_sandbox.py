@@ -193,6 +193,11 @@ def test_no_secret_of_the_parent_is_in_the_environment(hostile: SandboxedParser)
         "__import__('os').listdir('/')",
         "import threading; t = threading.Thread(target=print); t.start()",
         "import os, signal; os.kill(os.getppid(), signal.SIGKILL)",
+        "import os, resource; resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (0, 0))",
+        "import os; os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
+        "import os; os.sched_setaffinity(os.getppid(), {0})",
+        "import os; os.setpgid(0, os.getppid())",
+        "import os; os.pidfd_open(os.getppid())",
     ],
 )
 def test_it_reaches_no_network_and_starts_nothing(hostile: SandboxedParser, attempt: str) -> None:
@@ -205,10 +210,14 @@ def test_it_reaches_no_network_and_starts_nothing(hostile: SandboxedParser, atte
 def test_the_kernel_refuses_calls_that_python_does_not_see(hostile: SandboxedParser) -> None:
     program = """
         from ctypes import pythonapi as libc  # already loaded, so the audit hook sees none of these calls
-        answers = [libc.socket(2, 1, 0), libc.socket(1, 1, 0), libc.execve(b"/bin/true", None, None), libc.fork()]
+        kill_with_parent, nothing = 1, 0
+        answers = [
+            libc.socket(2, 1, 0), libc.socket(1, 1, 0), libc.execve(b"/bin/true", None, None), libc.fork(),
+            libc.prctl(kill_with_parent, nothing, 0, 0, 0), libc.sigqueue(libc.getppid(), 9, None),
+        ]
         said = "answers " + " ".join(map(str, answers))
     """
-    assert said(hostile, program) == "answers -1 -1 -1 -1"
+    assert said(hostile, program) == "answers -1 -1 -1 -1 -1 -1"
 
 
 ANSWER = (
