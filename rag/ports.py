@@ -75,7 +75,7 @@ class Parser(Protocol):
         """Parse the content. The file ``name`` helps to detect the format.
 
         Raises Rejected with one of the reasons unsupported, encrypted, corrupt, empty, no_text, too_large, too_many_pages,
-        timeout, out_of_memory, crashed.
+        timeout, out_of_memory, crashed. Raises Unavailable when no process can be started or isolated.
         """
 
 

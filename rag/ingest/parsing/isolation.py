@@ -16,6 +16,8 @@ import struct
 import sys
 from collections.abc import Iterable
 
+from rag.ingest.parsing.memory import Memory
+
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SECCOMP_MODE_FILTER = 2
@@ -153,23 +155,14 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def limit_resources(*, seconds: float, memory_bytes: int) -> None:
-    """Limit the CPU seconds from now on, and the memory beyond the present use."""
+def limit_resources(*, seconds: float, allowed: Memory) -> None:
+    """Limit the CPU seconds from now on, and the memory."""
     signal.setitimer(signal.ITIMER_PROF, seconds)  # counts CPU time in fractions; its default is to kill
     hard_seconds = int(seconds) + 2  # the kernel's own limit, which no code in the process can lift
     resource.setrlimit(resource.RLIMIT_CPU, (hard_seconds, hard_seconds))
     if sys.platform == "linux":
-        size, data = _memory()
-        resource.setrlimit(resource.RLIMIT_AS, (size + memory_bytes,) * 2)
-        resource.setrlimit(resource.RLIMIT_DATA, (data + memory_bytes,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (allowed.size,) * 2)
+        resource.setrlimit(resource.RLIMIT_DATA, (allowed.data,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _memory() -> tuple[int, int]:
-    """Return the bytes of address space and of data that this process uses."""
-    with open("/proc/self/statm") as file:
-        fields = file.read().split()
-    page = resource.getpagesize()
-    return int(fields[0]) * page, int(fields[5]) * page

@@ -1,4 +1,8 @@
-"""Sandboxed parsing: each document in a process of its own, without a network, bounded in time, memory, size and pages."""
+"""Sandboxed parsing: each document in a process of its own, without a network, bounded in time, memory, size and pages.
+
+The processes are forked and isolated ahead of the documents. Each one reads one document, then another one is forked in its place
+(decision 0034).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,9 @@ import sys
 import threading
 import time
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -50,12 +56,15 @@ class ParseLimits:
 class SandboxedParser:
     """Parser of ``rag.ports``. Several event loops and threads may use it; it parses ``workers`` documents at a time.
 
-    The worker process starts with the first document, or with ``start``. It ends with this process, however this process ends.
+    As many isolated processes wait for the next documents. The worker process starts with the first document, or with ``start``. It
+    ends with this process, however this process ends.
     """
 
     def __init__(self, limits: ParseLimits | None = None, *, workers: int = 2) -> None:
         self.limits = limits or ParseLimits()
+        self._spares = workers
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="parse")
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="parse-spare")
         self._lock = threading.Lock()
         self._worker: _Worker | None = None
         self._closed = False
@@ -81,12 +90,18 @@ class SandboxedParser:
         )
 
     def start(self) -> tuple[str, ...]:
-        """Load the parsers now. Return the layers of isolation that are in force."""
-        return self._live_worker().layers
+        """Load the parsers now. Return the layers of isolation that are in force.
+
+        Raises Unavailable when a process cannot apply one of them.
+        """
+        worker, child = self._ready_child()
+        worker.retire(child)
+        return worker.layers
 
     def close(self) -> None:
         """Close the parser after the documents that are under way."""
         self._threads.shutdown(wait=True)
+        self._background.shutdown(wait=True, cancel_futures=True)
         with self._lock:
             self._closed = True
             if self._worker is not None:
@@ -103,35 +118,46 @@ class SandboxedParser:
             if self._closed:
                 raise Unavailable("this parser is closed: create another one")
             if self._worker is None or not self._worker.is_alive:
-                self._worker = _Worker()
+                self._worker = _Worker(self._spares, self._background)
             return self._worker
 
+    def _ready_child(self) -> tuple[_Worker, _Child]:
+        """Return an isolated process. Those that ended while they waited are passed over, because no document ended them."""
+        for _ in range(2 * self._spares + 1):
+            with contextlib.suppress(_WorkerLost, EOFError, ConnectionError, TimeoutError):
+                worker = self._live_worker()
+                with _retired_on_error(worker, worker.take()) as child:
+                    child.expect_isolation(time.monotonic() + _START_SECONDS)
+                return worker, child
+        raise Unavailable("the processes that parse end before they read a document: check the memory of this machine")
+
     def _attempt(self, content: bytes, name: str, media_type: str | None) -> ParsedDocument:
-        worker = self._live_worker()
+        worker, child = self._ready_child()
+        request = {
+            "name": name,
+            "media_type": media_type,
+            "seconds": self.limits.seconds,
+            "memory_bytes": self.limits.memory_bytes,
+            "output_bytes": self.limits.output_bytes,
+            "pages": self.limits.pages,
+        }
         deadline = time.monotonic() + self.limits.timeout
-        with worker.fork() as child:
-            request = {
-                "name": name,
-                "media_type": media_type,
-                "seconds": self.limits.seconds,
-                "memory_bytes": self.limits.memory_bytes,
-                "output_bytes": self.limits.output_bytes,
-                "pages": self.limits.pages,
-            }
-            try:
-                accepted, reply = child.parse(json.dumps(request).encode(), content, self.limits.output_bytes, deadline)
-                return wire.load(reply) if accepted else _raise(wire.load_error(reply))
-            except TimeoutError as error:
-                raise Rejected(
-                    f"{name!r} was not parsed within {self.limits.timeout:g} seconds: split it", reason="timeout"
-                ) from error
-            except (EOFError, ConnectionError):
-                pass
-            except (ValueError, KeyError) as error:
-                raise Rejected(
-                    f"the parser of {name!r} sent an invalid reply: convert it to another format", reason="crashed"
-                ) from error
-        raise self._exit_error(name, child.status)
+        try:
+            accepted, reply = child.parse(json.dumps(request).encode(), content, self.limits.output_bytes, deadline)
+            return wire.load(reply) if accepted else _raise(wire.load_error(reply))
+        except TimeoutError as error:
+            raise Rejected(
+                f"{name!r} was not parsed within {self.limits.timeout:g} seconds: split it", reason="timeout"
+            ) from error
+        except (EOFError, ConnectionError):
+            pass
+        except ValueError as error:
+            raise Rejected(
+                f"the parser of {name!r} sent an invalid reply: convert it to another format", reason="crashed"
+            ) from error
+        finally:
+            status = worker.retire(child)
+        raise self._exit_error(name, status.result())
 
     def _exit_error(self, name: str, status: int) -> Exception:
         """Return the error of a child that ended without a reply."""
@@ -156,10 +182,22 @@ def _raise(error: Exception) -> ParsedDocument:
     raise error
 
 
-class _Worker:
-    """One worker process, see ``rag.ingest.parsing.worker``."""
+@contextlib.contextmanager
+def _retired_on_error(worker: _Worker, child: _Child) -> Iterator[_Child]:
+    try:
+        yield child
+    except BaseException:
+        worker.retire(child)
+        raise
 
-    def __init__(self) -> None:
+
+class _Worker:
+    """One worker process, see ``rag.ingest.parsing.worker``, and its ``spares`` children that wait for a document.
+
+    Forking a child and ending it takes longer than parsing a small document, so ``background`` does both.
+    """
+
+    def __init__(self, spares: int, background: ThreadPoolExecutor) -> None:
         ours, theirs = socket.socketpair()
         environment = {
             "PATH": os.defpath,
@@ -180,7 +218,9 @@ class _Worker:
             )
         self._control = ours
         self._lock = threading.Lock()
-        self._finalizer = weakref.finalize(self, _stop, self._process, ours)
+        self._spares, self._background = spares, background
+        self._waiting: deque[Future[_Child]] = deque()
+        self._finalizer = weakref.finalize(self, _stop, self._process, ours, self._waiting)
         ours.settimeout(_START_SECONDS)
         try:
             self.layers: tuple[str, ...] = tuple(json.loads(ours.recv(4096))["ready"])
@@ -189,6 +229,7 @@ class _Worker:
             raise Unavailable(
                 "the parsing worker does not start: read its error on this process's standard error"
             ) from error
+        self._waiting.extend(background.submit(self._fork) for _ in range(spares))
 
     @property
     def is_alive(self) -> bool:
@@ -197,14 +238,36 @@ class _Worker:
     def close(self) -> None:
         self._finalizer()
 
-    def fork(self) -> _Child:
+    def take(self) -> _Child:
+        """Return the child that waits longest. Fork one when more documents come at a time than children wait."""
+        try:
+            waiting = self._waiting.popleft()
+        except IndexError:
+            return self._fork()
+        return waiting.result()
+
+    def retire(self, child: _Child) -> Future[int]:
+        """Have a child ended, with all its process group, and another one forked in its place. Return its wait status to come.
+
+        The fork waits until now because it would compete for the processors with the parse.
+        """
+        child.close()
+        if len(self._waiting) < self._spares:
+            self._waiting.append(self._background.submit(self._fork))
+        return self._background.submit(self._end, child.pid)
+
+    def _fork(self) -> _Child:
         ours, theirs = socket.socketpair()
         with theirs:
             fds = array.array("i", [theirs.fileno()])
-            answer = self._command(b"fork", [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-        return _Child(self, int(answer), ours)
+            try:
+                pid = int(self._command(b"fork", [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)]))
+            except BaseException:
+                ours.close()
+                raise
+        return _Child(pid, ours)
 
-    def end(self, pid: int) -> int:
+    def _end(self, pid: int) -> int:
         return int(self._command(b"end %d" % pid))
 
     def _command(self, command: bytes, attached: list[tuple[int, int, array.array[int]]] | None = None) -> bytes:
@@ -220,28 +283,43 @@ class _Worker:
         return answer
 
 
-def _stop(process: subprocess.Popen[bytes], control: socket.socket) -> None:
+def _stop(process: subprocess.Popen[bytes], control: socket.socket, waiting: Iterable[Future[_Child]]) -> None:
     control.close()  # then the worker ends its children and itself
     try:
         process.wait(5)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    for spare in waiting:
+        if spare.done() and not spare.cancelled() and spare.exception() is None:
+            spare.result().close()
 
 
 class _Child:
-    """One process for one document. It ends on leaving the context; then ``status`` is its wait status."""
+    """One process for one document."""
 
-    def __init__(self, worker: _Worker, pid: int, connection: socket.socket) -> None:
-        self._worker, self._pid, self._connection = worker, pid, connection
-        self.status = 0
+    def __init__(self, pid: int, connection: socket.socket) -> None:
+        self.pid, self._connection = pid, connection
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def close(self) -> None:
         self._connection.close()
-        self.status = self._worker.end(self._pid)
+
+    def expect_isolation(self, deadline: float) -> None:
+        """Return when the process is isolated and waits for a document.
+
+        Raises Unavailable when it is not isolated, and EOFError, ConnectionError or TimeoutError when it does not wait.
+        """
+        status, length = wire.REPLY.unpack(self._read(wire.REPLY.size, deadline))
+        if status != wire.ACCEPTED:
+            layers = self._read(min(length, _LARGEST_ERROR), deadline).decode()
+            raise Unavailable(
+                f"documents are not parsed, because a process could not apply {layers}, which this machine supports: "
+                "check the limits of memory, open files and security policies of this process, then restart it"
+            )
+        self._connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            if not self._connection.recv(1, socket.MSG_PEEK):
+                raise EOFError
 
     def parse(self, request: bytes, content: bytes, max_reply: int, deadline: float) -> tuple[bool, bytes]:
         """Return (accepted, reply). Raises TimeoutError, EOFError, ConnectionError, and ValueError for more than ``max_reply`` bytes."""

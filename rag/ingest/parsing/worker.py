@@ -1,9 +1,10 @@
 """Worker process, which loads the parsers once and forks one child per document.
 
 ``rag.ingest.parsing.sandbox`` starts ``python -m rag.ingest.parsing.worker FD`` with an empty environment. The worker takes commands on
-the socket FD. ``fork``, with the document's own socket attached, answers the child's pid. ``end PID`` kills the rest of that child's
-process group and answers its wait status. The worker and its children end when that socket closes. The worker itself never reads a
-document.
+the socket FD. ``fork``, with a socket of the child's own attached, answers the child's pid. The child isolates itself, reports this on
+its socket, waits there for one document, and ends after its reply. ``end PID`` kills the rest of that child's process group and answers
+its wait status. The worker and its children end when the worker's socket closes. The worker itself never reads a document, so each child
+starts from the same state.
 """
 
 from __future__ import annotations
@@ -22,12 +23,17 @@ from types import ModuleType
 from typing import Any
 
 from rag.errors import Rejected
-from rag.ingest.parsing import isolation, wire
+from rag.ingest.parsing import isolation, memory, wire
 from rag.ingest.parsing.formats import parse, parser_of
 from rag.ingest.parsing.language import detector
 from rag.ingest.parsing.sniffing import media_type_of
 
 _PROSE = 20_000  # characters
+_SENTENCE = "The first call of everything is the slow one, and a child that is forked later need not make it again."
+_SAMPLE = (
+    f"# Title\n\n## Part\n\n{_SENTENCE} [link](a.md) `code` **bold**\n\n* item\n  * item\n\n1. item\n\n```\ncode\n```\n\n"
+    "| a | b |\n|---|---|\n| c | d |\n"
+).encode()
 _PACKAGES = {path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"} and Path(path).is_dir()}
 _LIBRARIES = {
     sys.prefix,
@@ -50,7 +56,7 @@ def main(control_fd: int) -> None:
         while order := _receive(control):
             verb, attached = order
             if verb == b"fork":
-                pid = _fork(control, attached[0])
+                pid = _fork(control, attached[0], layers)
                 children.add(pid)
                 control.send(b"%d" % pid)
             else:
@@ -66,15 +72,13 @@ def main(control_fd: int) -> None:
 
 def preload() -> None:
     """Parse a sample of every format, so that children start with loaded modules and filled caches."""
-    sentence = "The first call of everything is the slow one, and a child that is forked later need not make it again."
     for content, name in (
-        (f"# Title\n\n## Part\n\n{sentence} [link](a.md) `code` **bold**\n\n* item\n  * item\n\n1. item\n\n```\ncode\n```\n\n"
-         f"| a | b |\n|---|---|\n| c | d |\n".encode(), "sample.md"),
-        (f"<h1>Title</h1><p>{sentence}<ul><li>item</ul><table><tr><td>a<tr><td>b</table>".encode(), "sample.html"),
-        (sentence.encode("utf-16"), "sample.txt"),
-        (f"name,text\nfirst,{sentence}".encode(), "sample.csv"),
-        (json.dumps({"text": sentence}).encode(), "sample.json"),
-        (_sample_docx(sentence), "sample.docx"),
+        (_SAMPLE, "sample.md"),
+        (f"<h1>Title</h1><p>{_SENTENCE}<ul><li>item</ul><table><tr><td>a<tr><td>b</table>".encode(), "sample.html"),
+        (_SENTENCE.encode("utf-16"), "sample.txt"),
+        (f"name,text\nfirst,{_SENTENCE}".encode(), "sample.csv"),
+        (json.dumps({"text": _SENTENCE}).encode(), "sample.json"),
+        (_sample_docx(_SENTENCE), "sample.docx"),
         (b"%PDF-1.4 of nothing", "sample.pdf"),
         (b"caf\xe9 " * 20, "sample.txt"),
     ):  # fmt: skip
@@ -85,6 +89,7 @@ def preload() -> None:
     detector().detect_language_of(" ".join(str(vars(module).get("__doc__")) for module in modules)[:_PROSE])
     gc.collect()
     gc.freeze()  # so that a child's garbage collector does not copy pages that it only reads
+    memory.use_huge_pages()
 
 
 def _sample_docx(sentence: str) -> bytes:
@@ -100,7 +105,10 @@ def _sample_docx(sentence: str) -> bytes:
 
 def _receive(control: socket.socket) -> tuple[bytes, list[int]] | None:
     fds = array.array("i")
-    data, ancillary, _, _ = control.recvmsg(64, socket.CMSG_LEN(fds.itemsize))
+    try:
+        data, ancillary, _, _ = control.recvmsg(64, socket.CMSG_LEN(fds.itemsize))
+    except ConnectionError:  # the sandbox ended before it read an answer
+        return None
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
@@ -108,13 +116,14 @@ def _receive(control: socket.socket) -> tuple[bytes, list[int]] | None:
 
 
 def _end(pid: int) -> int:
-    """Kill a process group, and return the wait status of its leader."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+    """Kill a process group, and return the wait status of its leader, which may have left the group."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
     return os.waitpid(pid, 0)[1]
 
 
-def _fork(control: socket.socket, fd: int) -> int:
+def _fork(control: socket.socket, fd: int, layers: list[str]) -> int:
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -122,7 +131,7 @@ def _fork(control: socket.socket, fd: int) -> int:
             os.setpgid(0, 0)
             isolation.die_with_parent(parent)
             control.close()
-            _serve(socket.socket(fileno=fd))
+            _serve(socket.socket(fileno=fd), layers)
         finally:
             os._exit(0)
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -133,18 +142,36 @@ def _fork(control: socket.socket, fd: int) -> int:
 # -- in the child: one document -----------------------------------------------------------------------------------------
 
 
-def _serve(connection: socket.socket) -> None:
+def _serve(connection: socket.socket, layers: list[str]) -> None:
     _silence()
+    _warm()
+    in_use = memory.in_use()
+    missing = ", ".join(_missing(layers)).encode()
+    connection.sendall(wire.REPLY.pack(wire.REFUSED if missing else wire.ACCEPTED, len(missing)) + missing)
+    if missing:
+        return
     request_length, content_length = wire.LENGTHS.unpack(_exactly(connection, wire.LENGTHS.size))
     request = json.loads(_exactly(connection, request_length))
     content = _exactly(connection, content_length)
-    isolation.limit_resources(seconds=request["seconds"], memory_bytes=request["memory_bytes"])
-    isolation.refuse_files(_LIBRARIES)
-    isolation.refuse_system_calls(alone=True)
-    isolation.refuse_in_python()
+    isolation.limit_resources(seconds=request["seconds"], allowed=in_use.plus(content_length + request["memory_bytes"]))
     status, reply = _reply(content, request)
     connection.sendall(wire.REPLY.pack(status, len(reply)))
     connection.sendall(reply)
+
+
+def _warm() -> None:
+    """Parse a text of our own, so that the child copies the pages that every parse writes before a document waits for it."""
+    parse(_SAMPLE, "sample.md")
+
+
+def _missing(layers: list[str]) -> list[str]:
+    """Isolate this process. Return those of the ``layers`` that cannot be applied. The others are inherited from the worker."""
+    applied = {
+        "landlock": isolation.refuse_files(_LIBRARIES),
+        "seccomp": isolation.refuse_system_calls(alone=True),
+    }
+    isolation.refuse_in_python()
+    return [layer for layer in layers if not applied.get(layer, True)]
 
 
 def _reply(content: bytes, request: dict[str, Any]) -> tuple[bytes, bytes]:

@@ -23,6 +23,8 @@ import pytest
 
 from rag.errors import Rejected, Unavailable
 from rag.ingest.parsing import ParseLimits, SandboxedParser, parse, wire
+from rag.ingest.parsing import sandbox as sandbox_module
+from rag.ingest.parsing.isolation import landlock_version
 from rag.models import Block, BlockKind, ParsedDocument
 from rag.no_telemetry import SWITCHES
 
@@ -258,6 +260,13 @@ def worker_of(parser: SandboxedParser) -> psutil.Process:
     return psutil.Process(parser._worker._process.pid)
 
 
+def busy(worker: psutil.Process) -> psutil.Process | None:
+    """Return the child that has worked for longer than a child does before it waits for a document."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return next((child for child in worker.children() if child.cpu_times().user > 0.2), None)
+    return None
+
+
 def eventually(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not condition():
@@ -271,14 +280,20 @@ def while_parsing(parser: SandboxedParser, kill: Callable[[psutil.Process], None
     rows = b"\n".join(b"%d,%s" % (n, b"cell," * 20) for n in range(20_000))
     with ThreadPoolExecutor(1) as threads:
         outcome = threads.submit(parser.parse_now, rows, "slow.csv")
-        eventually(lambda: bool(worker.children()))
+        eventually(lambda: busy(worker) is not None)
         kill(worker)
     return outcome
 
 
+def kill_busy(worker: psutil.Process) -> None:
+    child = busy(worker)
+    assert child is not None
+    child.kill()
+
+
 def test_a_document_whose_process_was_killed_once_is_parsed_again() -> None:
     parser = SandboxedParser()
-    outcome = while_parsing(parser, lambda worker: worker.children()[0].kill())
+    outcome = while_parsing(parser, kill_busy)
     assert len(outcome.result().blocks) == 20_000
     parser.close()
 
@@ -295,9 +310,10 @@ def test_no_process_outlives_its_parser() -> None:
     parser = SandboxedParser()
     worker = worker_of(parser)
     parser.parse_now(GOOD, "good.md")
-    assert worker.children() == []
+    waiting = worker.children()
     parser.close()
     assert not worker.is_running()
+    eventually(lambda: not any(child.is_running() for child in waiting))
     with pytest.raises((Unavailable, RuntimeError)):
         parser.parse_now(GOOD, "good.md")
 
@@ -311,12 +327,77 @@ def test_no_process_outlives_a_killed_parent() -> None:
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE)
     assert parent.stdout is not None
     worker = psutil.Process(int(parent.stdout.readline()))
-    eventually(lambda: bool(worker.children()))
-    child = worker.children()[0]
+    eventually(lambda: busy(worker) is not None)
+    children = worker.children()
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    eventually(lambda: not worker.is_running() and not child.is_running())
+    eventually(lambda: not any(process.is_running() for process in (worker, *children)))
+
+
+# -- processes that wait
+
+
+def test_each_process_reads_one_document_and_another_one_takes_its_place(hostile: SandboxedParser) -> None:
+    worker, seen = worker_of(hostile), set()
+    for _ in range(6):
+        pid = said(hostile, "import os; said = 'pid ' + str(os.getpid())")
+        assert pid not in seen
+        seen.add(pid)
+    eventually(lambda: len(worker.children()) == hostile._spares)
+
+
+def test_a_document_leaves_nothing_to_the_next_one(hostile: SandboxedParser) -> None:
+    look = "import sys; said = 'mark ' + str(getattr(sys, 'mark', None))"
+    for _ in range(hostile._spares + 1):
+        assert said(hostile, f"import sys, rag.errors; {look}; sys.mark = 1; rag.errors.Rejected = None") == "mark None"
+
+
+def test_processes_that_were_killed_while_they_waited_fail_no_document() -> None:
+    parser = SandboxedParser()
+    worker = worker_of(parser)
+    eventually(lambda: len(worker.children()) == parser._spares)
+    for child in worker.children():
+        child.kill()
+    assert parser.parse_now(GOOD, "good.md").title == "Good"
+    assert worker.is_running()
+    parser.close()
+
+
+def test_more_documents_at_a_time_than_processes_wait_are_all_parsed() -> None:
+    parser = SandboxedParser(workers=1)
+    with ThreadPoolExecutor(5) as threads:
+        parsed = list(threads.map(lambda n: parser.parse_now(GOOD, f"{n}.md"), range(10)))
+    assert [document.title for document in parsed] == ["Good"] * 10
+    worker = worker_of(parser)
+    eventually(lambda: len(worker.children()) == 1)
+    parser.close()
+
+
+@pytest.mark.skipif(not landlock_version(), reason="this kernel has no Landlock")
+@pytest.mark.parametrize(
+    ("layer", "broken"),
+    [
+        (
+            "landlock",
+            "isolation.refuse_files = lambda readable, real=isolation.refuse_files: real(['/no/such/directory'])",
+        ),
+        (
+            "seccomp",
+            "real = isolation._program; isolation._program = lambda *a: real(*a) if len(a) == 2 else b'\\0' * 8",
+        ),
+    ],
+)
+def test_nothing_is_parsed_when_a_process_cannot_apply_a_layer(
+    layer: str, broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"from rag.ingest.parsing import isolation\n{broken}\n")
+    monkeypatch.setattr(sandbox_module, "_PATHS", [str(tmp_path), *sandbox_module._PATHS])
+    parser = SandboxedParser()
+    for parse_or_start in (lambda: parser.parse_now(GOOD, "good.md"), parser.start):
+        with pytest.raises(Unavailable, match=f"could not apply {layer}, which this machine supports: check"):
+            parse_or_start()
+    parser.close()
 
 
 # -- loops and threads
