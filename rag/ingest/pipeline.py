@@ -185,7 +185,7 @@ class Pipeline:
     ) -> list[IndexingTask]:
         # The revision is read before the source, so that a derivation loses against any apply that came in between.
         records = await self.ledger.recorded(self.spec.index_id, [task.document_id for task in window])
-        tasks = [replace(task, base_revision=records[task.document_id].revision) for task in window]
+        tasks = [replace(afresh(task), base_revision=records[task.document_id].revision) for task in window]
         with span("documents.admit", documents=len(tasks)):
             refused = await _refused(tasks, records, find_suppressed)
         slots = asyncio.Semaphore(AT_ONCE)

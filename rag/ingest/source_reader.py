@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from rag.errors import ObjectUnavailable, Rejected
 from rag.ids import Ids
 from rag.ingest.roots import Roots
-from rag.ingest.tasks import afresh, dead, deleted, parked, retired
+from rag.ingest.tasks import dead, deleted, parked, retired
 from rag.labels import SUBJECTS_LABEL, TITLE_LABEL, decode_label, split_label
 from rag.models import DocumentRecord, DocumentStatus, IndexingTask, ObjectState, SourceObject
 from rag.ports import ObjectStore
@@ -97,7 +97,7 @@ class Reader:
         """Return the task with the object's state and labels. A bad label makes the document dead and leaves the batch alone."""
         state = current.state
         seen = replace(
-            afresh(task),
+            task,
             version=state.version,
             change_token=state.change_token,
             content_hash=self.ids.content_hash(task.tenant, current.content),

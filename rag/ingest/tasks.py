@@ -82,8 +82,21 @@ def overtaken(task: IndexingTask) -> IndexingTask:
 
 
 def afresh(task: IndexingTask) -> IndexingTask:
-    """Return the task as it was before the first step."""
-    return replace(overtaken(task), status=DocumentStatus.LIVE, reason="", fresh=0)
+    """Return the task as it was before its source was read: with nothing of an earlier reading or of the ledger's record."""
+    return replace(
+        overtaken(task),
+        status=DocumentStatus.LIVE,
+        version="",
+        change_token="",
+        content_hash="",
+        media_type="",
+        title="",
+        principals=(),
+        subjects=(),
+        reason="",
+        config_hash="",
+        fresh=0,
+    )
 
 
 def backfill(record: DocumentRecord, run_id: str) -> IndexingTask:

@@ -251,6 +251,20 @@ async def test_a_backfill_writes_every_point_again_and_embeds_nothing(world: Wor
     assert await world.vectors.count(SPEC.index_id) == first.chunks
 
 
+@pytest.mark.parametrize("is_deleted", [True, False])
+async def test_a_backfill_keeps_nothing_of_a_document_that_is_gone_or_unusable(world: World, is_deleted: bool) -> None:
+    await world.put("a.md", title="Alpha", subjects="ann")
+    await world.run_lane()
+    if is_deleted:
+        await world.objects.delete(["s3://docs/a.md"])
+    else:
+        await world.objects.put("s3://docs/a.md", b"# Fine", labels={"title": "%FF"})
+    await world.backfill()
+    row = await world.row("a.md")
+    assert (row.title, row.subjects, row.artifacts, row.chunks) == ("", (), (), {})
+    assert [each async for each in world.artifacts.list(CONTAINER)] == []
+
+
 async def test_a_document_that_changes_before_the_swap_is_derived_again_and_published_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
