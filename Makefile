@@ -16,7 +16,7 @@ UV := $(UV_VENV)/bin/uv
 
 export UV_LINK_MODE := copy
 
-.PHONY: help setup up down clean status check unit test demo bench lock sbom FORCE
+.PHONY: help setup up down clean status check unit test faults mutations demo bench lock sbom FORCE
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,12 @@ check: $(SETUP)  ## Formatting, types, layers, contracts
 	.venv/bin/lint-imports
 	$(PYTHON) -m schemas check
 	$(PYTHON) -m deploy.local.example --check
+
+faults: $(SETUP)  ## Run N=500 schedules of changes and faults from SEED=0
+	$(PYTHON) -m tests.faults --schedules $(or $(N),500) --seed $(or $(SEED),0)
+
+mutations: $(SETUP)  ## Prove that the schedules fail when the code is broken on purpose
+	$(PYTHON) -m tests.faults.mutations
 
 bench: $(SETUP)  ## Measure speed and quality
 	@$(PYTHON) -m evals bench
