@@ -29,6 +29,7 @@ _log = logger(__name__)
 
 POLL_SECONDS = 0.5  # of waiting for the first event; also how soon a paused partition goes on
 RELAY_SECONDS = 5.0  # between two looks for events that a crash left unpublished
+PARKED_SECONDS = 30.0  # between two looks for parked documents whose next try is due
 BUFFER_BYTES = 32 * 2**20  # of events that wait in memory; above it no partition receives more
 AT_ONCE = 2  # micro-batches: one is parsed while another one is applied
 RUN_ID = "stream"  # with the offsets behind it, it names a micro-batch in a lineage
@@ -54,6 +55,7 @@ class StreamLane:
     _positions: dict[int, int] = field(default_factory=dict)
     _waiting: dict[int, list[Record]] = field(default_factory=lambda: defaultdict(list))
     _workers: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    _retry: asyncio.Task[None] | None = None
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     @property
@@ -77,7 +79,7 @@ class StreamLane:
     async def _be_member(self, loop: Loop) -> None:
         try:
             async with self.log.subscribe(consumer_group(self.index_id), CHANGED, self._start_at) as subscription:
-                relayed = 0.0
+                relayed = tried = 0.0
                 while True:
                     records = await subscription.poll(POLL_SECONDS)
                     self._buffer(records, subscription)
@@ -85,10 +87,22 @@ class StreamLane:
                     if time.monotonic() - relayed > RELAY_SECONDS and not self._workers:
                         await self.lane.publish()
                         relayed = time.monotonic()
+                    if time.monotonic() - tried > PARKED_SECONDS and (self._retry is None or self._retry.done()):
+                        self._retry = asyncio.create_task(self._retry_parked())
+                        tried = time.monotonic()
                     if not any(worker.done() and worker.exception() for worker in self._workers.values()):
                         loop.succeed()
         finally:
             await self._stop_workers()
+
+    async def _retry_parked(self) -> None:
+        """Try parked documents again that are due. One member does so: the one that has the first partition."""
+        if 0 not in self._positions:
+            return
+        try:
+            await self.lane.retry_parked(run_id=f"{RUN_ID}:parked")
+        except Exception as error:
+            _log.warning("stream.parked_not_tried", why=str(error))
 
     async def _start_at(self, partitions: frozenset[int]) -> Mapping[int, int]:
         """Forget what waits, and find the offset from which each assigned partition goes on."""
@@ -145,6 +159,7 @@ class StreamLane:
 
     async def _stop_workers(self) -> None:
         workers, self._workers = list(self._workers.values()), {}
+        workers += [self._retry] if self._retry else []
         self._waiting.clear()
         for worker in workers:
             worker.cancel()

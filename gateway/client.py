@@ -12,7 +12,7 @@ import httpx
 
 REFUSED, NOT_LOGGED_IN, UNREACHABLE = 1, 3, 4  # exit codes
 TIMEOUT = httpx.Timeout(120, connect=5)  # a hosted model may write for a minute
-FINAL = {"live", "dead", "suppressed", "deleted"}
+FINAL = {"live", "parked", "dead", "suppressed", "deleted"}
 
 
 class Failed(Exception):

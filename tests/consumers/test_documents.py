@@ -14,6 +14,7 @@ from consumers import documents
 from consumers.documents import StreamLane
 from consumers.health import Loop
 from rag.errors import Unavailable
+from rag.ingest.parking import ParkingPolicy
 from rag.ingest.positions import consumer_group
 from rag.ingest.tasks import Report
 from rag.models import OffsetRange
@@ -176,6 +177,22 @@ async def test_two_members_divide_the_partitions_and_lose_nothing_when_one_leave
             await world.put(f"{number}.md", f"# {number}\n\nText {number}.\n")
         await settled(world)
     assert await world.vectors.count(SPEC.index_id) == 30
+
+
+async def test_a_parked_document_is_read_when_it_can_be(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "PARKED_SECONDS", 0.0)
+    world.parking = ParkingPolicy(first_wait=0, longest_wait=0)
+    world.objects.unreadable["s3://docs/a.md"] = "archived"
+    async with streaming(world):
+        await world.put("a.md")
+        await settled(world)
+        assert (await world.row("a.md")).reason == "archived"
+        world.objects.unreadable.clear()
+
+        async def is_found() -> bool:
+            return "Three ropes" in await world.found("ropes")
+
+        await until(is_found)
 
 
 async def test_both_lanes_on_one_range_are_harmless(world: World) -> None:

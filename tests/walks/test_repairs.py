@@ -7,14 +7,18 @@ from dataclasses import replace
 
 import pytest
 
+from rag.adapters.memory.events import MemoryEventLog
 from rag.adapters.memory.vectors import MemoryVectors
 from rag.errors import LostIndex, Unavailable
 from rag.ingest.artifacts import CONTAINER, shard_of, shards
+from rag.ingest.indexing import sweep
 from rag.ingest.parking import ParkingPolicy
 from rag.ingest.repair import Repairs, rebuild, repair_documents, repair_points, repair_step, require_rebuilt
 from rag.ingest.tasks import Report
 from rag.models import DocumentStatus
 from rag.ports import Delta
+from schemas.topics import CHANGED, TOPICS
+from tests.fakes.crashes import Crash, Watched
 from tests.fakes.world import SPEC, TEXT, World
 
 
@@ -220,3 +224,32 @@ async def test_an_interrupted_rebuild_is_reported_until_it_ends(world: World) ->
     world.ledger.shard = listed  # type: ignore[method-assign]
     assert (await rebuild(world.lane, world.ledger)).documents == 1
     await require_rebuilt(world.pipeline, world.ledger)
+
+
+async def test_after_a_crash_between_any_two_calls_a_repair_leaves_what_the_ledger_lists() -> None:
+    crash_after = 1
+    while True:
+        world = World(log=MemoryEventLog({**TOPICS, CHANGED: replace(TOPICS[CHANGED], partitions=1)}))
+        await world.put("a.md")
+        await world.put("b.md", "# B\n\nHelium.\n")
+        await world.run_lane()
+        await world.put("a.md", TEXT.replace("Three", "Nine"))
+        await world.objects.delete(["s3://docs/b.md"])
+        await world.announce("b.md")
+        await world.put("broken.pdf", b"%PDF-1.7 truncated")
+        watched = Watched(world)
+        watched.restart(crash_after=crash_after)
+        try:
+            await world.run_lane()
+        except Crash:
+            watched.restart()
+            await world.put("a.md", TEXT.replace("Three", "Ten"))  # the content of the crashed derivation is overtaken
+            await world.run_lane()
+            await repair_all(world)
+            await sweep(SPEC.index_id, ledger=world.ledger, vectors=world.vectors, older_than=0)
+            await assert_equal(world)
+            assert "Ten ropes" in await world.found("ropes"), crash_after
+            crash_after += 1
+        else:
+            break
+    assert crash_after > 20
