@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from psycopg.types.json import Jsonb
 from pydantic import TypeAdapter
 
 from rag.adapters.ledger import open_ledger, schema
+from rag.adapters.ledger.documents import VISIBLE
 from rag.adapters.memory.ledger import MemoryLedger
 from rag.ingest.deletions import MASS
 from rag.models import (
@@ -603,3 +604,42 @@ def _migrate(database_url: str, revision: str) -> None:
         command.upgrade(config, revision)
         connection.commit()
     engine.dispose()
+
+
+@pytest.mark.heavy
+def test_a_search_reads_rows_by_key_however_many_suppressions_there_are(database_url: str) -> None:
+    index, tenant = uuid.uuid4().hex[:16], uuid.uuid4().hex
+    with psycopg.connect(database_url, autocommit=True) as db:
+        db.execute(
+            "insert into suppressions select %s, md5(n::text), 'erasure' from generate_series(1, 20000) n", (tenant,)
+        )
+        db.execute(
+            """
+            insert into documents (index_id, document_id, status, tenant, principals, subjects)
+            select %s, gen_random_uuid(), 'live', %s, '{group:staff}', '{a,b}' from generate_series(1, 20000)
+            """,
+            (index, tenant),
+        )
+        db.execute(
+            """
+            insert into chunks (index_id, point_id, chunk_id, document_id, payload_hash)
+            select index_id, gen_random_uuid(), gen_random_uuid(), document_id, 'h' from documents, generate_series(1, 2)
+            where index_id = %s
+            """,
+            (index,),
+        )
+        db.execute("analyze")
+        rows = db.execute("select point_id::text from chunks where index_id = %s limit 58", (index,)).fetchall()
+        values = (index, [point for (point,) in rows], tenant, ["group:staff"])
+        ((plan,),) = db.execute(f"explain (analyze, format json) {VISIBLE}", values).fetchall()
+    nodes = list(plan_nodes(plan[0]["Plan"]))
+    assert plan[0]["Plan"]["Actual Rows"] == 58
+    scans = [(node["Relation Name"], node["Actual Rows"]) for node in nodes if node["Node Type"] == "Seq Scan"]
+    assert scans == []
+    assert max(node["Actual Rows"] for node in nodes) <= 58
+
+
+def plan_nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for each in node.get("Plans", ()):
+        yield from plan_nodes(each)

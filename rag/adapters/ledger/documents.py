@@ -31,6 +31,16 @@ _SUPPRESSED = """
             where s.tenant = d.tenant and (s.id = d.document_id::text or s.id = any(d.subjects)))
 """
 
+# Every search runs this: a contract test checks that its cost does not grow with the tables.
+VISIBLE = f"""
+    select c.point_id::text, c.chunk_id::text, c.ordinal, c.start_char as start, c.end_char as "end", c.page,
+        d.document_id::text, d.revision, d.uri, d.title, d.version as source_version, d.cause, d.source, d.language,
+        d.media_type, d.status = 'parked' as is_stale
+    from chunks c join documents d using (index_id, document_id)
+    where c.index_id = %s and c.point_id = any(%s::uuid[])
+      and d.status in ('live', 'parked') and d.tenant = %s and d.principals && %s::text[] and not {_SUPPRESSED}
+"""  # noqa: S608  (constants)
+
 
 class DocumentsPart(LedgerPart):
     async def open_index(self, spec: IndexSpec) -> None:
@@ -126,17 +136,7 @@ class DocumentsPart(LedgerPart):
 
     async def visible(self, index_id: str, point_ids: Sequence[str], access: AccessFilter) -> dict[str, Provenance]:
         async with self.connection() as db, db.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(
-                f"""
-                select c.point_id::text, c.chunk_id::text, c.ordinal, c.start_char as start, c.end_char as "end", c.page,
-                    d.document_id::text, d.revision, d.uri, d.title, d.version as source_version, d.cause, d.source, d.language,
-                    d.media_type, d.status = 'parked' as is_stale
-                from chunks c join documents d using (index_id, document_id)
-                where c.index_id = %s and c.point_id = any(%s::uuid[])
-                  and d.status in ('live', 'parked') and d.tenant = %s and d.principals && %s::text[] and not {_SUPPRESSED}
-                """,  # noqa: S608  (a constant)
-                (index_id, list(point_ids), access.tenant, list(access.principals)),
-            )
+            await cursor.execute(VISIBLE, (index_id, list(point_ids), access.tenant, list(access.principals)))
             rows = await cursor.fetchall()
         return {row.pop("point_id"): Provenance(**row | {"cause": cause(row["cause"])}) for row in rows}
 
