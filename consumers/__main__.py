@@ -75,11 +75,11 @@ def source_loops(opened: Services) -> list[tuple[Loop, Work]]:
         for name, stream in streams(chosen, opened).items():
             loop = Loop(name)
             loops.append((loop, run(stream, opened.ids, opened.events, loop, announcements)))
-        loop = Loop(f"{chosen.name}/listing")
+        loop = Loop(f"{chosen.name}/listing", interval=2 * every + 60)
         # A folder's stream compares with the ledger when it starts; two comparisons at once would announce everything twice.
         delay = min(every, RETRY_SECONDS) if chosen.kind == "folder" else 0.0
         loops.append((loop, reconcile_forever(chosen.source(), opened, every, loop, announcements, delay=delay)))
-    loop = Loop("retired")
+    loop = Loop("retired", interval=2 * every + 60)
     loops.append((loop, withdraw_forever(opened, every, loop, Announcements(again_after))))
     return loops
 

@@ -23,32 +23,43 @@ from rag.telemetry import SOURCE_LAST_SUCCESS, SOURCE_UP
 class Loop:
     """The state of one loop: ``starting`` until its first turn ends, then ``working``, or ``failing`` until a turn succeeds.
 
-    ``name`` is the source's name, with a table or ``listing`` behind it. ``since`` is when the state began, ``why`` the last error.
+    ``name`` is the source's name, with a table or ``listing`` behind it. ``interval`` is the longest time in seconds that a turn and
+    the pause before it take while all is well. ``since`` is when the state began, ``turned`` when the last turn ended, ``why`` the
+    last error.
     """
 
     name: str
+    interval: float = 60.0
     clock: Callable[[], float] = time.time  # seconds since 1970
     state: str = "starting"
     since: float = field(init=False)
+    turned: float = field(init=False)
     why: str = ""
 
     def __post_init__(self) -> None:
-        self.since = self.clock()
+        self.since = self.turned = self.clock()
 
     def succeed(self) -> None:
         """Record a turn without an error."""
+        self.turned = self.clock()
         self._enter("working", "")
         SOURCE_UP.labels(self.name).set(1)
         SOURCE_LAST_SUCCESS.labels(self.name).set(self.clock())
 
     def fail(self, why: str) -> None:
         """Record a failed turn. ``why`` is shown to operators, so it must not hold content or secrets."""
+        self.turned = self.clock()
         self._enter("failing", why)
         SOURCE_UP.labels(self.name).set(0)
 
     def is_unhealthy(self, after: float) -> bool:
-        """Whether the loop has failed for more than ``after`` seconds. A short outage is waited for and does not count."""
-        return self.state == "failing" and self.clock() - self.since > after
+        """Return whether the loop has failed for more than ``after`` seconds, or is that late with a turn because it hangs.
+
+        A short outage is waited for and does not count.
+        """
+        now = self.clock()
+        has_failed = self.state == "failing" and now - self.since > after
+        return has_failed or now - self.turned > self.interval + after
 
     def _enter(self, state: str, why: str) -> None:
         if state != self.state:

@@ -35,7 +35,7 @@ class Lane:
 
     async def take(self, records: Sequence[Record], due: OffsetRange, *, run_id: str = "") -> Report:
         """Take records that were read into the index. The stream lane reads them as a member of its group."""
-        batch = await self.collect(records, due, run_id=run_id)  # 2 collect, with the dead letters of the range
+        batch = await self.collect(records, due, run_id=run_id)  # 2 collect
         return await self.derive(batch)
 
     async def derive(self, batch: Batch) -> Report:
@@ -43,7 +43,10 @@ class Lane:
         parsed = await self.parse(batch)  # 3 parse
         chunked = await self.chunk(parsed)  # 4 chunk
         embedded = await self.embed(chunked)  # 5 embed
-        report = await self.index(embedded)  # 6 index, 7 dead-letter, 8 advance: one transaction for the last window
+        # 6 index: plan and apply, window by window. The transaction of the last window also records
+        # 7 the dead letters of the range, and
+        # 8 advances the position (docs/decisions/0023).
+        report = await self.index(embedded)
         await self.publish()  # 9 publish
         return report
 

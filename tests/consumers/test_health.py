@@ -46,7 +46,7 @@ async def get(path: str, *loops: Loop, after: float = 120) -> httpx.Response:
 
 
 async def test_a_source_is_unhealthy_once_it_has_failed_for_longer_than_the_setting(clock: Clock) -> None:
-    loops = Loop("s3", clock), Loop("s3/listing", clock)
+    loops = Loop("s3", clock=clock), Loop("s3/listing", interval=600, clock=clock)
     assert (await get("/healthz", *loops)).json()["sources"]["s3"]["state"] == "starting"
     for loop in loops:
         loop.succeed()
@@ -72,8 +72,20 @@ async def test_a_source_is_unhealthy_once_it_has_failed_for_longer_than_the_sett
     }
 
 
+def test_a_turn_that_hangs_is_unhealthy_even_without_an_error(clock: Clock) -> None:
+    starting, working = Loop("s3", interval=60, clock=clock), Loop("folder", interval=60, clock=clock)
+    working.succeed()
+    clock.now += 180
+    assert not starting.is_unhealthy(120)
+    clock.now += 1
+    assert starting.is_unhealthy(120)
+    assert working.is_unhealthy(120)
+    working.succeed()
+    assert not working.is_unhealthy(120)
+
+
 async def test_a_recovered_source_is_healthy_again_and_a_new_outage_counts_from_its_own_start(clock: Clock) -> None:
-    loop = Loop("s3", clock)
+    loop = Loop("s3", clock=clock)
     loop.fail("no answer")
     clock.now += 500
     loop.succeed()
@@ -88,7 +100,7 @@ async def test_a_recovered_source_is_healthy_again_and_a_new_outage_counts_from_
 
 
 async def test_the_metrics_show_the_last_success_of_a_failing_source(clock: Clock) -> None:
-    loop = Loop("s3", clock)
+    loop = Loop("s3", clock=clock)
     loop.succeed()
     clock.now += 500
     loop.fail("no answer")

@@ -48,3 +48,10 @@ def test_teams_own_paths_that_exist() -> None:
     lines = (ROOT / ".github" / "CODEOWNERS").read_text().splitlines()
     owned = [line.split()[0] for line in lines if line and not line.startswith("#")]
     assert [path for path in owned if path != "*" and not (ROOT / path.strip("/")).exists()] == []
+
+
+def test_the_drawing_of_the_rooms_has_a_line_for_each_module() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for room in ("rag", "rag/ingest", "rag/answer"):
+        modules = {path.name for path in (ROOT / room).glob("*.py")} - {"__init__.py"}
+        assert {name for name in modules if f"`{name}`" not in text} == set(), room

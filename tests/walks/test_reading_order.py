@@ -1,4 +1,4 @@
-"""The files that a question passes through. A reader follows the question from the route in this order, and each file does one thing."""
+"""The files that a question passes through behind the route. A reader follows it in this order, and each file does one thing."""
 
 from __future__ import annotations
 
