@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
+from rag.ports import Catalog
+
+_CATALOG = {name for name in vars(Catalog) if not name.startswith("_")}
 _READS = {
-    "objects": ("head", "get", "list", "identity"),
-    "ledger": ("positions", "inventory", "recorded_sources", "recorded", "cursor", "row_hashes", "held_deletions"),
-    "events": ("describe", "read", "members"),
+    "objects": {"head", "get", "list", "identity"},
+    "ledger": {*_CATALOG, "positions", "recorded", "cursor", "row_hashes", "held_deletions"},
+    "events": {"describe", "read", "members"},
 }
+_WRITES = {"put", "delete", "set_cursor", "set_row_hashes", "confirm_deletions", "release_deletions"}
 
 
 class _ReadOnly:
-    """A part of the services with its reading methods. Every other method does nothing and returns None."""
+    """A part of the services with its reading methods. The writing ones do nothing and return None."""
 
-    def __init__(self, part: object, reads: Sequence[str]) -> None:
+    def __init__(self, part: object, reads: Set[str]) -> None:
         self._part = part
-        self._reads = frozenset(reads)
+        self._reads = reads
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._part, name) if name in self._reads else _do_nothing
+        if name in self._reads:
+            return getattr(self._part, name)
+        if name in _WRITES:
+            return _do_nothing
+        raise AttributeError(
+            f"a preview does not know whether {name!r} reads or writes: add it to consumers/preview.py"
+        )
 
 
 class _Printer(_ReadOnly):
