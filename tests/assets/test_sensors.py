@@ -48,7 +48,7 @@ def test_ranges_start_at_the_position_or_at_the_first_event_that_the_log_holds()
     assert due_ranges(STATE, {1: 3, 2: 10}) == [Due(1, 3, 5), Due(2, 40, 50)]
 
 
-def test_a_partition_never_read_starts_at_what_the_log_still_holds() -> None:
+def test_a_partition_that_was_never_read_starts_at_the_first_event_in_the_log() -> None:
     assert due_ranges(STATE, {}) == [Due(1, 0, 5), Due(2, 40, 50)]
 
 

@@ -189,7 +189,7 @@ async def test_held_deletions_move_the_position_and_lose_no_dead_letter(resident
     assert [event.reason for event in await world.published(DEAD)] == ["undecodable"]
 
 
-async def test_a_document_that_is_there_again_is_no_longer_held(resident: Reconciler) -> None:
+async def test_the_deletion_of_a_document_that_is_there_again_is_no_longer_held(resident: Reconciler) -> None:
     world = resident.world
     await indexed(world, 40)
     await world.objects.delete([f"s3://docs/{n}.md" for n in range(40)])

@@ -84,7 +84,7 @@ async def test_a_webserver_that_refuses_costs_the_report_and_nothing_else(
     assert degraded() == before + 1
 
 
-async def test_reports_that_nobody_takes_are_bounded(reports: LaneReports) -> None:
+async def test_the_queue_of_waiting_reports_is_bounded(reports: LaneReports) -> None:
     before = degraded()
     for _ in range(WAITING + 3):
         await reports.applied(DONE, Report(), 0.1)

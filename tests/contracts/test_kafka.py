@@ -82,7 +82,7 @@ def raw(bootstrap: str, partition: int, offset: int) -> Any:
     return message
 
 
-async def test_a_plain_confluent_client_reads_what_the_log_published(
+async def test_a_plain_confluent_client_reads_events_that_the_log_published(
     log: KafkaEventLog, event_servers: Mapping[str, str]
 ) -> None:
     event = an_event()
@@ -111,7 +111,7 @@ async def test_the_wire_format_needs_nothing_but_the_registry_and_avro(
     assert fastavro.schemaless_reader(io.BytesIO(data[5:]), schema, schema)["document_id"] == event.document_id
 
 
-async def test_the_log_reads_what_a_plain_confluent_client_published(
+async def test_the_log_reads_events_that_a_plain_confluent_client_published(
     log: KafkaEventLog, event_servers: Mapping[str, str]
 ) -> None:
     event = replace(an_event(), kind=ChangeKind.DELETED)

@@ -260,7 +260,7 @@ async def test_what_is_not_live_is_not_visible(ledger: Any, index: str, status: 
     assert not await ledger.visible(index, [point], STAFF)
 
 
-async def test_a_suppression_hides_at_once_and_refuses_what_comes_later(ledger: Any, index: str) -> None:
+async def test_a_suppression_hides_at_once_and_refuses_later_changes(ledger: Any, index: str) -> None:
     tenant = uuid.uuid4().hex
     document, chunk, point, subject = an_id(), an_id(), an_id(), uuid.uuid4().hex
     staff = AccessFilter(tenant, ("group:staff",))
@@ -327,7 +327,9 @@ async def test_a_partition_lists_live_and_dead_documents(ledger: Any, index: str
     assert await ledger.points(index, 3, documents=[dead]) == await ledger.points(index, 3, documents=[]) == {}
 
 
-async def test_the_catalog_shows_documents_by_page_and_status_to_who_may_see_them(ledger: Any, index: str) -> None:
+async def test_the_catalog_shows_documents_by_page_and_status_to_callers_who_may_see_them(
+    ledger: Any, index: str
+) -> None:
     ids = sorted(an_id() for _ in range(3))
     for each in ids[:2]:
         await applied(ledger, index, delta(each, {an_id(): an_id()}))
@@ -556,7 +558,7 @@ async def test_measurements_add_up(ledger: Any, index: str) -> None:
     assert (await ledger.totals())[key] == 5
 
 
-async def test_cursors_and_row_hashes_remember_what_was_read(ledger: Any, index: str) -> None:
+async def test_cursors_and_row_hashes_are_read_back_as_written(ledger: Any, index: str) -> None:
     assert await ledger.cursor(index) == {}
     await ledger.set_cursor(index, {"read": "2026-01-01"})
     assert await ledger.cursor(index) == {"read": "2026-01-01"}

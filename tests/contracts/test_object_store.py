@@ -214,7 +214,7 @@ async def test_a_missing_store_is_an_outage_and_not_an_absence(store: Store) -> 
         [state async for state in store.objects.list(BASE)]
 
 
-async def test_an_object_that_is_refused_alone_is_told_apart_from_an_outage(
+async def test_a_refusal_of_one_object_is_distinguished_from_an_outage(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri, other = object_uri(BASE, "cold.md"), object_uri(BASE, "warm.md")
@@ -279,7 +279,7 @@ async def test_deleting_twice_is_not_an_error(store: Store) -> None:
     assert [state async for state in store.objects.list(BASE)] == []
 
 
-async def test_a_prefix_lists_what_is_below_it_only(store: Store) -> None:
+async def test_a_prefix_lists_only_the_objects_below_it(store: Store) -> None:
     for key in ("a/1.md", "a/b/2.md", "ab/3.md"):
         await store.objects.put(object_uri(BASE, key), b"x")
     assert {state.uri async for state in store.objects.list(f"{BASE}/a")} == {f"{BASE}/a/1.md", f"{BASE}/a/b/2.md"}

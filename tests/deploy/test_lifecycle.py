@@ -13,7 +13,7 @@ from deploy.local.processes import Process
 from deploy.local.stack import open_stack
 
 
-def test_each_part_comes_after_what_it_needs() -> None:
+def test_each_part_comes_after_the_parts_that_it_needs() -> None:
     done: list[str] = []
     lifecycle._walk(
         {"gateway": ("topics", "redis"), "topics": ("kafka",), "kafka": (), "redis": ()},
@@ -33,7 +33,7 @@ def test_what_needs_nothing_of_each_other_is_started_at_once() -> None:
     lifecycle._walk({"a": (), "b": (), "c": ()}, act)
 
 
-def test_a_failure_stops_what_needs_it_and_nothing_else() -> None:
+def test_a_failure_stops_the_parts_that_need_the_failed_one_and_no_others() -> None:
     done: list[str] = []
 
     def act(name: str, _: threading.Event) -> None:

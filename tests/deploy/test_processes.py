@@ -51,7 +51,7 @@ def test_the_gateway_starts_when_the_index_is_there_which_its_key_cannot_create(
     assert {"index", "ledger", "qdrant"} <= set(choose(stack, ["gateway"]))
 
 
-def test_a_named_process_brings_what_it_needs(stack: Stack) -> None:
+def test_a_named_process_brings_the_parts_that_it_needs(stack: Stack) -> None:
     assert set(choose(stack, ["topics"])) == {"topics", "kafka", "compatibility", "registry", "downloads"}
 
 
@@ -73,7 +73,7 @@ def test_the_configuration_gives_every_process_its_own_log(stack: Stack) -> None
     assert all(Path(log).parent == stack.logs for log in logs)
 
 
-def test_processes_do_not_inherit_what_would_lead_them_elsewhere(stack: Stack) -> None:
+def test_processes_do_not_inherit_settings_that_lead_to_other_services(stack: Stack) -> None:
     given = {
         "AWS_PROFILE": "work",
         "AWS_ENDPOINT_URL": "x",

@@ -48,7 +48,7 @@ def test_the_env_file_has_every_promised_value(tmp_path: Path) -> None:
     assert [name for name in PROMISED if not values.get(name)] == []
 
 
-def test_everything_a_client_is_told_is_on_the_loopback_address(tmp_path: Path) -> None:
+def test_every_address_in_the_env_file_is_the_loopback_address(tmp_path: Path) -> None:
     values = environment(open_stack(tmp_path, environ={}))
     addresses = {urlsplit(value).hostname for name, value in values.items() if name.endswith("_URL")} - {None}
     assert addresses == {"127.0.0.1"}
@@ -109,7 +109,7 @@ def test_one_port_for_two_processes_is_refused(tmp_path: Path) -> None:
         open_stack(tmp_path, environ={"TIDEMARK_PORT_KAFKA": "20000", "TIDEMARK_PORT_REDIS": "20000"})
 
 
-def test_free_ports_avoid_what_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_ports_avoid_ports_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -125,7 +125,7 @@ def test_a_folder_that_configuration_files_would_misread_is_refused(tmp_path: Pa
     assert not (tmp_path / name).exists()
 
 
-def test_an_env_file_reads_back_what_was_written() -> None:
+def test_an_env_file_reads_back_the_written_values() -> None:
     values = {"A": "x=y", "B": "", "C": "http://u:p@h:1/x?y=z"}
     assert parse(render(values)) == values
 

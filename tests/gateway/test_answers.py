@@ -48,7 +48,7 @@ async def test_the_cache_never_crosses_principals(world: Any) -> None:
         assert (answer["abstained"], answer["citations"], answer["cached"]) == (True, [], False)
 
 
-async def test_a_filter_is_part_of_what_is_remembered(world: Any) -> None:
+async def test_a_filter_is_part_of_the_key_of_a_cached_answer(world: Any) -> None:
     await world.index(SENTENCE)
     await ask(world)
     assert (await ask(world, filters={"source": "folder"}))["abstained"]
@@ -77,7 +77,7 @@ async def test_a_document_that_comes_is_in_the_next_answer(world: Any) -> None:
     assert not (await ask(world))["abstained"]
 
 
-async def test_what_is_erased_while_a_model_writes_is_not_told(world: Any) -> None:
+async def test_text_that_is_erased_while_a_model_writes_is_not_in_the_answer(world: Any) -> None:
     document_id = await world.index(SENTENCE)
 
     async def erase() -> None:
@@ -128,7 +128,7 @@ async def test_a_deleted_document_is_gone(world: Any) -> None:
     assert (await ask(world))["abstained"]
 
 
-async def test_a_stream_tells_text_then_citations_then_the_rest(world: Any) -> None:
+async def test_a_stream_sends_the_text_then_the_citations_then_the_rest(world: Any) -> None:
     await world.index(SENTENCE)
     whole = await ask(world)
     answer = await world.post("alice", "/v1/answers", question=QUESTION, stream=True)

@@ -39,7 +39,7 @@ async def test_every_error_is_a_problem(world: Any, method: str, path: str, stat
     assert len(problem["trace_id"]) == 32
 
 
-async def test_a_bug_tells_the_trace_and_nothing_else(world: Any, logs: list[Any]) -> None:
+async def test_a_bug_is_reported_with_the_trace_id_and_nothing_else(world: Any, logs: list[Any]) -> None:
     async def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("password=hunter2")
 
@@ -53,7 +53,7 @@ async def test_a_bug_tells_the_trace_and_nothing_else(world: Any, logs: list[Any
     assert [(line["event"], line["error"]) for line in logs] == [("unexpected", "RuntimeError")]
 
 
-async def test_nobody_and_nothing_asked_is_in_the_logs(world: Any, logs: list[Any]) -> None:
+async def test_no_subject_and_no_question_is_in_the_logs(world: Any, logs: list[Any]) -> None:
     world.objects.denied.add("s3://tidemark-internal")
     world.clock, world.issuer.is_down = 1e6, True
     await world.post("alice", "/v1/answers", question="What does Carol earn?")
@@ -75,7 +75,7 @@ async def test_a_body_announced_as_too_large_is_not_read(world: Any, length: str
     assert answer.status_code == 413
 
 
-async def test_browsers_are_told_to_be_careful(world: Any) -> None:
+async def test_every_response_has_security_headers_and_no_cors_permission(world: Any) -> None:
     for path in ("/healthz", "/nowhere", "/docs"):
         headers = (await world.client.get(path)).headers
         assert headers["x-content-type-options"] == "nosniff"
@@ -93,7 +93,7 @@ async def test_a_caller_over_the_rate_waits_and_others_do_not(world: Any) -> Non
     assert (await world.post("bob", "/v1/search", query="x")).status_code == 200
 
 
-async def test_without_redis_nobody_is_limited(world: Any) -> None:
+async def test_without_redis_no_caller_is_limited(world: Any) -> None:
     world.app.state.limits = RateLimit(1, "redis://127.0.0.1:1/0")
     statuses = [(await world.post("alice", "/v1/search", query="x")).status_code for _ in range(3)]
     assert statuses == [200, 200, 200]
@@ -142,7 +142,7 @@ async def test_no_address_is_in_the_keys_of_the_limits(world: Any) -> None:
     assert "127.0.0.1" not in stored
 
 
-async def test_readiness_names_what_is_missing(world: Any) -> None:
+async def test_readiness_names_the_missing_dependencies(world: Any) -> None:
     world.objects.denied.add("s3://tidemark-internal")
     answer = await world.client.get("/readyz")
     told = answer.json()
@@ -163,7 +163,7 @@ async def test_a_lost_index_is_not_ready_and_names_the_command(world: Any) -> No
     assert "python -m assets rebuild" in answer.json()["dependencies"]["index"]["why"]
 
 
-async def test_metrics_count_routes_and_add_what_runs_measured(world: Any) -> None:
+async def test_metrics_count_routes_and_add_the_totals_of_runs(world: Any) -> None:
     name, labels = "tidemark_documents_indexed_total", (("status", "live"),)
     await world.ledger.add(
         {(name, labels): 40.0, ("tidemark_step_seconds_bucket", (("le", "1.0"), ("step", "x"))): 3.0}

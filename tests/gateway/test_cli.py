@@ -129,7 +129,7 @@ def test_an_ended_token_is_refreshed_once_for_each_use(tidemark: Any) -> None:
     assert after["refresh_token"] != before["refresh_token"]
 
 
-def test_who_is_not_logged_in_is_told_how(tidemark: Any) -> None:
+def test_a_command_without_a_login_names_the_login_command(tidemark: Any) -> None:
     assert "tidemark login" in tidemark("ask", "x", code=3).output
 
 
@@ -143,7 +143,7 @@ def test_a_token_is_not_sent_to_another_gateway(tidemark: Any) -> None:
     assert "tidemark login" in tidemark("--gateway", "http://127.0.0.1:1", "documents", code=3).output
 
 
-def test_a_gateway_that_is_down_is_told_in_a_sentence(tidemark: Any) -> None:
+def test_a_gateway_that_is_down_is_reported_as_unreachable(tidemark: Any) -> None:
     tidemark("--gateway", "http://127.0.0.1:1", "login", "--user", "alice")
     assert "does not answer" in tidemark("--gateway", "http://127.0.0.1:1", "documents", code=4).output
 

@@ -64,7 +64,7 @@ async def test_an_upload_cannot_be_shared_with_others(world: Any, principal: str
 
 
 @pytest.mark.parametrize("subject", ["al%69ce", "x%2Cuser:alice", "x,user:alice", "=?utf-8?q?alice?="])
-async def test_a_subject_that_looks_encoded_shares_with_nobody_else(world: Any, subject: str) -> None:
+async def test_a_subject_that_looks_encoded_shares_no_folder_with_another(world: Any, subject: str) -> None:
     form = {
         "files": {"file": ("a.md", b"# Tides", "text/markdown")},
         "headers": world.bearer("alice", "rag:ingest", sub=subject),
@@ -80,7 +80,7 @@ async def test_an_upload_needs_its_scope(world: Any) -> None:
     assert 'scope="rag:ingest"' in answer.headers["www-authenticate"]
 
 
-async def test_a_tenant_without_an_uploads_source_is_told(world: Any) -> None:
+async def test_an_upload_of_a_tenant_without_an_uploads_source_is_refused(world: Any) -> None:
     answer = await upload(world, "eve")
     assert answer.status_code == 403
     assert "uploads" in answer.json()["detail"]
@@ -191,7 +191,7 @@ async def test_an_endless_body_is_cut_off(world: Any) -> None:
     assert answer.status_code == 413
 
 
-async def test_nothing_is_read_of_who_is_not_known(world: Any) -> None:
+async def test_the_body_of_a_request_without_a_token_is_not_read(world: Any) -> None:
     async def never() -> Any:
         raise AssertionError("the body was read")
         yield b""
@@ -333,7 +333,7 @@ async def test_what_another_source_holds_is_deleted_there(world: Any) -> None:
     assert "'s3'" in answer.json()["detail"]
 
 
-async def test_nobody_withdraws_what_they_may_not_see(world: Any) -> None:
+async def test_a_caller_cannot_withdraw_a_document_that_they_may_not_see(world: Any) -> None:
     said = (await upload(world)).json()
     await world.index("High water at noon.", source="uploads", uri=said["uri"], principals=["user:alice"])
     answer = await world.client.delete(said["status_url"], headers=world.bearer("bob", "rag:ingest rag:admin"))
@@ -356,7 +356,7 @@ async def test_with_the_erase_scope_any_visible_document_is_suppressed_and_annou
     assert (event.document_id, event.kind, event.origin) == (document_id, ChangeKind.DELETED, "erasure")
 
 
-async def test_nobody_suppresses_what_they_may_not_see(world: Any) -> None:
+async def test_a_caller_cannot_suppress_a_document_that_they_may_not_see(world: Any) -> None:
     document_id = await world.index("High water at noon.")
     for user in ("bob", "eve"):
         assert (await erase(world, f"/v1/documents/{document_id}", user)).status_code == 404

@@ -14,7 +14,7 @@ async def test_alice_finds_it_bob_and_eve_do_not(world: Any) -> None:
     assert [len(found[user].json()["hits"]) for user in found] == [1, 0, 0]
 
 
-async def test_a_hit_says_where_it_comes_from(world: Any) -> None:
+async def test_a_hit_names_its_origin(world: Any) -> None:
     document_id = await world.index(SENTENCE)
     answer = (await world.post("alice", "/v1/search", query="tide gauge")).json()
     hit = answer["hits"][0]
@@ -83,7 +83,7 @@ async def test_a_caller_without_a_tenant_gets_nothing(world: Any) -> None:
     assert answer.status_code == 403
 
 
-async def test_no_token_is_a_401_that_says_how(world: Any) -> None:
+async def test_a_request_without_a_token_gets_a_401_that_names_the_scheme(world: Any) -> None:
     answer = await world.client.post("/v1/search", json={"query": "tide"})
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == 'Bearer realm="tidemark"'

@@ -85,7 +85,7 @@ def test_documents_of_every_source_arrive_and_are_cited(world: World) -> None:
     eventually(lambda: world.texts("who steers on Mondays", "alice"), lambda seen: "Alice steers" in seen, "the upload")
 
 
-def test_poison_is_dead_with_a_plain_reason_and_blocks_nobody(world: World) -> None:
+def test_a_broken_document_is_dead_with_a_plain_reason_and_blocks_no_other(world: World) -> None:
     documents = world.documents()
     reasons = {uri.rsplit("/", 1)[1]: row["reason"] for uri, row in documents.items() if row["status"] == "dead"}
     assert reasons == {
@@ -97,7 +97,7 @@ def test_poison_is_dead_with_a_plain_reason_and_blocks_nobody(world: World) -> N
     assert all("uri" not in event for event in dead.values())
 
 
-def test_only_who_may_see_a_document_finds_it(world: World) -> None:
+def test_a_document_is_found_only_by_callers_who_may_see_it(world: World) -> None:
     assert "three ropes" in world.texts("zeppelin ropes", "alice")
     assert "three ropes" not in world.texts("zeppelin ropes", "bob")
     assert "three ropes" not in world.texts("zeppelin ropes", "eve")
@@ -135,7 +135,7 @@ def test_the_same_upload_twice_is_one_hit_and_a_changed_one_replaces_it(world: W
     assert "512 tanks" in text
 
 
-def test_doors_are_shut_to_who_has_no_token_or_the_wrong_one(world: World) -> None:
+def test_a_request_without_a_token_or_with_the_wrong_one_is_refused(world: World) -> None:
     assert world.call("POST", "/v1/search", "", json={"query": "x"}).status_code == 401
     forged = world.http.post("/v1/search", json={"query": "x"}, headers={"Authorization": "Bearer e30.e30.e30"})
     assert forged.status_code == 401

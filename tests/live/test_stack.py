@@ -170,7 +170,7 @@ def test_up_takes_over_from_a_supervisor_that_was_killed(infrastructure: LocalSt
     assert read_everywhere(infrastructure) == ["record", "row", "key", "object", "file"]
 
 
-def test_down_ends_what_a_killed_supervisor_left_and_keeps_state(infrastructure: LocalStack) -> None:
+def test_down_ends_the_processes_of_a_killed_supervisor_and_keeps_state(infrastructure: LocalStack) -> None:
     kill([supervisor_of(infrastructure)])
     assert process_tree.processes_of(infrastructure.folder)
     infrastructure.run("down")

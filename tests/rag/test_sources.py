@@ -23,7 +23,7 @@ DOCS = Source(
         ("s3://other/in/a.md", False),
     ],
 )
-def test_a_source_owns_what_lies_below_its_address(uri: str, owned: bool) -> None:
+def test_a_source_owns_the_objects_below_its_address(uri: str, owned: bool) -> None:
     assert DOCS.owns(uri) is owned
     assert Source("s3", "acme", "s3://docs/in/", ()).owns(uri) is owned
 
@@ -49,7 +49,7 @@ def test_a_label_takes_the_place_of_rules_and_principals() -> None:
 
 
 @pytest.mark.parametrize("label", ["", " ", ",", " , "])
-def test_a_label_that_names_nobody_grants_access_to_nobody(label: str) -> None:
+def test_a_label_without_principals_grants_access_to_no_one(label: str) -> None:
     assert DOCS.access("s3://docs/in/a.md", {PRINCIPALS_LABEL: label}).principals == ()
 
 

@@ -87,7 +87,7 @@ def metric_literals(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, name
 
 
-def test_the_rules_find_what_they_look_for() -> None:
+def test_the_rules_find_spans_and_metrics_in_samples() -> None:
     opened = ast.parse("with span('a.b'), telemetry.span(name), tracer.start_as_current_span('c'): x.span()")
     assert [name for _, name in opened_spans(opened)] == ["a.b", None, "c"]
     assert used_names(ast.parse("from rag.telemetry import A, B\nA.inc()\ntelemetry.C.inc()")) >= {"A", "C"}
@@ -202,7 +202,7 @@ def test_a_forged_context_is_neither_continued_nor_linked(spans: InMemorySpanExp
     assert all(not each.links for each in spans.get_finished_spans())
 
 
-def test_outside_of_a_span_there_is_no_trace() -> None:
+def test_there_are_no_trace_headers_outside_of_a_span() -> None:
     with trace.use_span(trace.INVALID_SPAN):
         assert trace_id() == ""
         assert trace_headers() == {}

@@ -270,7 +270,7 @@ def test_the_registry_is_called_once_for_each_schema() -> None:
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=topic_of)
-def test_confluents_deserializer_reads_what_the_codec_wrote_and_the_other_way_round(event: Event) -> None:
+def test_the_codec_and_confluents_deserializer_read_each_others_messages(event: Event) -> None:
     from schemas.registry import ConfluentRegistry
 
     url, topic = f"mock://{topic_of(event)}", topic_of(event)

@@ -28,7 +28,7 @@ def world() -> World:
     return World()
 
 
-async def test_a_new_object_is_found_and_told_of(world: World) -> None:
+async def test_a_new_object_is_found_and_reported_in_an_event(world: World) -> None:
     await world.put("a.md")
     report = await world.run_lane()
     assert (report.documents, report.chunks, report.embedded, report.dead) == (1, 2, 2, 0)
@@ -403,7 +403,7 @@ async def test_what_shrinks_while_it_is_refused_is_read_with_its_own_event(
     [({"title": "nul %00"}, ("group:finance",)), ({"title": "x%0A", "principals": "user:carol"}, ("user:carol",)),
      ({"principals": "user:carol%0A"}, ()), ({"principals": "group:finance,%ff"}, ())],
 )  # fmt: skip
-async def test_a_document_with_a_bad_label_is_shown_to_nobody_who_may_not_see_it(
+async def test_a_document_with_a_bad_label_is_shown_only_to_callers_who_may_see_it(
     world: World, labels: dict[str, str], seen_by: tuple[str, ...]
 ) -> None:
     await world.put("finance/secret.md", **labels)
@@ -415,7 +415,7 @@ async def test_a_document_with_a_bad_label_is_shown_to_nobody_who_may_not_see_it
 
 
 @pytest.mark.parametrize("label", ["", " ", ",", " , "])
-async def test_a_principals_label_that_names_nobody_grants_access_to_nobody(world: World, label: str) -> None:
+async def test_a_label_without_principals_grants_access_to_no_one(world: World, label: str) -> None:
     await world.put("a.md", principals=label)
     await world.run_lane()
     row = await world.row("a.md")

@@ -226,7 +226,7 @@ async def test_an_interrupted_rebuild_is_reported_until_it_ends(world: World) ->
     await require_rebuilt(world.pipeline, world.ledger)
 
 
-async def test_after_a_crash_between_any_two_calls_a_repair_leaves_what_the_ledger_lists() -> None:
+async def test_after_a_crash_between_any_two_calls_a_repair_leaves_exactly_the_state_in_the_ledger() -> None:
     crash_after = 1
     while True:
         world = World(log=MemoryEventLog({**TOPICS, CHANGED: replace(TOPICS[CHANGED], partitions=1)}))

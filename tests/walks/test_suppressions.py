@@ -66,9 +66,7 @@ async def test_a_suppression_hides_points_catalog_and_cached_answers_at_once(wor
     await assert_only_the_other_document_is_there(world, door)
 
 
-async def test_a_replay_of_every_event_brings_nothing_back_and_removes_what_was_left(
-    world: World, door: Gateway
-) -> None:
+async def test_a_replay_of_every_event_brings_nothing_back_and_removes_the_remains(world: World, door: Gateway) -> None:
     await suppress(world)
     await replay(world)
     for key in (BY_ID, BY_SUBJECT):

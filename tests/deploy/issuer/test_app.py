@@ -186,13 +186,13 @@ def test_each_user_has_a_tenant_groups_and_scopes(
     assert (found["aud"], found["client_id"]) == ("tidemark", "tidemark-cli")
 
 
-def test_a_user_gets_no_scope_beyond_their_own_and_is_told(web: TestClient) -> None:
+def test_a_user_gets_no_scope_beyond_their_own_and_the_answer_names_the_granted_ones(web: TestClient) -> None:
     answer = login(web, "alice", scope="rag:query rag:erase rag:admin")
     assert answer["scope"] == claims(web, answer["access_token"])["scope"] == "rag:query"
     assert authorize(web, scope="rag:admin")["error"] == "invalid_scope"
 
 
-def test_an_id_token_names_client_and_nonce_and_is_no_access_token(web: TestClient) -> None:
+def test_an_id_token_names_client_and_nonce_and_is_not_an_access_token(web: TestClient) -> None:
     answer = login(web, "alice", nonce="n-1")
     found = claims(web, answer["id_token"])
     assert (found["aud"], found["nonce"], found["sub"]) == ("tidemark-cli", "n-1", "alice")
@@ -233,7 +233,7 @@ def test_a_code_is_good_only_for_the_request_that_began_it(web: TestClient, chan
     assert exchange(web, code).status_code == 400, "a failed try uses the code up"
 
 
-def test_a_reused_code_is_refused_and_withdraws_what_it_gave(web: TestClient) -> None:
+def test_a_reused_code_is_refused_and_its_tokens_are_withdrawn(web: TestClient) -> None:
     code = authorize(web)["code"]
     refresh = exchange(web, code).json()["refresh_token"]
     assert exchange(web, code).json()["error"] == "invalid_grant"
@@ -296,7 +296,7 @@ def test_no_redirect_leaves_this_machine(web: TestClient, redirect: str, method:
 
 
 @pytest.mark.parametrize("client", ["demo", "nobody", None])
-def test_an_unknown_client_is_told_on_the_page_and_not_redirected(web: TestClient, client: str | None) -> None:
+def test_an_unknown_client_gets_an_error_page_and_no_redirect(web: TestClient, client: str | None) -> None:
     answer = web.get("/authorize", params=request(client_id=client))
     assert answer.status_code == 400
     assert "location" not in answer.headers

@@ -510,7 +510,7 @@ def test_the_read_only_key_reads_everything_and_writes_nothing(http: httpx.Clien
     assert count(http) == 5
 
 
-def test_what_is_absent_is_told_as_qdrant_tells_it(client: QdrantClient, http: httpx.Client) -> None:
+def test_an_absent_collection_is_reported_as_qdrant_reports_it(client: QdrantClient, http: httpx.Client) -> None:
     absent = http.get("/collections/other")
     assert absent.status_code == 404
     assert absent.json()["status"] == {"error": "Not found: Collection `other` doesn't exist!"}

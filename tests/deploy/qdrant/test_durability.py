@@ -153,7 +153,7 @@ def test_what_a_crash_left_half_made_or_half_removed_is_cleared(server: Any) -> 
     assert len(contents(client(server))) == 10
 
 
-def test_a_damaged_collection_says_so_and_spares_the_others(server: Any) -> None:
+def test_a_damaged_collection_reports_its_damage_and_spares_the_others(server: Any) -> None:
     opened = made(server)
     opened.upsert("docs", some(0, 10))
     opened.create_collection("hurt", DENSE)

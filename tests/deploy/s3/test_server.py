@@ -269,7 +269,7 @@ def test_a_versioned_delete_is_announced(server: Any, s3: Any) -> None:
     ]
 
 
-def test_whoever_hears_of_an_object_can_read_its_metadata(server: Any, s3: Any) -> None:
+def test_the_metadata_of_an_object_can_be_read_when_its_notification_arrives(server: Any, s3: Any) -> None:
     receive = listen(server, s3)
     with ThreadPoolExecutor(1) as pool:
         for number in range(10):

@@ -84,7 +84,7 @@ def test_databases_made_by_sql_survive_and_dropped_tables_stay_dropped(customers
     assert query(customers, "select count(*) from customers") == [(2,)]
 
 
-def test_dagsters_resource_merges_and_reads_what_the_connector_sees(customers: Any) -> None:
+def test_rows_that_dagsters_resource_merges_are_read_by_the_connector(customers: Any) -> None:
     with SnowflakeResource(**resource_parameters(env(customers))).get_connection() as connection:
         merged = connection.cursor().execute(
             "merge into customers t using (select 2 as id, 'Bea' as name union all select 4, 'Cem') s on t.id = s.id "
@@ -104,7 +104,7 @@ def fetch(cursor: Any, *statement: Any) -> Any:
     return cursor.execute(*statement).fetchall()
 
 
-def test_a_watermark_query_with_bound_parameters_finds_what_is_newer(customers: Any) -> None:
+def test_a_watermark_query_with_bound_parameters_finds_the_newer_rows(customers: Any) -> None:
     with snowflake.connector.connect(**connection_parameters(env(customers))) as connection:
         cursor = connection.cursor()
         # not (updated_at, id) > (..., ...): DuckDB orders NULL after everything there, Snowflake drops such rows

@@ -81,7 +81,7 @@ async def test_invisible_points_never_starve_a_search() -> None:
     assert index.limits == [first, GROWTH * first, GROWTH**2 * first, GROWTH**3 * first, MAX_FETCH]
 
 
-async def test_a_search_that_hits_its_bound_says_so_and_is_counted() -> None:
+async def test_a_search_that_reaches_its_bound_is_marked_incomplete_and_counted() -> None:
     before = REGISTRY.get_sample_value("tidemark_retrieval_bound_total") or 0.0
     index = FakeIndex(points(MAX_FETCH + 1))
     retrieved = await found(index, FakeLedger({f"c{MAX_FETCH}"}), 2)

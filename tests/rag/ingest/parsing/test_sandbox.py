@@ -44,7 +44,7 @@ def reason(parser: SandboxedParser, content: bytes, name: str) -> str:
 # -- hostile documents
 
 
-def test_the_sandbox_reads_what_parse_reads(sandbox: SandboxedParser, company: list[Path]) -> None:
+def test_the_sandbox_returns_the_documents_that_parse_returns(sandbox: SandboxedParser, company: list[Path]) -> None:
     assert {path.suffix for path in company[::3]} == {path.suffix for path in company}
     for path in company[::3]:
         content = path.read_bytes()
