@@ -42,10 +42,19 @@ class DeletionsPart(LedgerPart):
 
     async def release_deletions(self, index_id: str, document_ids: Sequence[str]) -> None:
         async with self.connection() as db:
-            await db.execute(
-                "delete from held_deletions where index_id = %s and document_id = any(%s::uuid[])",
-                (index_id, list(document_ids)),
-            )
+            await forget_deletions(db, index_id, document_ids)
+
+
+async def forget_deletions(db: AsyncConnection, index_id: str, document_ids: Sequence[str]) -> None:
+    """Delete the entries of held and confirmed deletions, locked in the order in which a confirmation writes them."""
+    await db.execute(
+        """
+        delete from held_deletions where index_id = %(index)s and document_id in (
+            select document_id from held_deletions
+            where index_id = %(index)s and document_id = any(%(documents)s::uuid[]) order by document_id for update)
+        """,
+        {"index": index_id, "documents": list(document_ids)},
+    )
 
 
 async def hold_deletions(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -> list[Delta]:

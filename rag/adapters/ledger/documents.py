@@ -11,7 +11,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from rag.adapters.ledger.deletions import hold_deletions
+from rag.adapters.ledger.deletions import forget_deletions, hold_deletions
 from rag.adapters.ledger.rows import DOCUMENT_COLUMNS, LedgerPart, cause, cause_json, recorded
 from rag.adapters.ledger.stores import add_to_outbox, move_position
 from rag.models import (
@@ -250,10 +250,7 @@ async def _record(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -
             """,
             [_row(index_id, delta) for delta in deltas],
         )
-        await cursor.execute(
-            "delete from held_deletions where index_id = %s and document_id = any(%s::uuid[])",
-            (index_id, [delta.record.document_id for delta in deltas]),
-        )
+        await forget_deletions(db, index_id, [delta.record.document_id for delta in deltas])
         await _record_chunks(cursor, index_id, deltas)
         await _record_parking(cursor, index_id, [delta.record for delta in deltas])
         tenants = sorted({delta.record.tenant for delta in deltas if delta.is_visible})
