@@ -27,22 +27,24 @@ _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | 1  # EPERM
 # machine → (architecture, call numbers of: socket connect execve execveat ptrace process_vm_readv process_vm_writev unshare setns mount
 # bpf perf_event_open io_uring_setup pidfd_getfd keyctl, numbers of: fork vfork clone clone3 kill tkill tgkill pidfd_send_signal
 # rt_sigqueueinfo rt_tgsigqueueinfo pidfd_open setpgid setsid prctl setpriority ioprio_set sched_setparam sched_setscheduler
-# sched_setaffinity sched_setattr migrate_pages move_pages process_madvise process_mrelease kcmp, number of: prlimit64)
+# sched_setaffinity sched_setattr migrate_pages move_pages process_madvise process_mrelease kcmp, numbers of: prlimit64 fcntl ioctl)
 _CALLS = {
     "x86_64": (
         0xC000003E,
         (41, 42, 59, 322, 101, 310, 311, 272, 308, 165, 321, 298, 425, 438, 250),
         (57, 58, 56, 435, 62, 200, 234, 424, 129, 297, 434, 109, 112, 157, 141, 251, 142, 144, 203, 314, 256, 279, 440, 448,
          312),
-        302,
+        (302, 72, 16),
     ),
     "aarch64": (
         0xC00000B7,
         (198, 203, 221, 281, 117, 270, 271, 97, 268, 40, 280, 241, 425, 438, 219),
         (220, 435, 129, 130, 131, 424, 138, 240, 434, 154, 157, 167, 140, 30, 118, 119, 122, 274, 238, 239, 440, 448, 272),
-        261,
+        (261, 25, 29),
     ),
 }  # fmt: skip
+_SET_OWNER_FCNTL = (8, 10, 15)  # F_SETOWN F_SETSIG F_SETOWN_EX: the kernel sends signals to the owner
+_SET_OWNER_IOCTL = (0x8901, 0x8902)  # FIOSETOWN SIOCSPGRP
 _AUDITED = ("socket.", "subprocess.", "os.exec", "os.posix_spawn", "os.system", "os.fork", "ctypes.dlopen", "urllib.")
 
 
@@ -112,8 +114,8 @@ def refuse_system_calls(*, alone: bool = False) -> bool:
     """
     if sys.platform != "linux" or platform.machine() not in _CALLS:
         return False
-    architecture, calls, others, limits = _CALLS[platform.machine()]
-    program = _program(architecture, calls + others, limits) if alone else _program(architecture, calls)
+    architecture, calls, others, by_argument = _CALLS[platform.machine()]
+    program = _program(architecture, calls + others, by_argument) if alone else _program(architecture, calls)
     libc = ctypes.CDLL(None, use_errno=True)
     length, address = len(program) // 8, ctypes.create_string_buffer(program)
     filter_ = struct.pack("HxxxxxxP", length, ctypes.addressof(address))
@@ -123,18 +125,29 @@ def refuse_system_calls(*, alone: bool = False) -> bool:
     return bool(libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), filter_, *no_more) == 0)
 
 
-def _program(architecture: int, refused: tuple[int, ...], only_itself: int | None = None) -> bytes:
-    """Return a filter in classic BPF over ``struct seccomp_data`` (number at 0, architecture at 4, first argument at 16).
+def _program(architecture: int, refused: tuple[int, ...], by_argument: tuple[int, ...] = ()) -> bytes:
+    """Return a filter in classic BPF over ``struct seccomp_data`` (number at 0, architecture at 4, arguments at 16, 24).
 
-    The call ``only_itself`` is refused unless its first argument, a process id, is 0.
+    ``by_argument`` are the numbers of prlimit64, which is refused for other processes, and of fcntl and ioctl, which are refused to
+    set a receiver of signals.
     """
     load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
     steps = [(load, 0, 0, 4), (equal, 1, 0, architecture), (answer, 0, 0, _REFUSE), (load, 0, 0, 0)]
     steps += [(at_least, 0, 1, 0x40000000), (answer, 0, 0, _REFUSE)]  # the x32 numbers of x86_64
     for call in refused:
         steps += [(equal, 0, 1, call), (answer, 0, 0, _REFUSE)]
-    if only_itself is not None:
-        steps += [(equal, 0, 3, only_itself), (load, 0, 0, 16), (equal, 1, 0, 0), (answer, 0, 0, _REFUSE)]
+    if by_argument:
+        limit, fcntl, ioctl = by_argument
+        steps += [(equal, 0, 4, limit), (load, 0, 0, 16), (equal, 1, 0, 0), (answer, 0, 0, _REFUSE), (load, 0, 0, 0)]
+        for call, commands in ((fcntl, _SET_OWNER_FCNTL), (ioctl, _SET_OWNER_IOCTL)):
+            for command in commands:
+                steps += [
+                    (equal, 0, 4, call),
+                    (load, 0, 0, 24),
+                    (equal, 0, 1, command),
+                    (answer, 0, 0, _REFUSE),
+                    (load, 0, 0, 0),
+                ]
     steps.append((answer, 0, 0, _ALLOW))
     return b"".join(struct.pack("HBBI", *step) for step in steps)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -200,6 +201,8 @@ def test_no_secret_of_the_parent_is_in_the_environment(hostile: SandboxedParser)
         "import os; os.sched_setaffinity(os.getppid(), {0})",
         "import os; os.setpgid(0, os.getppid())",
         "import os; os.pidfd_open(os.getppid())",
+        "import fcntl, os; fcntl.fcntl(0, fcntl.F_SETOWN, os.getppid())",
+        "import fcntl; fcntl.fcntl(0, 10, 9)  # F_SETSIG, SIGKILL",
     ],
 )
 def test_it_reaches_no_network_and_starts_nothing(hostile: SandboxedParser, attempt: str) -> None:
@@ -211,15 +214,16 @@ def test_it_reaches_no_network_and_starts_nothing(hostile: SandboxedParser, atte
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's filter is Linux's")
 def test_the_kernel_refuses_calls_that_python_does_not_see(hostile: SandboxedParser) -> None:
     program = """
-        from ctypes import pythonapi as libc  # already loaded, so the audit hook sees none of these calls
-        kill_with_parent, nothing = 1, 0
+        from ctypes import byref, c_int, pythonapi as libc  # already loaded, so the audit hook sees none of these calls
+        kill_with_parent, nothing, set_owner = 1, 0, 0x8901
         answers = [
             libc.socket(2, 1, 0), libc.socket(1, 1, 0), libc.execve(b"/bin/true", None, None), libc.fork(),
             libc.prctl(kill_with_parent, nothing, 0, 0, 0), libc.sigqueue(libc.getppid(), 9, None),
+            max(libc.ioctl(fd, set_owner, byref(c_int(libc.getppid()))) for fd in range(3, 64)),
         ]
         said = "answers " + " ".join(map(str, answers))
     """
-    assert said(hostile, program) == "answers -1 -1 -1 -1 -1 -1"
+    assert said(hostile, program) == "answers -1 -1 -1 -1 -1 -1 -1"
 
 
 ANSWER = (
@@ -356,9 +360,12 @@ def test_a_document_leaves_nothing_to_the_next_one(hostile: SandboxedParser) -> 
 def test_processes_that_were_killed_while_they_waited_fail_no_document() -> None:
     parser = SandboxedParser()
     worker = worker_of(parser)
-    eventually(lambda: len(worker.children()) == parser._spares)
-    for child in worker.children():
-        child.kill()
+    assert parser._worker is not None
+    for waiting in parser._worker._waiting:
+        child = waiting.result()
+        assert select.select([child._connection], [], [], 20)[0]  # it has reported that it is isolated
+        os.kill(child.pid, signal.SIGKILL)
+        eventually(lambda pid=child.pid: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)  # type: ignore[misc]
     assert parser.parse_now(GOOD, "good.md").title == "Good"
     assert worker.is_running()
     parser.close()
