@@ -223,9 +223,9 @@ def test_the_audit_checks_each_partition_as_a_whole(world: World, instance: dg.D
         execute(world, instance, request)
     lost, partition = sorted(asyncio.run(points(world)).items())[0]
     asyncio.run(world.vectors.delete(SPEC.index_id, [lost]))
-    request = nightly_audit(dg.build_schedule_context(instance))
-    assert isinstance(request, dg.RunRequest)
-    assert execute(world, instance, request, "audit").success
+    audit_request: Any = nightly_audit(dg.build_schedule_context(instance))
+    assert isinstance(audit_request, dg.RunRequest)
+    assert execute(world, instance, audit_request, "audit").success
     expected = {(name, str(number)): "SUCCEEDED" for name in CHECKS for number in range(8)}
     assert statuses(instance) == expected | {("every_chunk_has_a_vector", str(partition)): "FAILED"}
     history = instance.event_log_storage.get_asset_check_execution_history(
@@ -313,8 +313,9 @@ def test_only_an_unavailable_dependency_is_retried_and_not_for_ever(
 
 def test_a_failed_step_starts_no_new_run_but_a_killed_process_does() -> None:
     for job in (index_job, audit):
-        assert job.tags["dagster/retry_on_asset_or_op_failure"] == "false"
-        assert int(job.tags["dagster/max_retries"]) > 0
+        tags = job.tags or {}
+        assert tags["dagster/retry_on_asset_or_op_failure"] == "false"
+        assert int(tags["dagster/max_retries"]) > 0
 
 
 def offsets(request: dg.RunRequest) -> dict[str, list[int]]:
@@ -341,7 +342,7 @@ def test_an_asset_alone_works_on_every_live_document_of_its_partition(
 
 async def points(world: World) -> dict[str, int]:
     """Return point id → partition."""
-    partitions = {}
+    partitions: dict[str, int] = {}
     for partition in range(8):
         scroll = world.vectors.scroll(SPEC.index_id, partition=partition)
         partitions |= {chunk: partition async for chunk, _ in scroll}

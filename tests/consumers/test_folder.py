@@ -8,9 +8,9 @@ from rag.adapters.memory.events import MemoryEventLog
 from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.objects import Folder, Objects
 from rag.ids import Ids
-from rag.ingest.change_events import CHANGED
 from rag.ingest.deletions import MASS
 from rag.sources import Source
+from schemas.topics import CHANGED
 
 SOURCE = Source("folder", "acme", "folder://inbox", ("group:staff",))
 IDS = Ids(b"0123456789abcdef")

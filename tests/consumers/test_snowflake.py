@@ -11,12 +11,12 @@ from rag.adapters.memory.events import MemoryEventLog
 from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.memory.objects import MemoryObjects
 from rag.ids import Ids, row_hash
-from rag.ingest.change_events import CHANGED
 from rag.ingest.deletions import MASS
 from rag.ingest.warehouse_rows import Table
 from rag.ports import Row
 from rag.sources import Source
 from schemas.events import ChangeKind, DocumentChanged
+from schemas.topics import CHANGED
 
 IDS = Ids(b"0123456789abcdef")
 SOURCE = Source("snowflake", "acme", "s3://internal/rows", ("group:staff",))

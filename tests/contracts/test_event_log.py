@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from rag.adapters.kafka import KafkaEventLog
 from rag.adapters.memory.events import MemoryEventLog, partition_of
@@ -141,7 +141,7 @@ class KafkaWorld:
             self._append(b"filler", b"", partition)
             reader.assign([TopicPartition(self.topic, partition, 0)])
             first = reader.poll(5)
-            return first is not None and not first.error() and first.offset() > 0
+            return first is not None and not first.error() and (first.offset() or 0) > 0
 
         until(cleaned)
         reader.close()

@@ -19,7 +19,7 @@ import fastavro
 import httpx
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
@@ -108,7 +108,8 @@ async def test_the_wire_format_needs_nothing_but_the_registry_and_avro(
     written = SchemaRegistryClient({"url": event_servers["SCHEMA_REGISTRY_URL"], "timeout": 10}).get_schema(schema_id)
     assert magic == 0
     schema: Any = json.loads(written.schema_str)
-    assert fastavro.schemaless_reader(io.BytesIO(data[5:]), schema, schema)["document_id"] == event.document_id
+    decoded: Any = fastavro.schemaless_reader(io.BytesIO(data[5:]), schema, schema)
+    assert decoded["document_id"] == event.document_id
 
 
 async def test_the_log_reads_events_that_a_plain_confluent_client_published(

@@ -212,7 +212,12 @@ async def test_a_lost_delta_has_no_event(ledger: Any, index: str) -> None:
     document = an_id()
     await applied(ledger, index, delta(document, {an_id(): an_id()}))
     seen: list[int] = []
-    await applied(ledger, index, delta(document, {}), events=lambda result: seen.append(len(result.accepted)) or [])
+
+    def events(result: SwapResult) -> list[OutboxEvent]:
+        seen.append(len(result.accepted))
+        return []
+
+    await applied(ledger, index, delta(document, {}), events=events)
     assert seen == [0]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import math
 
 import pytest
@@ -26,7 +27,7 @@ async def test_changes_start_by_the_clock_and_not_when_the_one_before_is_found(m
         nonlocal running, most
         running += 1
         most = max(most, running)
-        await freshness.asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)
         running -= 1
         return float(number)
 

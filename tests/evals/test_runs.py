@@ -59,7 +59,7 @@ def test_overlapping_spans_count_once(spans: list[tuple[float, float]], length: 
 def _mock_dagster(monkeypatch: pytest.MonkeyPatch, status: int, body: object) -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(status, json=body))
     original = httpx.AsyncClient
-    monkeypatch.setattr(module.httpx, "AsyncClient", lambda **options: original(transport=transport, **options))
+    monkeypatch.setattr(httpx, "AsyncClient", lambda **options: original(transport=transport, **options))
 
 
 async def test_runs_are_sorted_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,7 +166,7 @@ async def test_uploads_are_awaited_until_searchable(tidemark: Any, world: Any, t
 
     world.events.publish = publish_and_index
     files = [str(tmp_path / name) for name in ("tides.md", "lanterns.md")]
-    told = await asyncio.to_thread(tidemark, "upload", *files, "--wait", "--json")
+    told = await asyncio.to_thread(lambda: tidemark("upload", *files, "--wait", "--json"))
     said = json.loads(told.stdout)
     assert [each["status"] for each in said] == ["live", "live"]
     assert "tides.md" in said[0]["uri"]

@@ -228,7 +228,8 @@ async def test_a_title_that_no_label_holds_is_refused(world: Any, title: str) ->
 async def test_documents_are_paged_and_only_those_one_may_see(world: Any) -> None:
     mine = sorted([await world.index(f"Document {n}.", name=f"{n}.md") for n in range(5)])
     await world.index("Contract.", name="c.md", principals=["group:contractors"])
-    seen, after = [], ""
+    seen: list[Any] = []
+    after: Any = ""
     for _ in range(3):
         query = {"limit": 2} | ({"after": after} if after else {})
         page = (await world.client.get("/v1/documents", params=query, headers=world.bearer("alice"))).json()

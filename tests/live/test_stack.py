@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from botocore.exceptions import BotoCoreError
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from redis import Redis
 
 from deploy.local import process_tree

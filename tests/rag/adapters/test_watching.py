@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from rag.adapters.objects import watching
 from rag.adapters.objects.watching import FolderWatcher
 
 LONG = 30.0  # seconds of a wait that must end early
@@ -36,7 +35,7 @@ async def test_a_missing_folder_is_waited_for_and_watched_when_it_is_there(
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(watching.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     watcher = FolderWatcher(tmp_path / "mount")
     await watcher.wait(2.0)
     assert waits == [2.0]

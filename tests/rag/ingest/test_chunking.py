@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,10 +19,10 @@ from hypothesis import strategies as st
 from evals.sample_corpus import documents as sample_documents
 from rag.errors import Rejected
 from rag.ids import Ids
-from rag.ingest.chunking import VERSION, Chunk, ChunkSettings, chunk
+from rag.ingest.chunking import VERSION, ChunkSettings, chunk
 from rag.ingest.parsing import parse
 from rag.ingest.parsing.elements import Element, assemble
-from rag.models import BlockKind, ParsedDocument
+from rag.models import BlockKind, Chunk, ParsedDocument
 
 IDS = Ids(b"a secret of this test")
 
@@ -113,7 +114,7 @@ shapes = st.fixed_dictionaries(
 @given(documents(), shapes, st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_chunks_are_verbatim_ordered_complete_bounded_and_the_same_again(
-    parsed: ParsedDocument, shape: dict[str, object], blank: bool
+    parsed: ParsedDocument, shape: dict[str, Any], blank: bool
 ) -> None:
     tokenizer = Subwords(blank=blank)
     result = chunks(parsed, tokenizer, **shape)

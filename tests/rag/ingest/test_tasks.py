@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rag.ingest.tasks import Report, afresh, backfill, dead, deleted, overtaken, summarize, suppressed, windows
-from rag.models import Cause, DocumentRecord, DocumentStatus, IndexingTask
+from rag.models import Cause, DocumentRecord, DocumentStatus, IndexingTask, Placement
 from rag.ports import Delta
 
+PLACED = Placement("p", "h", 0, 0, 1)
 CAUSE = Cause("documents.changed.v1", "epoch", 3, 41)
 TASK = IndexingTask("d", "acme", "s3", "s3://docs/a.md", 4, CAUSE, version="v1", change_token="t1", content_hash="h1",
                     parsed="i/d/h1/parsed.json", chunked="i/d/h1/chunks.json", embedded="i/d/h1/vectors.npz", fresh=2)  # fmt: skip
@@ -47,7 +48,7 @@ def test_a_backfill_starts_from_the_record_with_its_artifacts_and_without_an_eve
 
 
 def test_a_report_adds_up_and_names_the_new_revision_of_each_document() -> None:
-    live = Delta(DocumentRecord("d", 4, DocumentStatus.LIVE, chunks={"c1": "p", "c2": "p"}), {"c1": {}}, tokens=9)
+    live = Delta(DocumentRecord("d", 4, DocumentStatus.LIVE, chunks={"c1": PLACED, "c2": PLACED}), {"c1": {}}, tokens=9)
     poison = Delta(DocumentRecord("e", 0, DocumentStatus.DEAD, reason="empty"))
     total = summarize([live], {"d": TASK}) + summarize([poison], {"e": replace(TASK, document_id="e", fresh=0)})
     assert [(each.task.document_id, each.chunks, each.revision) for each in total.outcomes] == [

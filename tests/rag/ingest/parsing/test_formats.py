@@ -8,6 +8,7 @@ import re
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -165,7 +166,7 @@ def test_html_is_read_in_the_encoding_it_declares() -> None:
 
 
 def test_docx_keeps_headings_lists_and_tables_with_their_header(make: SimpleNamespace) -> None:
-    def build(document: object) -> None:
+    def build(document: Any) -> None:
         document.core_properties.title = "Travel rules"
         document.add_heading("Travel", 1)
         document.add_heading("Trains", 2)
