@@ -90,7 +90,7 @@ def test_buckets_are_private_and_documents_keep_versions(applied: Applied) -> No
 
 def test_no_part_may_do_everything(applied: Applied) -> None:
     iam = applied.client("iam")
-    assert set(applied.roles) == {"assets", "consumers", "gateway"}
+    assert set(applied.roles) == {"assets", "consumers", "gateway", "stream"}
     for arn in applied.roles.values():
         policy = iam.get_role_policy(RoleName=arn.rsplit("/", 1)[1], PolicyName="least")["PolicyDocument"]
         for statement in policy["Statement"]:

@@ -1,14 +1,20 @@
-# One role a part. Who may take it is for the platform to say (`trust`): a pod's service account, a task, an instance.
+# One role per part. The platform decides who may assume it (`trust`): a pod's service account, a task or an instance.
 
 locals {
   arns = { for name, bucket in aws_s3_bucket.this : name => bucket.arn }
   rights = {
-    # Hears of changes, lists what it may have missed, writes row objects.
+    # Receives notifications, lists the sources, writes row objects.
     consumers = [
       { actions = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"], resources = [aws_sqs_queue.documents.arn] },
       { actions = ["s3:ListBucket"], resources = [local.arns.documents, local.arns.internal] },
       { actions = ["s3:GetObject"], resources = ["${local.arns.documents}/*", "${local.arns.internal}/*"] },
       { actions = ["s3:PutObject", "s3:DeleteObject"], resources = ["${local.arns.internal}/rows/*"] },
+    ]
+    # The stream lane: reads documents, keeps artifacts.
+    stream = [
+      { actions = ["s3:ListBucket"], resources = values(local.arns) },
+      { actions = ["s3:GetObject"], resources = [for arn in values(local.arns) : "${arn}/*"] },
+      { actions = ["s3:PutObject", "s3:DeleteObject"], resources = ["${local.arns.artifacts}/*"] },
     ]
     # Reads documents, keeps artifacts, writes row objects for the sampler.
     assets = [

@@ -8,7 +8,7 @@ variable "name" {
 }
 
 variable "trust" {
-  description = "JSON policy: who may take the roles of consumers, assets and gateway."
+  description = "JSON policy of the principals that may assume the roles of consumers, stream, assets and gateway."
   type        = string
 }
 
@@ -23,6 +23,7 @@ variable "secrets_of" {
   type        = map(list(string))
   default = {
     consumers = ["identity", "database", "snowflake"]
+    stream    = ["identity", "database", "qdrant", "models"]
     assets    = ["identity", "database", "qdrant", "snowflake", "models"]
     gateway   = ["identity", "database", "qdrant_read_only", "redis", "models"]
   }
