@@ -4,9 +4,11 @@ Time is a counter. A search may show a state of a document only if the state was
 
 * after the last change event of the document that is below the ledger's position, and
 * after the transaction that applied the revision before the one that is shown, because a revision is read from the source
-  after its predecessor was applied.
+  after its predecessor was applied. A revision that shows the same version again has the bound of its predecessor, because a
+  repair and a parked document are not read.
 
-A suppressed document is never shown, from the moment of its suppression.
+An event that waited while its object was refused sets no bound: the older version is served then. A suppressed document is never
+shown, from the moment of its suppression.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rag.models import AccessFilter, Chunk, Citation, Hit
+from rag.models import AccessFilter, Chunk, Citation, DocumentRecord, Hit
 
 Place = tuple[str, int, int, tuple[str, ...]]  # text, start, end, section
 
@@ -56,6 +58,7 @@ class Announced:
     offset: int
     document_id: str
     at: int
+    is_binding: bool = True  # False when its object was refused while the event waited
 
 
 @dataclass
@@ -66,20 +69,37 @@ class Model:
     states: dict[str, list[State]] = field(default_factory=lambda: defaultdict(list))
     announced: list[Announced] = field(default_factory=list)
     applied: dict[tuple[str, int], tuple[int, str]] = field(default_factory=dict)  # revision → time, status
+    floors: dict[tuple[str, int], int] = field(default_factory=dict)  # revision → its state was current after this time
     suppressed: set[tuple[str, str]] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)  # documents whose objects cannot be read now
 
     def tick(self) -> int:
         self.time += 1
         return self.time
 
+    def apply(self, old: DocumentRecord, new: DocumentRecord) -> None:
+        """Record that the revision after ``old`` was applied."""
+        document_id, revision = new.document_id, old.revision + 1
+        is_same = (old.version, old.principals, old.title) == (new.version, new.principals, new.title)
+        before = self.floors if is_same else {key: time for key, (time, _) in self.applied.items()}
+        self.floors[document_id, revision] = before.get((document_id, old.revision), 0)
+        self.applied[document_id, revision] = self.tick(), new.status.value
+
+    def refuse(self, document_id: str, positions: Mapping[tuple[str, int], int]) -> None:
+        """Record that the object cannot be read: events that wait, and those that come, set no bound."""
+        self.refused.add(document_id)
+        for event in self.announced:
+            is_waiting = event.offset >= positions.get((event.epoch, event.partition), 0)
+            event.is_binding &= event.document_id != document_id or not is_waiting
+
     def view(self, positions: Mapping[tuple[str, int], int]) -> View:
         """Return the right answer as of now. ``positions``: (epoch, partition) → next offset."""
         settled: dict[str, int] = defaultdict(int)
         for event in self.announced:
-            if event.offset < positions.get((event.epoch, event.partition), 0):
+            if event.is_binding and event.offset < positions.get((event.epoch, event.partition), 0):
                 settled[event.document_id] = max(settled[event.document_id], event.at)
         states = {document_id: tuple(each) for document_id, each in self.states.items()}
-        return View(self.time, states, settled, dict(self.applied), frozenset(self.suppressed))
+        return View(self.time, states, settled, dict(self.floors), frozenset(self.suppressed))
 
 
 @dataclass(frozen=True)
@@ -89,7 +109,7 @@ class View:
     time: int
     states: Mapping[str, tuple[State, ...]]
     settled: Mapping[str, int]
-    applied: Mapping[tuple[str, int], tuple[int, str]]
+    floors: Mapping[tuple[str, int], int]
     suppressed: frozenset[tuple[str, str]]
 
     def check_hit(self, hit: Hit, document: Document, access: AccessFilter) -> None:
@@ -136,8 +156,7 @@ class View:
     def _current(self, document: Document, revision: int) -> list[State]:
         """Return the states that were current after the last settled event and after the revision before ``revision``."""
         states = self.states[document.document_id]
-        previous = self.applied.get((document.document_id, revision - 1), (0, ""))[0]
-        floor = max(self.settled.get(document.document_id, 0), previous)
+        floor = max(self.settled.get(document.document_id, 0), self.floors.get((document.document_id, revision), 0))
         ends = [state.since for state in states[1:]] + [self.time + 1]
         return [state for state, end in zip(states, ends, strict=True) if end > floor]
 

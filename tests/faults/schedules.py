@@ -104,6 +104,13 @@ class Schedule(RuleBasedStateMachine):
         else:
             self.station.put(document, BAD[change], {})
 
+    @rule(key=keys, is_refused=st.booleans())
+    def refuse(self, key: str, is_refused: bool) -> None:
+        if is_refused:
+            self.station.refuse(BY_KEY[key])
+        else:
+            self.station.stop_refusing()
+
     @rule(number=st.integers(0, len(RULES) - 1))
     def change_rules(self, number: int) -> None:
         self.station.rule(RULES[number])
@@ -147,6 +154,11 @@ class Schedule(RuleBasedStateMachine):
     @rule(partition=partitions, fault=faults_at(OF_BACKFILL) | st.none())
     def backfill(self, partition: int, fault: Fault | None) -> None:
         self.station.backfill(partition, fault)
+
+    @precondition(lambda self: len(self.station.stopped) < MOST_STOPPED)
+    @rule(fault=faults_at(OF_BACKFILL) | st.none())
+    def retry_parked(self, fault: Fault | None) -> None:
+        self.station.retry_parked(fault)
 
     @precondition(lambda self: len(self.station.stopped) < MOST_STOPPED)
     @rule(fault=faults_at(OF_PUBLISH))

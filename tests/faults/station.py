@@ -23,10 +23,11 @@ from rag.ingest import indexing
 from rag.ingest.artifacts import shard_of
 from rag.ingest.change_events import ObjectChange, publish_changes
 from rag.ingest.chunking import ChunkSettings, chunk
+from rag.ingest.parking import ParkingPolicy
 from rag.ingest.parsing import parse
 from rag.ingest.repair import ABANDONED_SECONDS, repair_documents, repair_points
 from rag.labels import SUBJECTS_LABEL, TITLE_LABEL, decode_label, split_label
-from rag.models import AccessFilter, DocumentStatus, ParsedDocument, Provenance
+from rag.models import AccessFilter, ParsedDocument, Provenance
 from rag.ports import Delta, SwapResult
 from rag.sources import Source, Sources
 from schemas.topics import CHANGED, DEAD, INDEXED, TOPICS
@@ -42,6 +43,7 @@ PERSON = "ann@example.com"
 CALLERS = (("acme", "staff"), ("acme", "finance"), ("acme", "guests"), ("rival", "staff"))
 GARBAGE = "no document"
 QUESTION = "ropes storm gangway soup captain"
+REPORTED_AS = {"suppressed": ("deleted",), "parked": ("live", "deleted")}  # status → states of its event
 ENDS = (Unavailable, Conflict)  # a worker that meets a fault ends like this, and its range is run again
 
 
@@ -89,6 +91,7 @@ def a_world(objects: MemoryObjects | None = None) -> TwoTenants:
         log=MemoryEventLog(TOPIC_TABLE),
         embedder=HashEmbedder(SPEC.dimensions),
     )
+    world.parking = ParkingPolicy(first_wait=0.0, longest_wait=0.0)
     world.parsing = Parsing()  # type: ignore[assignment]
     return world
 
@@ -129,6 +132,7 @@ class Backup:
     artifacts: dict[str, Any]
     answers: dict[str, Any]
     applied: dict[tuple[str, int], tuple[int, str]]
+    floors: dict[tuple[str, int], int]
 
 
 class Station:
@@ -185,6 +189,15 @@ class Station:
         for document in DOCUMENTS:
             if document.source == source.name and self.model.states[document.document_id]:
                 self._changed(document)
+
+    def refuse(self, document: Document) -> None:
+        """Let the store refuse to read the object, as an archived one."""
+        self.world.objects.unreadable[document.uri] = "archived"
+        self.model.refuse(document.document_id, self._positions())
+
+    def stop_refusing(self) -> None:
+        self.world.objects.unreadable.clear()
+        self.model.refused.clear()
 
     def suppress(self, document: Document, ids: Sequence[str]) -> None:
         self._wait(self.world.ledger.suppress(document.tenant, ids, reason="erasure"))
@@ -266,6 +279,9 @@ class Station:
 
         self._start(f"backfill {partition}", work(), fault)
 
+    def retry_parked(self, fault: Fault | None) -> None:
+        self._start("retry", self.world.lane.retry_parked(), fault)
+
     def publish(self, fault: Fault | None) -> None:
         self._start("publish", self.world.lane.publish(), fault)
 
@@ -344,6 +360,7 @@ class Station:
             dict(world.artifacts._objects),
             dict(world.cache._entries),
             dict(self.model.applied),
+            dict(self.model.floors),
         )
 
     def restore(self, store: str) -> None:
@@ -365,7 +382,7 @@ class Station:
         self._end_workers()
         self.faults.late = [each for each in self.faults.late if not each[0].startswith("ledger.")]
         vars(self.world.ledger).update(deepcopy(backup.ledger))
-        self.model.applied = dict(backup.applied)
+        self.model.applied, self.model.floors = dict(backup.applied), dict(backup.floors)
         for tenant, each in self.model.suppressed:
             self._wait(self.world.ledger.suppress(tenant, [each], reason="erasure"))
 
@@ -428,6 +445,7 @@ class Station:
 
     def repair(self) -> None:
         """Let everything that waits happen, repair the index, and compare it with a clean build."""
+        self.stop_refusing()
         self.announce_all()
         while self.stopped:
             self.resume(0)
@@ -435,6 +453,7 @@ class Station:
             self.execute_late(0)
         while due := self._wait(self.world.due()):
             self._start("lane", self.world.lane.run(due[0]), None)
+        self.retry_parked(None)
         self.publish(None)
         self.sweep(None)
         self.compare_stores(None, abandoned_seconds=0)
@@ -463,8 +482,9 @@ class Station:
         """Every applied revision has its event, with the state that the revision has."""
         events = {(e.document_id, e.revision, e.state.value) for e in await self.world.published(INDEXED)}
         for (document_id, revision), (_, status) in self.model.applied.items():
-            state = DocumentStatus.DELETED.value if status == DocumentStatus.SUPPRESSED.value else status
-            assert (document_id, revision, state) in events, f"revision {revision} ({status}) was never published"
+            assert any((document_id, revision, state) in events for state in REPORTED_AS.get(status, (status,))), (
+                f"revision {revision} ({status}) was never published"
+            )
         letters = {(each.partition, each.offset) for each in await self.world.published(DEAD)}
         for event in self.model.announced:
             is_read = self._positions().get((event.epoch, event.partition), 0) > event.offset
@@ -482,10 +502,9 @@ class Station:
         async def watched(index_id: str, deltas: Sequence[Delta], **options: Any) -> SwapResult:
             before = await ledger.recorded(index_id, [delta.record.document_id for delta in deltas])
             result = await swap(index_id, deltas, **options)
-            now = self.model.tick()
             for delta in result.accepted:
                 record = delta.record
-                self.model.applied[record.document_id, record.revision + 1] = (now, record.status.value)
+                self.model.apply(before[record.document_id], record)
                 old = Counter(each.payload_hash for each in before[record.document_id].chunks.values())
                 needed = Counter(each.payload_hash for each in record.chunks.values()) - old
                 is_backfill = record.cause is not None and record.cause.is_backfill
@@ -507,7 +526,9 @@ class Station:
             partition, offset = append(topic, key, value, **options)
             if topic == CHANGED:
                 epoch = f"memory:{log._topics[topic][0]}:{len(log._topics[topic][1])}"
-                event = Announced(epoch, partition, offset, key.decode(), self.model.tick())
+                document_id = key.decode()
+                is_binding = document_id not in self.model.refused
+                event = Announced(epoch, partition, offset, document_id, self.model.tick(), is_binding)
                 self.model.announced.append(event)
             return partition, offset
 
