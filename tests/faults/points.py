@@ -62,7 +62,13 @@ def kinds_of(point: str) -> list[Kind]:
     absent |= {Kind.TWICE} if point not in REPEATABLE else set()
     absent |= {Kind.SHORT} if point != "log.read" else set()
     kinds = [kind for kind in Kind if kind not in absent]
-    return kinds + 3 * [Kind.SHORT] if point == "log.read" else kinds
+    important = {
+        "log.read": [Kind.SHORT],
+        "vectors.upsert": [Kind.LATE, Kind.TWICE, Kind.STOP_AFTER],
+        "vectors.delete": [Kind.LATE],
+        "ledger.swap": [Kind.STOP_BEFORE],
+    }
+    return kinds + 3 * important.get(point, [])
 
 
 @dataclass(frozen=True)

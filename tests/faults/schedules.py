@@ -181,14 +181,23 @@ class Schedule(RuleBasedStateMachine):
         (self.station.ask if is_answer else self.station.search)(caller, fault)
 
     @precondition(lambda self: self.station.stopped)
-    @rule(number=numbers)
-    def resume(self, number: int) -> None:
+    @rule(number=numbers, meanwhile=st.sampled_from(("nothing", "sweep", "lane")))
+    def resume(self, number: int, meanwhile: str) -> None:
+        """Resume a stopped process, perhaps after the sweep or another worker took over."""
+        if meanwhile == "sweep":
+            self.station.sweep(None)
+        elif meanwhile == "lane":
+            self.station.announce_all()
+            self.station.run_lane(0, None)
+            self.station.run_lane(1, None)
         self.station.resume(number)
+        self._search_as_everyone()
 
     @precondition(lambda self: self.station.faults.late)
     @rule(number=numbers)
     def execute_late(self, number: int) -> None:
         self.station.execute_late(number)
+        self._search_as_everyone()
 
     # -- the stores
 
@@ -212,6 +221,10 @@ class Schedule(RuleBasedStateMachine):
         """Search as one caller after each step, and as another one after the next."""
         self.step += 1
         self.station.search(CALLERS[self.step % len(CALLERS)])
+
+    def _search_as_everyone(self) -> None:
+        for caller in CALLERS:
+            self.station.search(caller)
 
     def teardown(self) -> None:
         has_failed = sys.exc_info()[0] is not None
