@@ -39,7 +39,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ThresholdOutcome:
     """The effect of ``threshold``.
 
     ``refused`` is the share of unanswerable questions that are rightly refused, ``lost`` the share of answerable questions that
@@ -77,14 +77,14 @@ async def measure(folder: Path, embedder: OnnxEmbedder) -> list[Measurement]:
     return measurements
 
 
-def outcome(measurements: Sequence[Measurement], threshold: float) -> Outcome:
+def outcome(measurements: Sequence[Measurement], threshold: float) -> ThresholdOutcome:
     """Compute the effect of a threshold. A question whose score is at the threshold is answered."""
 
     def refused_share(answerable: bool) -> float:
         scores = [each.evidence.score for each in measurements if each.answerable is answerable]
         return sum(score < threshold for score in scores) / max(1, len(scores))
 
-    return Outcome(threshold, refused_share(False), refused_share(True))
+    return ThresholdOutcome(threshold, refused_share(False), refused_share(True))
 
 
 def _questions(path: Path) -> list[Mapping[str, str]]:

@@ -23,7 +23,7 @@ from evals.local_stack import deploy, temporary_stack
 from evals.quality import Quality
 from evals.questions import QuestionSet
 from evals.questions import load as load_questions
-from evals.runs import Run, covered_seconds, fetch_runs, metadata_total, step_seconds
+from evals.runs import DagsterRun, covered_seconds, fetch_runs, metadata_total, step_seconds
 from rag.errors import Unavailable
 from rag.ids import object_uri
 from rag.ingest.chunking import ChunkSettings
@@ -86,7 +86,7 @@ class Indexing:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedding:
+class EmbeddingFigures:
     """The embedder alone on the inputs of the same chunks, with the stack stopped. Rates are in chunks per second."""
 
     chunks: int
@@ -114,7 +114,7 @@ class Figures:
     small: bool
     machine: Machine
     indexing: Indexing
-    embedding: Embedding
+    embedding: EmbeddingFigures
     rates: Rates
     latencies: Latencies
     quality: Quality
@@ -215,7 +215,7 @@ async def wait_until_indexed(documents: int, backend: Services) -> None:
         await asyncio.sleep(1)
 
 
-async def wait_for_runs(dagster_url: str, since: float) -> list[Run]:
+async def wait_for_runs(dagster_url: str, since: float) -> list[DagsterRun]:
     """Wait until all runs have ended, because a position advances shortly before its run ends. Return the runs."""
     for _ in range(120):
         runs = await fetch_runs(dagster_url, since)
@@ -226,7 +226,7 @@ async def wait_for_runs(dagster_url: str, since: float) -> list[Run]:
 
 
 async def indexing_figures(
-    documents: Sequence[corpora.Document], runs: Sequence[Run], began: float, put: float, backend: Services
+    documents: Sequence[corpora.Document], runs: Sequence[DagsterRun], began: float, put: float, backend: Services
 ) -> Indexing:
     """Compute the figures of the indexing that began at ``began`` (seconds since 1970) and whose upload took ``put`` seconds."""
     worked = [run for run in runs if run.steps]
@@ -274,7 +274,7 @@ async def embedder_pace(embedder: Embedder) -> float:
     return len(texts) / (time.perf_counter() - began)
 
 
-async def measure_embedder(inputs: Sequence[str], tokens: int, embedder: Embedder) -> Embedding:
+async def measure_embedder(inputs: Sequence[str], tokens: int, embedder: Embedder) -> EmbeddingFigures:
     """Measure the embedder alone on the inputs, slice by slice."""
     await embedder.embed(inputs[:16])  # the first call allocates memory
     rates, total = [], 0.0
@@ -285,10 +285,10 @@ async def measure_embedder(inputs: Sequence[str], tokens: int, embedder: Embedde
         seconds = time.perf_counter() - began
         rates.append(len(texts) / seconds)
         total += seconds
-    return Embedding(len(inputs), tokens, total, min(rates), max(rates))
+    return EmbeddingFigures(len(inputs), tokens, total, min(rates), max(rates))
 
 
-def rates(indexing: Indexing, embedding: Embedding) -> Rates:
+def rates(indexing: Indexing, embedding: EmbeddingFigures) -> Rates:
     """Compute the rates from the embedded chunks. Cached chunks cost nothing, so they would flatter the ratio."""
     limit = embedding.chunks / embedding.seconds
     return Rates(

@@ -34,7 +34,7 @@ query Runs($job: String!, $since: Float!, $limit: Int!) {
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RunStep:
     """A step of a run. Times are in seconds since 1970."""
 
     name: str
@@ -43,7 +43,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class DagsterRun:
     """A run. Times are in seconds since 1970.
 
     The sensor creates a run at ``created``, and the daemon launches it at ``launched``. ``metadata`` is by asset, summed over partitions.
@@ -53,7 +53,7 @@ class Run:
     status: str
     created: float
     launched: float
-    steps: tuple[Step, ...]
+    steps: tuple[RunStep, ...]
     metadata: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
@@ -70,7 +70,7 @@ class Run:
         return max(step.end for step in self.steps)
 
 
-async def fetch_runs(dagster_url: str, since: float) -> list[Run]:
+async def fetch_runs(dagster_url: str, since: float) -> list[DagsterRun]:
     """Fetch every run of the indexing job that was created after ``since``, oldest first. Raises Unavailable."""
     variables = {"job": JOB, "since": since, "limit": MAX_RUNS}
     try:
@@ -90,10 +90,10 @@ async def fetch_runs(dagster_url: str, since: float) -> list[Run]:
     return sorted(map(parse, data["results"]), key=lambda run: run.created)
 
 
-def parse(result: Mapping[str, Any]) -> Run:
+def parse(result: Mapping[str, Any]) -> DagsterRun:
     """Parse one result of the query. Steps that did not run are left out."""
     steps = tuple(
-        Step(each["stepKey"], each["startTime"], each["endTime"])
+        RunStep(each["stepKey"], each["startTime"], each["endTime"])
         for each in result["stepStats"]
         if each["startTime"] and each["endTime"]
     )
@@ -105,7 +105,7 @@ def parse(result: Mapping[str, Any]) -> Run:
             if value is not None:
                 values[entry["label"]] = values.get(entry["label"], 0.0) + float(value)
     launched = (result.get("stats") or {}).get("launchTime") or result["creationTime"]
-    return Run(result["runId"], result["status"], result["creationTime"], launched, steps, metadata)
+    return DagsterRun(result["runId"], result["status"], result["creationTime"], launched, steps, metadata)
 
 
 def covered_seconds(spans: Iterable[tuple[float, float]]) -> float:
@@ -117,7 +117,7 @@ def covered_seconds(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def step_seconds(runs: Sequence[Run]) -> dict[str, float]:
+def step_seconds(runs: Sequence[DagsterRun]) -> dict[str, float]:
     """Return the seconds by step, summed over runs. Concurrent runs add up to more than wall-clock time."""
     seconds: dict[str, float] = {}
     for run in runs:
@@ -126,6 +126,6 @@ def step_seconds(runs: Sequence[Run]) -> dict[str, float]:
     return seconds
 
 
-def metadata_total(runs: Sequence[Run], asset: str, label: str) -> int:
+def metadata_total(runs: Sequence[DagsterRun], asset: str, label: str) -> int:
     """Return the sum over runs of one number in the metadata of an asset."""
     return int(sum(run.metadata.get(asset, {}).get(label, 0.0) for run in runs))

@@ -32,7 +32,7 @@ Folder = Annotated[Path, typer.Option("--dir", envvar="TIDEMARK_DIR", help="the 
 DEFAULT = ROOT / ".stack"
 
 
-class Lane(enum.StrEnum):
+class LaneChoice(enum.StrEnum):
     """The lane that takes events into the index. The Dagster lane does backfills either way, and takes over when the stream ends."""
 
     STREAM = "stream"
@@ -44,13 +44,15 @@ def up(
     dir: Folder = DEFAULT,
     only: Annotated[str, typer.Option(help="infrastructure, or names from the table, comma-separated")] = "",
     free_ports: Annotated[bool, typer.Option("--free-ports", help="choose free ports and keep them")] = False,
-    lane: Annotated[Lane, typer.Option(envvar="LANE", help="the lane that takes events into the index")] = Lane.STREAM,
+    lane: Annotated[
+        LaneChoice, typer.Option(envvar="LANE", help="the lane that takes events into the index")
+    ] = LaneChoice.STREAM,
 ) -> None:
     """Start everything and wait until it is ready."""
     began = time.monotonic()
     stack = open_stack(dir, free_ports=free_ports)
     parts = lifecycle.choose(stack, tuple(filter(None, only.split(","))))
-    if lane is Lane.DAGSTER:
+    if lane is LaneChoice.DAGSTER:
         parts.pop(STREAM, None)
         if (supervisor := Supervisor(stack)).alive():
             supervisor.stop(STREAM)
@@ -131,10 +133,10 @@ def logs(
 @app.command()
 def demo(dir: Folder = DEFAULT) -> None:
     """Start everything, load the sample corpus through the Dagster lane, ask, and let the stream lane find an edit."""
-    up(dir, lane=Lane.DAGSTER)
+    up(dir, lane=LaneChoice.DAGSTER)
     walkthrough = importlib.import_module("deploy.local.demo.walkthrough")
     written = walkthrough.load_and_ask(dir.resolve(), console)
-    up(dir, lane=Lane.STREAM)
+    up(dir, lane=LaneChoice.STREAM)
     walkthrough.edit_and_report(dir.resolve(), console, written)
 
 

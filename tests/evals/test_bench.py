@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from evals import bench, latency, report
-from evals.bench import Embedding, Figures, Indexing, Machine, measure_embedder, rates
+from evals.bench import EmbeddingFigures, Figures, Indexing, Machine, measure_embedder, rates
 from evals.latency import Latencies, Latency
 from evals.metrics import estimate
 from evals.quality import CUTS, Citations, Quality, Ranking
@@ -25,7 +25,7 @@ INDEXING = Indexing(
     documents=100, formats={"md": 60, "pdf": 40}, chunks=5100, embedded=5100, dead=0, runs=8, failed_runs=0, put=2.0, wall=120.0,
     working=100.0, waited_for_first=9.0, queued=1.0, start_up=6.0, start_up_longest=8.0, steps={"embeddings": 90.0},
 )  # fmt: skip
-EMBEDDING = Embedding(chunks=5100, tokens=400_000, seconds=85.0, slowest_slice=58.0, fastest_slice=62.0)
+EMBEDDING = EmbeddingFigures(chunks=5100, tokens=400_000, seconds=85.0, slowest_slice=58.0, fastest_slice=62.0)
 PERFECT = Ranking({cut: estimate([1.0]) for cut in CUTS}, estimate([1.0]), estimate([1.0]))
 CITATIONS = Citations(n=3, aligned=1.0, at_span=1.0)
 FIGURES = Figures(

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from evals import runs as module
-from evals.runs import Run, Step, covered_seconds, fetch_runs, metadata_total, parse, step_seconds
+from evals.runs import DagsterRun, RunStep, covered_seconds, fetch_runs, metadata_total, parse, step_seconds
 from rag.errors import Unavailable
 
 RESULT = {
@@ -39,9 +39,9 @@ def test_a_run_that_never_started_has_no_steps() -> None:
 
 
 def test_concurrent_runs_count_once_in_wall_clock_time_and_twice_by_step() -> None:
-    first = Run("a", "SUCCESS", 0, 0, (Step("embeddings", 1, 5),))
-    second = Run("b", "SUCCESS", 0, 0, (Step("embeddings", 3, 8),))
-    later = Run("c", "SUCCESS", 0, 0, (Step("chunks", 10, 11),), {"embeddings": {"embedded": 3}})
+    first = DagsterRun("a", "SUCCESS", 0, 0, (RunStep("embeddings", 1, 5),))
+    second = DagsterRun("b", "SUCCESS", 0, 0, (RunStep("embeddings", 3, 8),))
+    later = DagsterRun("c", "SUCCESS", 0, 0, (RunStep("chunks", 10, 11),), {"embeddings": {"embedded": 3}})
     runs = [later, first, second]
     assert covered_seconds((run.began, run.ended) for run in runs) == 8
     assert step_seconds(runs) == {"chunks": 1, "embeddings": 9}

@@ -23,7 +23,7 @@ _LONGEST_HEADING = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TextRun:
     """Stretch of text on one line. Coordinates are in points, with the origin at the lower left."""
 
     text: str
@@ -35,10 +35,10 @@ class Run:
     bold: bool
 
 
-Line = tuple[Run, ...]  # runs on one baseline, left to right
+Line = tuple[TextRun, ...]  # runs on one baseline, left to right
 
 
-def elements_of(pages: Sequence[Sequence[Run]]) -> Iterator[Element]:
+def elements_of(pages: Sequence[Sequence[TextRun]]) -> Iterator[Element]:
     body = _body_size(pages)
     levels = _heading_levels(pages, body)
     running = _running_lines(pages)
@@ -51,7 +51,7 @@ def elements_of(pages: Sequence[Sequence[Run]]) -> Iterator[Element]:
 # -- the whole document -------------------------------------------------------------------------------------------------
 
 
-def _body_size(pages: Sequence[Sequence[Run]]) -> float:
+def _body_size(pages: Sequence[Sequence[TextRun]]) -> float:
     sizes: Counter[float] = Counter()
     for runs in pages:
         for run in runs:
@@ -59,7 +59,7 @@ def _body_size(pages: Sequence[Sequence[Run]]) -> float:
     return sizes.most_common(1)[0][0] if sizes else 10.0
 
 
-def _heading_levels(pages: Sequence[Sequence[Run]], body: float) -> dict[float, int]:
+def _heading_levels(pages: Sequence[Sequence[TextRun]], body: float) -> dict[float, int]:
     """Return font size → level, the largest first. The level of bold lines of body size is one below these."""
     sizes = sorted({run.size for runs in pages for run in runs if _is_large(run, body)}, reverse=True)
     levels: dict[float, int] = {}
@@ -70,15 +70,15 @@ def _heading_levels(pages: Sequence[Sequence[Run]], body: float) -> dict[float, 
     return levels
 
 
-def _is_large(run: Run, body: float) -> bool:
+def _is_large(run: TextRun, body: float) -> bool:
     return run.size >= body * _HEADING and any(character.isalpha() for character in run.text)
 
 
-def _running_lines(pages: Sequence[Sequence[Run]]) -> set[tuple[int, Run]]:
+def _running_lines(pages: Sequence[Sequence[TextRun]]) -> set[tuple[int, TextRun]]:
     """Return (page index, run) of headers, footers and page numbers: near an end of the page, and alike on at least half of the pages."""
     ends: dict[tuple[str, int], set[int]] = defaultdict(set)
-    candidates: list[tuple[int, Run, tuple[str, int]]] = []
-    dropped: set[tuple[int, Run]] = set()
+    candidates: list[tuple[int, TextRun, tuple[str, int]]] = []
+    dropped: set[tuple[int, TextRun]] = set()
     heights = [run.top for runs in pages for run in runs]
     lows = [run.bottom for runs in pages for run in runs]
     if not heights:
@@ -102,7 +102,7 @@ def _running_lines(pages: Sequence[Sequence[Run]]) -> set[tuple[int, Run]]:
 # -- reading order ------------------------------------------------------------------------------------------------------
 
 
-def _regions(runs: Sequence[Run], body: float) -> list[list[Run]]:
+def _regions(runs: Sequence[TextRun], body: float) -> list[list[TextRun]]:
     """Cut a page into regions that are read one after the other: full-width bands, and the columns within them."""
     if not runs:
         return []
@@ -111,8 +111,8 @@ def _regions(runs: Sequence[Run], body: float) -> list[list[Run]]:
     gutter = _gutter(ordered, left, right, body)
     if gutter is None:
         return [ordered]
-    regions: list[list[Run]] = []
-    band: list[Run] = []
+    regions: list[list[TextRun]] = []
+    band: list[TextRun] = []
     for run in ordered:
         if run.left < gutter < run.right:  # crosses the gutter: a heading or a figure's caption over both columns
             regions += _columns(band, gutter)
@@ -126,12 +126,12 @@ def _regions(runs: Sequence[Run], body: float) -> list[list[Run]]:
     return regions + _columns(band, gutter)
 
 
-def _columns(band: Sequence[Run], gutter: float) -> list[list[Run]]:
+def _columns(band: Sequence[TextRun], gutter: float) -> list[list[TextRun]]:
     sides = [run for run in band if run.right <= gutter], [run for run in band if run.right > gutter]
     return [list(side) for side in sides if side]
 
 
-def _gutter(runs: Sequence[Run], left: float, right: float, body: float) -> float | None:
+def _gutter(runs: Sequence[TextRun], left: float, right: float, body: float) -> float | None:
     """Return the x between two columns of prose, or None. Table cells are shorter than their column, so they do not count as prose."""
     width = right - left
     prose = [run for run in runs if run.right - run.left > width * 0.2]
@@ -151,13 +151,13 @@ def _gutter(runs: Sequence[Run], left: float, right: float, body: float) -> floa
     return None
 
 
-def _fills(column: Sequence[Run], width: float) -> bool:
+def _fills(column: Sequence[TextRun], width: float) -> bool:
     return median(run.right - run.left for run in column) > 0.6 * width
 
 
-def _lines(runs: Sequence[Run]) -> list[Line]:
+def _lines(runs: Sequence[TextRun]) -> list[Line]:
     """Group the runs that share a baseline approximately, from top to bottom."""
-    lines: list[list[Run]] = []
+    lines: list[list[TextRun]] = []
     for run in sorted(runs, key=lambda run: -run.bottom):
         if lines and abs(lines[-1][0].bottom - run.bottom) < 0.45 * max(lines[-1][0].size, run.size, 4):
             lines[-1].append(run)
@@ -267,7 +267,7 @@ class _Region:
         return Element(BlockKind.LIST_ITEM if _NUMBERED.match(text) else BlockKind.PARAGRAPH, text, page=self.page)
 
 
-def _is_marker(run: Run) -> bool:
+def _is_marker(run: TextRun) -> bool:
     return bool(_BULLET.match(run.text) or _NUMBERED.match(run.text + " "))
 
 

@@ -11,7 +11,7 @@ import pypdfium2.raw as pdfium
 
 from rag.errors import Rejected
 from rag.ingest.parsing.elements import assemble
-from rag.ingest.parsing.layout import Run, elements_of
+from rag.ingest.parsing.layout import TextRun, elements_of
 from rag.ingest.parsing.sniffing import PDF
 from rag.models import ParsedDocument
 
@@ -54,7 +54,7 @@ def _open(content: bytes, name: str) -> Any:
     return document
 
 
-def _runs(document: Any, index: int) -> list[Run]:
+def _runs(document: Any, index: int) -> list[TextRun]:
     """Return the page's text as runs, each a part of one line, in the order in which the file draws them."""
     try:
         page = document[index]
@@ -106,14 +106,14 @@ def _is_separate(before: _Glyph, after: _Glyph) -> bool:
     return apart or gap > _GAP * max(before[6], height) or gap < -3 * max(before[6], height)
 
 
-def _run(textpage: Any, glyphs: list[_Glyph]) -> Run | None:
+def _run(textpage: Any, glyphs: list[_Glyph]) -> TextRun | None:
     text = "".join(_HYPHENS.get(code) or chr(code) for _, code, *_ in glyphs if code)
     if not text.strip():
         return None
     inked = [glyph for glyph in glyphs if glyph[1] != 0x20]
     tallest = max(inked, key=lambda glyph: glyph[6])
     bottoms = sorted(glyph[3] for glyph in inked)
-    return Run(
+    return TextRun(
         text=" ".join(text.split()),
         left=min(glyph[2] for glyph in inked),
         right=max(glyph[4] for glyph in inked),
