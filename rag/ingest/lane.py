@@ -11,7 +11,7 @@ from typing import Any
 from rag.errors import Unavailable
 from rag.ingest import change_events
 from rag.ingest.pipeline import FindSuppressed, Pipeline
-from rag.ingest.tasks import Report, backfill
+from rag.ingest.tasks import Report, backfill_task
 from rag.models import Batch, OffsetRange
 from rag.ports import EventLog, Outbox, Record
 from rag.telemetry import logger, span
@@ -55,7 +55,7 @@ class Lane:
         index_id, report = self.pipeline.spec.index_id, Report()
         for record in await self.pipeline.catalog.parked(index_id, due=datetime.now(UTC), limit=limit):
             try:
-                report += await self.derive(Batch(index_id, record.partition, (backfill(record, run_id),)))
+                report += await self.derive(Batch(index_id, record.partition, (backfill_task(record, run_id),)))
             except Unavailable as error:
                 _log.warning("documents.still_parked", document_id=record.document_id, why=str(error))
         return report
@@ -103,6 +103,6 @@ class Lane:
 
 
 def _trace(batch: Batch) -> AbstractContextManager[Any]:
-    """Continue the trace of the batch's first event, in whichever process the step runs."""
+    """Continue the trace of the batch's first event. Each step may run in another process."""
     parent = {"traceparent": batch.traceparent} if batch.traceparent else None
     return span("documents.run", parent=parent, documents=len(batch.tasks))

@@ -27,12 +27,12 @@ from rag.ingest.tasks import (
     VECTORS,
     Planned,
     Report,
-    afresh,
-    backfill,
+    backfill_task,
     count,
     dead,
     overtaken,
     parked,
+    reset,
     summarize,
     suppressed,
     windows,
@@ -119,7 +119,7 @@ class Pipeline:
     async def live_batch(self, partition: int, *, run_id: str = "") -> Batch:
         """Return the batch of a backfill: every document that the ledger has for the partition, with its listed artifacts."""
         records = await self.catalog.live(self.spec.index_id, partition)
-        return Batch(self.spec.index_id, partition, tuple(backfill(record, run_id) for record in records))
+        return Batch(self.spec.index_id, partition, tuple(backfill_task(record, run_id) for record in records))
 
     async def parse(self, batch: Batch, *, find_suppressed: FindSuppressed) -> Batch:
         """Ask for admission, read the current state of each source object, and parse the changed ones.
@@ -185,7 +185,7 @@ class Pipeline:
     ) -> list[IndexingTask]:
         # The revision is read before the source, so that a derivation loses against any apply that came in between.
         records = await self.ledger.recorded(self.spec.index_id, [task.document_id for task in window])
-        tasks = [replace(afresh(task), base_revision=records[task.document_id].revision) for task in window]
+        tasks = [replace(reset(task), base_revision=records[task.document_id].revision) for task in window]
         with span("documents.admit", documents=len(tasks)):
             refused = await _refused(tasks, records, find_suppressed)
         slots = asyncio.Semaphore(AT_ONCE)
@@ -227,7 +227,7 @@ class Pipeline:
         except TidemarkError:
             raise
         except Exception as error:
-            return bugs.count(task, error)
+            return bugs.dead_task(task, error)
         await self.artifacts.put_parsed(key, parsed)
         return replace(task, parsed=key, media_type=parsed.media_type)
 
@@ -274,7 +274,7 @@ class Pipeline:
         except TidemarkError:
             raise
         except Exception as error:
-            return bugs.count(task, error)
+            return bugs.dead_task(task, error)
         await self.artifacts.put_chunks(key, chunks)
         return replace(task, chunked=key)
 
@@ -323,7 +323,7 @@ class Pipeline:
             halves = ids[: len(ids) // 2], ids[len(ids) // 2 :]
             found = [await self._embed_or_park(tenant, {each: chunks[each] for each in half}, tasks) for half in halves]
             return found[0] | found[1]
-        return {document_id: replace(tasks[document_id], fresh=count) for document_id, count in fresh.items()}
+        return {document_id: replace(tasks[document_id], fresh=number) for document_id, number in fresh.items()}
 
     async def _embed_tenant(
         self, tenant: str, chunks: Mapping[str, Sequence[Chunk]], tasks: Mapping[str, IndexingTask]
@@ -431,7 +431,7 @@ class Pipeline:
         await asyncio.gather(*(self.artifacts.delete_superseded(self.spec.index_id, each) for each in applied_records))
 
     async def _derive_again(self, batch: Batch, lost: Sequence[IndexingTask], find_suppressed: FindSuppressed) -> Batch:
-        again = replace(batch, tasks=tuple(afresh(task) for task in lost))
+        again = replace(batch, tasks=tuple(reset(task) for task in lost))
         return await self.embed(await self.chunk(await self.parse(again, find_suppressed=find_suppressed)))
 
 
@@ -441,7 +441,8 @@ class _Bugs:
 
     seen: int = 0
 
-    def count(self, task: IndexingTask, error: Exception) -> IndexingTask:
+    def dead_task(self, task: IndexingTask, error: Exception) -> IndexingTask:
+        """Return the dead task of a document that failed by a bug. Raises TooManyFailures for the document after ``MAX_BUGS``."""
         self.seen += 1
         # Log the type alone: a message may quote the document.
         _log.error("documents.bug", document_id=task.document_id, error=type(error).__name__)

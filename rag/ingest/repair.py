@@ -16,7 +16,7 @@ from rag.errors import LostIndex, TidemarkError
 from rag.ingest.artifacts import Stored, is_superseded, shards
 from rag.ingest.lane import Lane
 from rag.ingest.pipeline import REBUILD_REMEDY, Pipeline
-from rag.ingest.tasks import backfill, windows
+from rag.ingest.tasks import backfill_task, windows
 from rag.models import Batch, DocumentRecord, DocumentStatus
 from rag.ports import Cursors
 from rag.telemetry import REPAIRS, logger
@@ -174,7 +174,7 @@ async def _lacks_artifact(lane: Lane, record: DocumentRecord, stored: set[str]) 
 async def _write_again(lane: Lane, records: Sequence[DocumentRecord], run_id: str) -> None:
     index_id = lane.pipeline.spec.index_id
     for partition, group in groupby(sorted(records, key=_partition), key=_partition):
-        tasks = tuple(backfill(record, run_id) for record in group)
+        tasks = tuple(backfill_task(record, run_id) for record in group)
         _log.warning("repair.documents", partition=partition, documents=len(tasks))
         await lane.index(Batch(index_id, partition, tasks))
         REPAIRS.labels("document").inc(len(tasks))

@@ -81,7 +81,7 @@ def overtaken(task: IndexingTask) -> IndexingTask:
     return replace(task, parsed="", chunked="", embedded="")
 
 
-def afresh(task: IndexingTask) -> IndexingTask:
+def reset(task: IndexingTask) -> IndexingTask:
     """Return the task as it was before its source was read: with nothing of an earlier reading or of the ledger's record."""
     return replace(
         overtaken(task),
@@ -99,8 +99,8 @@ def afresh(task: IndexingTask) -> IndexingTask:
     )
 
 
-def backfill(record: DocumentRecord, run_id: str) -> IndexingTask:
-    """Return the task of a recorded document, with the artifacts that the ledger lists for it."""
+def backfill_task(record: DocumentRecord, run_id: str) -> IndexingTask:
+    """Return the task that backfills a recorded document, with the artifacts that the ledger lists for it."""
     steps = {key.rsplit("/", 1)[-1]: key for key in record.artifacts}
     return IndexingTask(
         document_id=record.document_id,

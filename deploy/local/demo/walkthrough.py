@@ -139,19 +139,25 @@ async def _arrive(settings: Settings, keys: Sequence[str], row_keys: Sequence[st
         bucket = f"s3://{settings.s3_bucket}"
         uris = {object_uri(bucket, key) for key in keys}
         rows = {object_uri(backend.sources.named("snowflake").base_uri, key) for key in row_keys}
-        stamps = {state.uri: state.change_token async for state in backend.objects.list(bucket) if state.uri in uris}
+        change_tokens = {
+            state.uri: state.change_token async for state in backend.objects.list(bucket) if state.uri in uris
+        }
         before = await _embedded(backend)
         columns = (TextColumn("{task.description:<11}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
             bars = {name: progress.add_task(name, total=None) for name in ("Kafka", "Dagster", "S3", "Snowflake")}
-            await _until(lambda: _show(backend, stamps, rows, progress, bars))
+            await _until(lambda: _show(backend, change_tokens, rows, progress, bars))
         counts = await count_statuses(backend, uris | rows)
         console.print("Index       " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
         return int(await _embedded(backend) - before)
 
 
 async def _show(
-    backend: Services, stamps: Mapping[str, str], rows: AbstractSet[str], progress: Progress, bars: Mapping[str, TaskID]
+    backend: Services,
+    change_tokens: Mapping[str, str],
+    rows: AbstractSet[str],
+    progress: Progress,
+    bars: Mapping[str, TaskID],
 ) -> tuple[bool, Any]:
     """Draw the state once. Returns whether all has arrived, and a value that changes with every progress."""
     state = await backend.events.describe(CHANGED)
@@ -162,8 +168,8 @@ async def _show(
         "Kafka": (events, events),
         "Dagster": (sum(positions.values()), events),
         "S3": (
-            sum(uri in inventory and inventory[uri].change_token == stamp for uri, stamp in stamps.items()),
-            len(stamps),
+            sum(uri in inventory and inventory[uri].change_token == token for uri, token in change_tokens.items()),
+            len(change_tokens),
         ),
         "Snowflake": (sum(uri in row_inventory for uri in rows), len(rows)),
     }

@@ -84,7 +84,7 @@ class Registry:
             collection = self.names.collections.get(name)
             if collection is None:
                 return False
-            others = {one: held for one, held in self.names.collections.items() if one != name}
+            others = {other: each for other, each in self.names.collections.items() if other != name}
             aliases = {alias: target for alias, target in self.names.aliases.items() if target != name}
             await self._become(Names(others, aliases))
         await collection.run(collection.close)
@@ -125,8 +125,11 @@ class Registry:
 
     async def _become(self, names: Names) -> None:
         collections = {
-            name: {"directory": held.path.name, "created": held.created.model_dump(mode="json", exclude_none=True)}
-            for name, held in names.collections.items()
+            name: {
+                "directory": collection.path.name,
+                "created": collection.created.model_dump(mode="json", exclude_none=True),
+            }
+            for name, collection in names.collections.items()
         }
         content = json.dumps({"collections": collections, "aliases": names.aliases}, indent=1).encode()
         await asyncio.to_thread(write_whole, self.file, content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rag.ingest.tasks import Report, afresh, backfill, dead, deleted, overtaken, summarize, suppressed, windows
+from rag.ingest.tasks import Report, backfill_task, dead, deleted, overtaken, reset, summarize, suppressed, windows
 from rag.models import Cause, DocumentRecord, DocumentStatus, IndexingTask, Placement
 from rag.ports import Delta
 
@@ -33,14 +33,14 @@ def test_a_deleted_task_has_no_version_so_that_the_object_may_come_back_with_its
 
 def test_an_overtaken_task_keeps_its_status_and_starts_afresh_without_the_old_reason() -> None:
     assert overtaken(TASK).status is DocumentStatus.LIVE
-    again = afresh(dead(TASK, "corrupt"))
+    again = reset(dead(TASK, "corrupt"))
     assert (again.status, again.reason, again.fresh, artifacts(again)) == (DocumentStatus.LIVE, "", 0, ("", "", ""))
 
 
 def test_a_backfill_starts_from_the_record_with_its_artifacts_and_without_an_event() -> None:
     record = DocumentRecord("d", 7, DocumentStatus.DEAD, "acme", "s3", "s3://docs/a.md", 3, reason="corrupt",
                             artifacts=("i/d/h1/parsed.json", "i/d/h1/vectors.npz"))  # fmt: skip
-    task = backfill(record, "run-1")
+    task = backfill_task(record, "run-1")
     assert (task.base_revision, task.status, task.reason) == (7, DocumentStatus.DEAD, "corrupt")
     assert artifacts(task) == ("i/d/h1/parsed.json", "", "i/d/h1/vectors.npz")
     assert task.cause.is_backfill
