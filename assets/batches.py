@@ -72,7 +72,7 @@ async def find_batch(
 
 
 async def is_applied(batch: Batch, services: Services) -> bool:
-    """Whether an earlier attempt of this run finished the range, before another partition of it failed."""
+    """Return whether an earlier attempt of this run finished the range, before another partition of it failed."""
     if batch.range is None:
         return False
     positions = await services.ledger.positions(batch.index_id, batch.range.topic, batch.range.epoch)

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from rag.ports import TopicState
 
 Signature = tuple[bool, str | None]
-"""(is it a deletion, change token): two differences with one signature are the same change."""
+"""(whether the change is a deletion, change token). Two differences with equal signatures are the same change."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Announcement:
-    """``signature`` None stands for any change. ``log`` is the state of the topic after the announcement, once it is known."""
+    """An announced change. A ``signature`` of None stands for any change. ``log`` is the state of the topic after the announcement,
+    or None while that state is unknown."""
 
     at: float
     signature: Signature | None
@@ -34,12 +35,12 @@ class Announcements:
     _entries: dict[str, _Announcement] = field(default_factory=dict)
 
     def note(self, uris: Iterable[str]) -> None:
-        """Note changes that a stream has announced."""
+        """Record changes that a stream has announced."""
         now = self.clock()
         self._entries |= {uri: _Announcement(now, None, None) for uri in uris}
 
     def note_differences(self, differences: Mapping[str, Signature], log: TopicState) -> None:
-        """Note differences that were announced. ``log`` is the state of the topic afterwards."""
+        """Record announced differences. ``log`` is the state of the topic after the announcement."""
         now = self.clock()
         self._entries |= {uri: _Announcement(now, signature, log) for uri, signature in differences.items()}
 

@@ -53,7 +53,7 @@ class Loop:
         SOURCE_UP.labels(self.name).set(0)
 
     def is_unhealthy(self, after: float) -> bool:
-        """Return whether the loop has failed for more than ``after`` seconds, or is that late with a turn because it hangs.
+        """Return whether the loop has failed, or hangs and is late with a turn, for more than ``after`` seconds.
 
         A short outage is waited for and does not count.
         """

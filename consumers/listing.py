@@ -97,7 +97,7 @@ def deletion(uri: str) -> ObjectChange:
 
 
 def is_document(uri: str) -> bool:
-    """Whether the object may be a document: not a folder marker, an editor's backup or a file still being written."""
+    """Return whether the object may be a document, and not a folder marker, an editor's backup or a half-written file."""
     name = uri.rsplit("/", 1)[-1]
     return bool(name) and not name.startswith((".", "~$")) and not name.endswith((".part", ".tmp", "~"))
 

@@ -34,7 +34,8 @@ class _ReadOnly:
 
 
 class _Printer(_ReadOnly):
-    """An event log that prints each document once. The first step that finds a change would settle it for the later ones."""
+    """An event log that prints each document once, for the first step that finds a change. Later steps find the same change,
+    because a preview publishes nothing."""
 
     def __init__(self, part: object, write: Callable[[str], object]) -> None:
         super().__init__(part, _READS["events"])

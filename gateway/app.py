@@ -45,7 +45,7 @@ def create_app(services: Services, verifier: Verifier, *, redis_url: str | None 
             "operation_spans": False,
             "auto_configure": False,
         },
-        redirect_slashes=False,  # a redirect would lead to whatever host the caller named
+        redirect_slashes=False,  # a redirect would lead to the host in the Host header, which the caller chooses
         responses=PROBLEMS,
     )
     app.state.services, app.state.verifier = services, verifier

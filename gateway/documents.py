@@ -137,9 +137,9 @@ async def document(document_id: UUID, caller: Asking, services: Backend) -> Docu
 
 @router.get("/{document_id}/lineage")
 async def lineage(document_id: UUID, caller: Asking, services: Backend) -> LineageMessage:
-    """Return a document's way: object version, event, run, points, and its state in each version of the index, with times.
+    """Return the lineage of a document: object version, event, run, points, and the document's state in each index version, with times.
 
-    A document has none until it is indexed.
+    A document has no lineage until it is indexed.
     """
     row = await services.ledger.lineage(services.spec.index_id, str(document_id), access_of(caller))
     return LineageMessage.of(row or _absent(str(document_id)), services.spec.index_id)

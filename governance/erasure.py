@@ -1,4 +1,4 @@
-"""Erasure of a document, as far as it exists: the suppression, which hides it at once and keeps it out for ever."""
+"""Suppression of a document: it hides the document at once and keeps it out for ever. No other step of an erasure exists yet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def suppress(
 ) -> None:
     """Suppress the document, and record the event that makes the lanes retire its points, in one transaction.
 
-    Of a source that is no longer configured, no event can be announced. A backfill retires the points then.
+    The event is left out when the source is no longer configured. A backfill retires the points in that case.
     """
     try:
         change = ObjectChange(uri, datetime.now(UTC), "erasure", is_deletion=True)

@@ -56,10 +56,10 @@ class Unavailable(TidemarkError):
 
 
 class ObjectUnavailable(Unavailable):
-    """One object or input that its store or model refuses, while it serves others. The document is parked, and its partition goes on.
+    """A refusal of one object or input by a store or model that serves others. The document is parked, and its partition goes on.
 
     ``reason`` is a stable code in snake_case (``archived``, ``access_denied``, ``key_unavailable``, ``io_error``,
-    ``embedder_refused``). For a caller that can park nothing, it is an outage like any other.
+    ``embedder_refused``). A caller that cannot park documents treats it as an outage.
     """
 
     def __init__(self, message: str, *, reason: str) -> None:

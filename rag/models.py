@@ -349,12 +349,12 @@ class Batch:
 
     @property
     def is_backfill(self) -> bool:
-        """Whether this is a backfill, which has no offset range and derives every document of the partition again."""
+        """Return whether this is a backfill, which has no offset range and derives every document of the partition again."""
         return self.range is None
 
     @property
     def traceparent(self) -> str:
-        """Trace context of the first event that has one. The steps over the batch continue its trace."""
+        """Return the trace context of the first event that has one. The steps over the batch continue its trace."""
         return next((task.cause.traceparent for task in self.tasks if task.cause.traceparent), "")
 
 

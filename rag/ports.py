@@ -185,7 +185,7 @@ class Subscription(Protocol):
 
     @property
     def partitions(self) -> frozenset[int]:
-        """The partitions that are assigned now."""
+        """Return the partitions that are assigned now."""
 
     async def poll(self, wait: float) -> list[Record]:
         """Return the records that have arrived, in order per partition. Wait up to ``wait`` seconds for the first one only.
@@ -239,7 +239,7 @@ class Delta:
 
     @property
     def new_points(self) -> list[str]:
-        """The ids of the points that must be written. They are assigned when the intent is recorded."""
+        """Return the ids of the points that must be written. The ids are assigned when the intent is recorded."""
         return [self.record.chunks[chunk_id].point_id for chunk_id in self.writes]
 
 
@@ -417,7 +417,7 @@ class EmbeddingCache(Protocol):
     async def lookup(self, fingerprint: str, tenant: str, keys: Iterable[bytes]) -> dict[bytes, Vector]: ...
 
     async def prune(self, *, max_rows: int, max_age_days: float) -> int:
-        """Drop entries not used for ``max_age_days``, and the least recently used ones over ``max_rows``. Return the number dropped."""
+        """Drop entries not used for ``max_age_days``, and the least recently used ones over ``max_rows``. Return how many were dropped."""
 
 
 class Suppressions(Protocol):

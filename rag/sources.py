@@ -34,7 +34,7 @@ class Source:
     def access(self, uri: str, labels: Mapping[str, str]) -> Access:
         """Return the access from the object's labels, else from the longest matching rule, else from the source's principals.
 
-        A principals label that names nobody grants access to nobody. Raises Rejected for a label that cannot be decoded.
+        A principals label without a principal grants access to no one. Raises Rejected for a label that cannot be decoded.
         """
         if PRINCIPALS_LABEL in labels:
             return Access(self.tenant, tuple(sorted(set(split_label(labels[PRINCIPALS_LABEL])))))

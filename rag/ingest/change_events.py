@@ -102,21 +102,21 @@ async def collect(
         else:
             try:
                 task = _task(record, record.value, cause, ids, sources)
-                asked = record.value.origin == REDRIVE or (record.key in tasks and tasks[record.key].must_reread)
-                tasks[record.key] = replace(task, must_reread=asked)
+                must_reread = record.value.origin == REDRIVE or (record.key in tasks and tasks[record.key].must_reread)
+                tasks[record.key] = replace(task, must_reread=must_reread)
             except Rejected as error:
                 dead_letters.append(_dead_letter(record, index_id, error.reason))
     return Batch(index_id, due.partition, tuple(tasks.values()), due, tuple(dead_letters))
 
 
 def _traceparent(headers: Mapping[str, str]) -> str:
-    """Anyone who may write to the topic may write any header, so only a W3C trace context is passed on."""
+    """Return the trace context of the headers, or an empty text unless it is a W3C one: a writer to the topic may send any header."""
     found = headers.get("traceparent", "")
     return found if _TRACE_CONTEXT.fullmatch(found) else ""
 
 
 def _task(record: Record, event: DocumentChanged, cause: Cause, ids: Ids, sources: Sources) -> IndexingTask:
-    """Raises Rejected for an event that names a document or an object outside its own source."""
+    """Return the task of an event. Raises Rejected for an event that names a document or an object outside its own source."""
     sources.owner(event.source, event.tenant, event.uri)
     if not record.key == event.document_id == ids.document_id(event.tenant, event.source, event.uri):
         raise Rejected("key, document id and uri of the event do not belong together", reason="foreign_id")

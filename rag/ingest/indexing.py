@@ -130,7 +130,7 @@ def _placement(chunk: Chunk, digest: str, recorded: DocumentRecord, is_backfill:
 
 
 def _shown(record: DocumentRecord) -> tuple[object, ...]:
-    """The parts of a record that a reader can see."""
+    """Return the parts of a record that a reader can see."""
     return record.status, record.title, record.uri, record.version, record.principals, record.chunks
 
 

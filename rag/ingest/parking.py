@@ -1,4 +1,4 @@
-"""Parked documents: a document whose object cannot be read now waits for its next try, while its partition goes on."""
+"""Parked documents, whose objects cannot be read now. A parked document waits for its next try and does not stop its partition."""
 
 from __future__ import annotations
 

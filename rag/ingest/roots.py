@@ -34,12 +34,12 @@ class Roots:
             self._known.add(key)
 
     async def accept(self, source: Source) -> None:
-        """Record the marks of the present root, whatever was recorded."""
+        """Record the marks of the present root, in place of any recorded ones."""
         if marks := await self.objects.identity(source.base_uri):
             await self.cursors.set_cursor(_key(source), marks)
 
     async def prove(self, source: Source) -> None:
-        """Raise Unavailable unless the present root has the recorded marks. The names of buckets are proof enough."""
+        """Raise Unavailable unless the present root has the recorded marks. A bucket has no marks, because its name is proof enough."""
         marks = await self.objects.identity(source.base_uri)
         if not marks:
             return

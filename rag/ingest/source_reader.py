@@ -1,4 +1,4 @@
-"""Current state of source objects, whatever their events said, with the title, principals and subjects from their labels."""
+"""The current state of source objects, with the title, principals and subjects from their labels. Events are only hints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is recorded, and the only way to change it: lock, compare, swap."""
+"""The recorded documents, which change only by one way: lock the rows, compare the revisions, swap the state."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ async def _lock_documents(
 
 
 async def _lock_intents(db: AsyncConnection, index_id: str, point_ids: Sequence[str]) -> set[str]:
-    """Return the points whose intent was not condemned. Writing a condemned one could leave garbage that nobody records."""
+    """Return the points whose intent was not condemned. A write of a condemned point could leave unrecorded garbage."""
     rows = await db.execute(
         """
         select point_id::text from garbage
@@ -232,7 +232,7 @@ async def _suppressed(db: AsyncConnection, deltas: Sequence[Delta]) -> set[tuple
     rows = await db.execute(
         """
         select tenant, id from suppressions
-        join unnest(%s::text[], %s::text[]) as asked (tenant, id) using (tenant, id)
+        join unnest(%s::text[], %s::text[]) as wanted (tenant, id) using (tenant, id)
         """,
         ([tenant for tenant, _ in ids], [each for _, each in ids]),
     )
