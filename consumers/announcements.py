@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from rag.ports import TopicState
 
+SLICE = 1000  # events published together
 Signature = tuple[bool, str | None]
 """(whether the change is a deletion, change token). Two differences with equal signatures are the same change."""
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from consumers.announcements import Announcements
+from consumers.announcements import SLICE, Announcements
 from consumers.health import Loop
 from consumers.listing import differences
 from consumers.preview import read_only_parts
@@ -25,7 +25,6 @@ from rag.wiring import Services, services
 from schemas.topics import CHANGED
 
 _log = logger("consumers")
-SLICE = 1000  # events published together
 RETRY_SECONDS = 30.0  # after a failed listing: a recovered source is seen as healthy again soon
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from consumers.announcements import Announcements, Signature
+from consumers.announcements import SLICE, Announcements, Signature
 from rag.errors import ObjectUnavailable, Rejected
 from rag.ingest.deletions import is_mass
 from rag.ingest.roots import Roots
@@ -17,7 +17,7 @@ from rag.wiring import Services
 from schemas.topics import CHANGED
 
 _log = logger("consumers")
-SLICE = 1000  # tombstones published together
+MAX_CHECKED = 1000  # objects whose absence one turn checks
 TOMBSTONE: Signature = (True, None)
 REMOVED = "configure the source again, or confirm its deletion with `python -m consumers reconcile --confirm`"
 Key = tuple[str, str]  # (tenant, source)
@@ -109,8 +109,9 @@ async def _homes(uris: Iterable[str], opened: Services) -> dict[str, _Home]:
 
 
 async def _absent(uris: Sequence[str], homes: Mapping[str, _Home], opened: Services) -> list[str]:
-    """Return the uris whose objects are gone, so that they will never be indexed. Too many are asked for later, when most are indexed."""
-    if len(uris) > SLICE:
+    """Return the uris whose objects are gone, so that they will never be indexed. Of more than ``MAX_CHECKED``, return none: a later
+    turn checks them, when most are indexed."""
+    if len(uris) > MAX_CHECKED:
         return []
     roots = Roots(opened.objects, opened.ledger)
     absent = [uri for uri in uris if await _is_absent(uri, opened.objects)]
