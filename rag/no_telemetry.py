@@ -2,7 +2,7 @@
 
 Each library reads its variable when it is imported or first used, so ``rag/__init__.py`` sets them all before any other
 module. The local stack and the image set them too, for processes that never import ``rag`` (Dagster's webserver and
-daemon). Two switches are not environment variables: the Snowflake connector's session parameter (``rag.settings``), and
+daemon). Two switches are not environment variables: the Snowflake connector's session parameter (``SNOWFLAKE_SESSION``), and
 ``telemetry: enabled: false`` in ``dagster.yaml``, without which Dagster writes a user id under ``~/.dagster``.
 """
 
@@ -18,3 +18,4 @@ SWITCHES: Mapping[str, str] = {
     "RAGAS_DO_NOT_TRACK": "true",  # ragas compares with "true"
     "DAGSTER_DISABLE_TELEMETRY": "yes",
 }
+SNOWFLAKE_SESSION: Mapping[str, bool] = {"CLIENT_TELEMETRY_ENABLED": False}  # session parameters of each connection

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rag import production
 from rag.ids import fingerprint
+from rag.no_telemetry import SNOWFLAKE_SESSION
 from rag.sources import Source, Sources
 
 _KAFKA_PARTITIONS = Field(
@@ -362,7 +363,7 @@ def snowflake_parameters(settings: Settings) -> dict[str, Any]:
         "host": settings.snowflake_host,
         "port": settings.snowflake_port,
         "protocol": settings.snowflake_protocol,
-        "session_parameters": {"CLIENT_TELEMETRY_ENABLED": False, "TIMEZONE": "UTC"},
+        "session_parameters": {**SNOWFLAKE_SESSION, "TIMEZONE": "UTC"},
         # An own SNOWFLAKE_HOST is not in a cloud: detecting one would cost seconds at each login.
         "platform_detection_timeout_seconds": 0.0 if settings.snowflake_host else None,
         "login_timeout": 10,

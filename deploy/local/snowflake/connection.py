@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rag.no_telemetry import SNOWFLAKE_SESSION
+
 DATABASE, SCHEMA = "TIDEMARK", "PUBLIC"
 
 
@@ -20,7 +22,7 @@ def connection_parameters(env: Mapping[str, str]) -> dict[str, Any]:
         "database": env.get("SNOWFLAKE_DATABASE", DATABASE),
         "schema": env.get("SNOWFLAKE_SCHEMA", SCHEMA),
         "platform_detection_timeout_seconds": 0.0,  # otherwise each login asks the metadata services of three clouds
-        "session_parameters": {"CLIENT_OUT_OF_BAND_TELEMETRY_ENABLED": False, "CLIENT_TELEMETRY_ENABLED": False},
+        "session_parameters": dict(SNOWFLAKE_SESSION),
     }
 
 
