@@ -13,6 +13,7 @@ from dagster_snowflake import SnowflakeResource
 from assets.policy import RUN_RETRIES
 from assets.resources import OpenServices, open_for_run
 from assets.sources import OBSERVE_SECONDS, Metadata, changes_since, table_key
+from rag.adapters.snowflake import select_rows
 from rag.ingest.change_events import publish_changes
 from rag.ingest.warehouse_rows import RowChange, Table, object_change, record_hashes, table_uri, write_rows
 from rag.ports import Row
@@ -184,7 +185,7 @@ def _summary(snowflake: SnowflakeResource, table: Table) -> tuple[int, datetime 
 
 def _rows(snowflake: SnowflakeResource, table: Table) -> list[Row]:
     query = (
-        f"select to_varchar({table.key}), {table.changed}, to_json(object_construct(*)) from {table.name} "  # noqa: S608
+        f"{select_rows(table.name, table.key, table.changed)} "
         f"where {table.key} is not null and {table.changed} is not null order by 1"
     )
     with snowflake.get_connection() as connection:

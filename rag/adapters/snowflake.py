@@ -12,7 +12,11 @@ from rag.errors import Unavailable
 from rag.ports import Row
 
 Result = TypeVar("Result")
-_SELECT = "select to_varchar({key}) as k, {changed} as c, to_json(object_construct(*)) as b from {table}"
+
+
+def select_rows(table: str, key: str, changed: str) -> str:
+    """Return the start of a query for the key, the time of change and the content of rows, in the order of ``Row``'s fields."""
+    return f"select to_varchar({key}) as k, {changed} as c, to_json(object_construct(*)) as b from {table}"  # noqa: S608
 
 
 class SnowflakeWarehouse:
@@ -24,7 +28,7 @@ class SnowflakeWarehouse:
     async def changed(
         self, table: str, key: str, changed: str, *, since: datetime | None, after: Row | None, limit: int
     ) -> list[Row]:
-        select = _SELECT.format(key=key, changed=changed, table=table)
+        select = select_rows(table, key, changed)
         order = f"order by {changed}, to_varchar({key}) limit {int(limit)}"
         if after is not None:
             where = f"where {key} is not null and ({changed} > %s or ({changed} = %s and to_varchar({key}) > %s))"
@@ -38,7 +42,7 @@ class SnowflakeWarehouse:
         return dict(await self._run(lambda cursor: cursor.execute(query).fetchall()))
 
     async def rows(self, table: str, key: str, changed: str, keys: Sequence[str]) -> list[Row]:
-        select = _SELECT.format(key=key, changed=changed, table=table)
+        select = select_rows(table, key, changed)
         marks = ", ".join(["%s"] * len(keys))
         return await self._select(f"{select} where to_varchar({key}) in ({marks})", tuple(keys)) if keys else []
 
