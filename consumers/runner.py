@@ -29,7 +29,7 @@ class Stream(Protocol):
         """Wait a while for the next messages. Uncommitted messages are received again."""
 
     def decode(self, message: Any) -> Sequence[ObjectChange]:
-        """Raises Rejected for a message of another kind."""
+        """Return the changes that a message names. Raises Rejected for a message of another kind."""
 
     async def handle(self, changes: Sequence[ObjectChange]) -> Sequence[ObjectChange]:
         """Do the work that must precede publishing, such as writing row objects. Return the changes to publish."""

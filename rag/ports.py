@@ -291,7 +291,7 @@ class Ledger(Protocol):
         events: EventsOf | None = None,
         done: OffsetRange | None = None,
     ) -> SwapResult:
-        """In one short transaction: lock the documents in id order, check revision, intent and suppression again, record the
+        """Lock the documents in id order in one short transaction, check revision, intent and suppression again, record the
         accepted deltas, cache the ``vectors`` of their documents, and write their ``events`` to the outbox.
 
         The deletion of live and parked documents is held and recorded if it and the recent ones would delete most of a source

@@ -95,7 +95,7 @@ def load(artifact: bytes) -> dict[str, Embedding]:
 
 
 def _check(vectors: Sequence[Vector], count: int, embedder: Embedder) -> None:
-    """Raise Unavailable for bad vectors. A search would never return such a vector, and nobody would notice that it is missing."""
+    """Raise Unavailable for bad vectors. A search would never return such a vector, and no check would report it as missing."""
     if len(vectors) != count:
         raise Unavailable(
             f"embedder {embedder.name} returned {len(vectors)} vectors for {count} texts: check the model"

@@ -142,7 +142,7 @@ class DocumentsPart(LedgerPart):
 
 
 async def read_recorded(db: AsyncConnection, index_id: str, where: str, values: list[Any]) -> list[DocumentRecord]:
-    """Documents ``where`` (a constant of this package) with their current chunks."""
+    """Read the documents ``where`` (a constant of this package) with their current chunks."""
     async with db.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(
             f"select {DOCUMENT_COLUMNS} from documents where index_id = %s and {where} order by document_id",  # noqa: S608
