@@ -139,7 +139,8 @@ class StreamLane:
                 report = await self._take(records, due)
                 seconds = time.perf_counter() - started
             STREAM_BATCH_SECONDS.observe(seconds)
-            self._positions[partition] = max(self._positions.get(partition, 0), due.end)
+            if partition in self._positions:  # it may have been revoked meanwhile
+                self._positions[partition] = max(self._positions[partition], due.end)
             await subscription.commit({partition: due.end})
             await self.reports.applied(due, report, seconds)
 
