@@ -160,25 +160,6 @@ def derive_again_dropped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Pipeline, "_derive_again", nothing)
 
 
-def garbage_not_recorded(patch: pytest.MonkeyPatch) -> None:
-    """Write points without recording the intent."""
-
-    async def nothing(self: MemoryLedger, *_: Any) -> None:
-        return None
-
-    patch.setattr(MemoryLedger, "record_intent", nothing)
-    compare = MemoryLedger._compare
-
-    def without(self: MemoryLedger, index_id: str, deltas: Sequence[Delta]) -> SwapResult:
-        bare = {id(delta): replace(delta, writes={}) for delta in deltas}
-        result = compare(self, index_id, list(bare.values()))
-        accepted = [delta for delta in deltas if bare[id(delta)] in result.accepted]
-        return SwapResult(tuple(accepted), tuple(delta for delta in deltas if delta not in accepted))
-
-    patch.setattr(MemoryLedger, "_compare", without)
-    _tolerate_lost_intents(patch)
-
-
 def publish_before_swap(patch: pytest.MonkeyPatch) -> None:
     """Forget the events of a window, as a worker does that publishes them itself and dies before."""
     swap = MemoryLedger.swap
@@ -218,17 +199,18 @@ MUTANTS: dict[str, Patch] = {
     "commit before publish": commit_before_publish,
     "commit before apply": commit_before_apply,
     "ids by position": ids_by_position,
-    "ids reused": ids_reused,
     "no fence": no_fence,
-    "no fence on intents": no_fence_on_intents,
     "no fence on suppressions": no_fence_on_suppressions,
     "no epoch": no_epoch,
     "EOF believed": eof_believed,
     "backfill without compare-and-swap": backfill_without_compare,
     "ledger read switched off": ledger_read_off,
     "_derive_again dropped": derive_again_dropped,
-    "garbage not recorded": garbage_not_recorded,
     "events not in the transaction": publish_before_swap,
 }
-ELSEWHERE: dict[str, tuple[Patch, str]] = {"constant run key": (constant_run_key, "tests/assets/test_sensors.py")}
-"""Mutants of code that no schedule runs → the tests that must fail."""
+ELSEWHERE: dict[str, tuple[Patch, str]] = {
+    "no fence on intents": (no_fence_on_intents, "tests/faults/test_takeovers.py"),
+    "ids reused": (ids_reused, "tests/faults/test_takeovers.py"),
+    "constant run key": (constant_run_key, "tests/assets/test_sensors.py"),
+}
+"""Mutants that schedules seldom or never meet → the tests that must fail."""

@@ -51,7 +51,10 @@ def _run_mutant(name: str, seeds: int) -> int:
     if name in ELSEWHERE:
         mutate, path = ELSEWHERE[name]
         mutate(patch)
-        if pytest.main(["-q", "-p", "no:cacheprovider", path]) != pytest.ExitCode.TESTS_FAILED:
+        if (
+            pytest.main(["-q", "--assert=plain", "-W", "ignore", "-p", "no:cacheprovider", path])
+            != pytest.ExitCode.TESTS_FAILED
+        ):
             return 0
         print(f"\ncaught by {path}")
         return 3
