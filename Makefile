@@ -6,6 +6,7 @@ SHELL := /bin/sh
 PYTHON := .venv/bin/python
 LOCK_STAMP := .venv/.requirements.lock.sha256
 SETUP := $(LOCK_STAMP)
+QUICK_TESTS := $(PYTHON) -m pytest -m "not live and not heavy and not corpus" -n 2 --dist loadfile
 
 # The first of these that runs; PYTHON_BASE=/path/to/python decides otherwise.
 PYTHON_BASE ?= $(shell for python in python3.12 python3.11 python3 python; do \
@@ -16,7 +17,7 @@ UV := $(UV_VENV)/bin/uv
 
 export UV_LINK_MODE := copy
 
-.PHONY: help setup up down clean status check unit test faults mutations demo bench lock sbom FORCE
+.PHONY: help setup up down clean status check unit coverage test faults mutations demo bench lock sbom FORCE
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,8 +39,11 @@ status: $(SETUP)  ## Show what runs
 demo: $(SETUP)  ## Start everything, load the sample corpus, ask, print the cited answer
 	@$(PYTHON) -m deploy.local demo
 
-unit: $(SETUP)  ## Run the quick tests (no process, no model, no ../shared), print their coverage
-	$(PYTHON) -m pytest -m "not live and not heavy and not corpus" -n 2 --dist loadfile --cov --cov-report=term
+unit: $(SETUP)  ## Run the quick tests: no process, no model, no ../shared
+	$(QUICK_TESTS)
+
+coverage: $(SETUP)  ## Run the quick tests and print their coverage, which takes half as long again
+	$(QUICK_TESTS) --cov --cov-report=term
 
 test: $(SETUP)  ## Run all tests, or those of T=path
 	$(PYTHON) -m pytest $(T)

@@ -28,7 +28,7 @@ def answering(status: int, body: bytes) -> Iterator[int]:
         def log_message(self, format: str, *arguments: object) -> None: ...
 
     server = http.server.HTTPServer((HOST, 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
         yield server.server_address[1]
