@@ -56,6 +56,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Any:
         _running = None
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """The last test of a session also ends the servers of all the others, whatever it is marked itself."""
+    global _running
+    _running = None
+
+
 def _refuse_processes(event: str, _: tuple[Any, ...]) -> None:
     """Fail a test that starts a process without a mark: ``make unit`` would no longer be the quick tests."""
     if event not in STARTS or _running is None:
