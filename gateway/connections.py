@@ -122,7 +122,7 @@ class Connection(HttpToolsProtocol):
             self._unsent = unsent
             self._write_timer = self.loop.call_later(self.patience, self._check_reading)
 
-    # -- refusals
+    # -- errors
 
     def send_400_response(self, msg: str) -> None:
         if self._oversized:

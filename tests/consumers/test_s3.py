@@ -68,14 +68,14 @@ def test_a_message_that_is_not_an_s3_event_is_rejected(body: str) -> None:
      json.loads(message("%ff.md"))["Records"][0], json.loads(message("a.md"))["Records"][0] | {"eventTime": "noon"}],
 )  # fmt: skip
 def test_a_bad_record_is_counted_and_does_not_drop_its_neighbours(bad: Any) -> None:
-    before = refusals()
+    before = counted_errors()
     good = [json.loads(message(key))["Records"][0] for key in ("a.md", "b.md")]
     changes = decode(json.dumps({"Records": [good[0], bad, good[1]]}), SOURCE)
     assert [change.uri for change in changes] == ["s3://docs/a.md", "s3://docs/b.md"]
-    assert refusals() == before + 1
+    assert counted_errors() == before + 1
 
 
-def refusals() -> float:
+def counted_errors() -> float:
     return sum(value for (name, labels), value in samples().items()
                if name == "tidemark_source_errors_total" and ("source", "s3") in labels)  # fmt: skip
 
@@ -99,9 +99,9 @@ def test_a_deletion_and_a_restore_of_eventbridge_are_announced() -> None:
 
 
 def test_other_events_of_eventbridge_announce_nothing_and_are_no_error() -> None:
-    before = refusals()
+    before = counted_errors()
     assert decode(bridged("a.md", "Object Tags Added"), SOURCE) == []
-    assert refusals() == before
+    assert counted_errors() == before
 
 
 def test_an_event_of_eventbridge_in_an_sns_envelope_is_understood() -> None:

@@ -253,12 +253,12 @@ def test_a_setting_that_drifted_is_corrected_and_reported(admin: AdminClient) ->
     entry = ConfigEntry("retention.ms", "5000", incremental_operation=AlterConfigOpType.SET)
     change = ConfigResource(ResourceType.TOPIC, "documents.dead.v1", incremental_configs=[entry])
     admin.incremental_alter_configs([change])[change].result(SECONDS)
-    told: list[str] = []
-    register_topics(admin, [TOPICS["documents.dead.v1"]], told.append)
-    assert told == ["documents.dead.v1: retention.ms was 5000, now 2592000000"]
-    told.clear()
-    register_topics(admin, [TOPICS["documents.dead.v1"]], told.append)
-    assert told == ["documents.dead.v1: as in the table"]
+    reported: list[str] = []
+    register_topics(admin, [TOPICS["documents.dead.v1"]], reported.append)
+    assert reported == ["documents.dead.v1: retention.ms was 5000, now 2592000000"]
+    reported.clear()
+    register_topics(admin, [TOPICS["documents.dead.v1"]], reported.append)
+    assert reported == ["documents.dead.v1: as in the table"]
 
 
 def test_another_number_of_partitions_is_refused_before_anything_is_done(admin: AdminClient) -> None:

@@ -152,8 +152,8 @@ def point(dense: np.ndarray, sparse: SparseVector | None = None, **payload: Any)
 
 
 async def found(vectors: Any, index: str, access: AccessFilter = STAFF, limit: int = 10, **query: Any) -> list[str]:
-    asked = HybridQuery(query.get("dense", axis(1)), query.get("sparse", terms(t1=1.0)))
-    return [hit.point_id for hit in await vectors.search(index, asked, access, limit=limit)]
+    hybrid = HybridQuery(query.get("dense", axis(1)), query.get("sparse", terms(t1=1.0)))
+    return [hit.point_id for hit in await vectors.search(index, hybrid, access, limit=limit)]
 
 
 # -- writing and reading ------------------------------------------------------------------------------------------------
@@ -286,8 +286,8 @@ async def test_the_score_is_the_sum_of_both_reciprocal_ranks(vectors: Any, index
     dense_only = point(axis(1), terms(t9=1.0))
     sparse_only = point(axis(0, 0, 1), terms(t1=1.0))
     await vectors.upsert(index, [both, dense_only, sparse_only])
-    asked = HybridQuery(axis(1), terms(t1=1.0, t2=1.0))
-    hits = await vectors.search(index, asked, STAFF, limit=10)
+    query = HybridQuery(axis(1), terms(t1=1.0, t2=1.0))
+    hits = await vectors.search(index, query, STAFF, limit=10)
     expected = {
         both.point_id: 1 / (RRF_K + 1) + 1 / RRF_K,
         dense_only.point_id: 1 / RRF_K,

@@ -53,16 +53,16 @@ SECRET = "only-for-these-tests-1234567890"
 
 
 class Quoting:
-    """Answers with the text of the best hit. ``asked`` counts; ``meanwhile`` runs while it writes."""
+    """Answers with the text of the best hit. ``calls`` counts; ``meanwhile`` runs while it writes."""
 
     name = "quoting"
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.calls = 0
         self.meanwhile: Callable[[], Any] | None = None
 
     async def generate(self, question: str, hits: Sequence[Hit]) -> Answer:
-        self.asked += 1
+        self.calls += 1
         if self.meanwhile:
             await self.meanwhile()
         if not hits:

@@ -37,7 +37,7 @@ async def test_the_same_question_is_answered_from_the_cache(world: Any) -> None:
     first, second = await ask(world), await ask(world)
     assert (first["cached"], second["cached"]) == (False, True)
     assert (first["answer"], first["citations"]) == (second["answer"], second["citations"])
-    assert world.generator.asked == 1
+    assert world.generator.calls == 1
 
 
 async def test_the_cache_never_crosses_principals(world: Any) -> None:
@@ -85,7 +85,7 @@ async def test_text_that_is_erased_while_a_model_writes_is_not_in_the_answer(wor
 
     world.generator.meanwhile = erase
     answer = await ask(world)
-    assert (answer["abstained"], answer["citations"], world.generator.asked) == (True, [], 1)
+    assert (answer["abstained"], answer["citations"], world.generator.calls) == (True, [], 1)
     assert SENTENCE not in answer["answer"]
 
 

@@ -1,4 +1,4 @@
-"""The refusals, and a reading of request bodies that leaves no field unnoticed."""
+"""The errors of the API, and a reading of request bodies that leaves no field unnoticed."""
 
 from __future__ import annotations
 

@@ -334,7 +334,7 @@ def test_the_login_page_offers_the_users_and_keeps_the_request(web: TestClient) 
 
 
 def test_scripts_of_loopback_pages_may_ask_and_others_may_not(web: TestClient) -> None:
-    asked = {
+    headers = {
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,x-requested-with",
     }
@@ -344,7 +344,7 @@ def test_scripts_of_loopback_pages_may_ask_and_others_may_not(web: TestClient) -
         ("http://127.0.0.1.evil.example", False),
         ("https://evil.example", False),
     ):
-        answer = web.options("/token", headers=asked | {"Origin": origin})
+        answer = web.options("/token", headers=headers | {"Origin": origin})
         assert (answer.headers.get("access-control-allow-origin") == origin) == allowed
     assert web.get("/jwks", headers={"Host": "evil.example"}).status_code == 403
 
