@@ -6,7 +6,8 @@ SHELL := /bin/sh
 PYTHON := .venv/bin/python
 LOCK_STAMP := .venv/.requirements.lock.sha256
 SETUP := $(LOCK_STAMP)
-QUICK_TESTS := $(PYTHON) -m pytest -m "not live and not heavy and not corpus" -n 2 --dist loadfile
+# Three workers on two cores, because some tests wait for a server or a clock.
+QUICK_TESTS := $(PYTHON) -m pytest -m "not live and not heavy and not corpus" --ignore tests/live -n 3 --dist worksteal
 
 # The first of these that runs; PYTHON_BASE=/path/to/python decides otherwise.
 PYTHON_BASE ?= $(shell for python in python3.12 python3.11 python3 python; do \

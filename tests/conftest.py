@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import shutil
 import sys
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 from pytest_socket import socket_allow_hosts
 
 import rag  # noqa: F401 - before any dependency: importing rag turns off their telemetry
+from deploy.local.issuer.keys import Keys
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"  # real documents, kept beside the repository
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}  # events of the interpreter's audit
@@ -31,6 +35,19 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def generated_keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return Keys(tmp_path_factory.mktemp("issuer") / "keys.json")
+
+
+@pytest.fixture
+def signing_keys(generated_keys: Keys, tmp_path: Path) -> Keys:
+    """The issuer's keys in a file of this test. They are generated and checked once, which takes 0.1 s."""
+    keys = copy(generated_keys)
+    keys.path = Path(shutil.copy2(generated_keys.path, tmp_path))
+    return keys
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test for the fixtures that it uses, so that ``-m`` can leave it out."""
     for item in items:
@@ -39,6 +56,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("corpus")
         if fixtures & HEAVY_FIXTURES:
             item.add_marker("heavy")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Any:
+    """Import the tests without the garbage collector, which took half of the time, and keep it from their modules later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

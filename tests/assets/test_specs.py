@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from assets import definitions, snowflake_definitions
 from assets.policy import OWNERS, explain, govern
+from deploy.local.dagster.instance import LOCATIONS
 from tests.assets.settings import SETTINGS
 
 SNAPSHOT = Path(__file__).parent / "specs.json"
-LOCATIONS = {"assets": definitions.definitions, "snowflake_assets": snowflake_definitions.definitions}
+SNOWFLAKE = pytest.param("snowflake_assets", marks=pytest.mark.heavy)  # its SDK takes seconds to import
+each_location = pytest.mark.parametrize("location", ["assets", SNOWFLAKE])
 
 
-def described(location: dg.Definitions) -> dict[str, Any]:
+@cache
+def described(name: str) -> dict[str, Any]:
+    """The parts of a code location that people see. ``name`` is that of the location in Dagster's workspace."""
+    location = importlib.import_module(LOCATIONS[name]).definitions(SETTINGS)
     specs = sorted((spec for each in location.assets or [] for spec in _specs(each)), key=lambda spec: spec.key)
     checks = [spec for each in location.asset_checks or [] for spec in each.check_specs]  # type: ignore[union-attr]
     repository = location.get_repository_def()
@@ -57,20 +63,19 @@ def _partitions(definition: dg.PartitionsDefinition | None) -> str | None:
     return " ".join(definition.get_partition_keys()) if definition else None
 
 
-@pytest.fixture(scope="module")
-def graph() -> dict[str, Any]:
-    return {name: described(location(SETTINGS)) for name, location in LOCATIONS.items()}
-
-
-def test_the_asset_graph_is_the_recorded_one(graph: dict[str, Any], request: pytest.FixtureRequest) -> None:
-    text = json.dumps(graph, indent=2, ensure_ascii=False) + "\n"
+@each_location
+def test_the_asset_graph_is_the_recorded_one(location: str, request: pytest.FixtureRequest) -> None:
+    recorded = json.loads(SNAPSHOT.read_text())
+    graph = described(location)
     if request.config.getoption("--snapshot", default=False):
-        SNAPSHOT.write_text(text)
-    assert SNAPSHOT.read_text() == text, "run pytest tests/assets/test_specs.py --snapshot and read the diff"
+        recorded[location] = graph
+        SNAPSHOT.write_text(json.dumps(recorded, indent=2, ensure_ascii=False) + "\n")
+    assert recorded[location] == graph, "run pytest tests/assets/test_specs.py --snapshot and read the diff"
 
 
-def test_the_graph_leads_from_every_source_to_the_index(graph: dict[str, Any]) -> None:
-    assets = {key: spec for location in graph.values() for key, spec in location["assets"].items()}
+@pytest.mark.heavy
+def test_the_graph_leads_from_every_source_to_the_index() -> None:
+    assets = {key: spec for location in LOCATIONS for key, spec in described(location)["assets"].items()}
     upstream, waiting = set[str](), ["vector_index"]
     while waiting:
         key = waiting.pop()
@@ -80,11 +85,12 @@ def test_the_graph_leads_from_every_source_to_the_index(graph: dict[str, Any]) -
     assert "kafka/documents.changed.v1" in upstream
 
 
-def test_everything_in_the_ui_has_a_description(graph: dict[str, Any]) -> None:
-    for location in graph.values():
-        for kind in ("jobs", "sensors", "resources"):
-            assert all(location[kind].values()), location[kind]
-        assert all(description for _, description in location["schedules"].values())
+@each_location
+def test_everything_in_the_ui_has_a_description(location: str) -> None:
+    graph = described(location)
+    for kind in ("jobs", "sensors", "resources"):
+        assert all(graph[kind].values()), graph[kind]
+    assert all(description for _, description in graph["schedules"].values())
 
 
 def test_an_asset_that_the_ui_could_not_explain_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import httpx
@@ -21,11 +22,18 @@ USERS: dict[str, dict[str, Any]] = {
 }
 
 
+@cache
+def rsa_key(number: int) -> Key:
+    """The key of this number in this session: to generate one takes 0.05 s."""
+    return RSAKey.generate_key(2048, auto_kid=True)
+
+
 class Issuer:
     """An OIDC provider as far as a resource server sees it. ``reads`` counts requests for its keys."""
 
     def __init__(self) -> None:
         self.keys: list[Key] = []
+        self.rotations = 0
         self.reads = 0
         self.is_down = False
         self.document = {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/jwks",
@@ -34,10 +42,11 @@ class Issuer:
 
     def rotate(self, kind: str = "RS256") -> None:
         make: dict[str, Callable[[], Key]] = {
-            "RS256": lambda: RSAKey.generate_key(2048, auto_kid=True),
+            "RS256": lambda: rsa_key(self.rotations),
             "ES256": lambda: ECKey.generate_key("P-256", auto_kid=True),
             "EdDSA": lambda: OKPKey.generate_key("Ed25519", auto_kid=True),
         }
+        self.rotations += 1
         self.algorithm = kind
         self.keys = [make[kind]()]
 

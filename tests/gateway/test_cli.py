@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import stat
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-import uvicorn
 from typer.testing import CliRunner, Result
 
 from deploy.local.issuer.app import create_app as create_issuer
@@ -29,64 +25,61 @@ from gateway.cli import app
 from gateway.identity import Verifier
 from gateway.issuer import IssuerKeys
 from rag.models import DocumentStatus
+from tests.fakes.serving import Switch, serving
 
 MACHINE_SECRET = "a-secret-of-the-demo-client"
 SENTENCE = "Lanterns on the east pier are lit at dusk."
 
 
-@contextmanager
-def serving(application: Any, listener: socket.socket) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(application, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    end = time.monotonic() + 30
-    while not server.started and time.monotonic() < end:
-        time.sleep(0.01)
-    assert server.started
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(30)
-
-
-def loopback() -> socket.socket:
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    return listener
+@pytest.fixture(scope="module")
+def doors() -> Iterator[tuple[Switch, str, Switch, str]]:
+    """An issuer and a gateway, each with its address."""
+    issuer, gateway = Switch(), Switch()
+    with serving(issuer) as issuer_url, serving(gateway) as gateway_url:
+        yield issuer, issuer_url, gateway, gateway_url
 
 
 @pytest.fixture
-def tidemark(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Runs ``tidemark ARGUMENTS``. ``clock`` shifts the issuer's time: a negative one makes tokens that have ended."""
+def tidemark(
+    world: Any,
+    doors: tuple[Switch, str, Switch, str],
+    signing_keys: Keys,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Any:
+    """Runs ``tidemark ARGUMENTS``. ``shift`` moves the issuer's time: a negative one makes tokens that have ended."""
     shift = {"seconds": 0}
-    listener = loopback()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    issuer = Issuer(
-        url=url, audience="tidemark", lifetime=300, secret=MACHINE_SECRET, keys=Keys(tmp_path / "keys.json"),
-        grants=Grants(tmp_path / "grants.json"), now=lambda: int(time.time()) + shift["seconds"],
+    issuer, url, gateway, gateway_url = doors
+    issuer.app = create_issuer(
+        Issuer(
+            url=url, audience="tidemark", lifetime=300, secret=MACHINE_SECRET, keys=signing_keys,
+            grants=Grants(tmp_path / "grants.json"), now=lambda: int(time.time()) + shift["seconds"],
+        )
     )  # fmt: skip
-    verifier = Verifier(IssuerKeys(url, httpx.AsyncClient(), allow_http=True), audience="tidemark")
+    gateway.app = create_app(
+        world, Verifier(IssuerKeys(url, httpx.AsyncClient(), allow_http=True), audience="tidemark")
+    )
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     for name in ("GATEWAY_URL", "OIDC_ISSUER", "TIDEMARK_STACK", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    with serving(create_issuer(issuer), listener), serving(create_app(world, verifier), loopback()) as gateway:  # type: ignore[arg-type]
-        (tmp_path / ".stack").mkdir()
-        lines = (
-            f"GATEWAY_URL={gateway}",
-            f"OIDC_ISSUER={url}",
-            "OIDC_CLIENT_ID=demo",
-            f"OIDC_CLIENT_SECRET={MACHINE_SECRET}",
-        )
-        (tmp_path / ".stack" / "env").write_text("\n".join(lines))
+    (tmp_path / ".stack").mkdir()
+    lines = (
+        f"GATEWAY_URL={gateway_url}",
+        f"OIDC_ISSUER={url}",
+        "OIDC_CLIENT_ID=demo",
+        f"OIDC_CLIENT_SECRET={MACHINE_SECRET}",
+    )
+    (tmp_path / ".stack" / "env").write_text("\n".join(lines))
 
-        def run(*arguments: str, code: int = 0) -> Result:
-            result = CliRunner().invoke(app, list(arguments))
-            assert result.exit_code == code, (result.output, result.exception)
-            return result
+    def run(*arguments: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(app, list(arguments))
+        assert result.exit_code == code, (result.output, result.exception)
+        return result
 
-        run.shift = shift  # type: ignore[attr-defined]
-        run.tokens = tmp_path / "config" / "tidemark" / "tokens.json"  # type: ignore[attr-defined]
-        yield run
+    run.shift = shift  # type: ignore[attr-defined]
+    run.tokens = tmp_path / "config" / "tidemark" / "tokens.json"  # type: ignore[attr-defined]
+    return run
 
 
 async def test_alice_logs_in_asks_and_searches(tidemark: Any, world: Any) -> None:

@@ -48,9 +48,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def issuer(tmp_path: Path, clock: Clock) -> Issuer:
-    keys, grants = Keys(tmp_path / "keys.json"), Grants(tmp_path / "grants.json")
-    return Issuer(url=URL, audience="tidemark", lifetime=900, secret=SECRET, keys=keys, grants=grants, now=clock)
+def issuer(signing_keys: Keys, tmp_path: Path, clock: Clock) -> Issuer:
+    grants = Grants(tmp_path / "grants.json")
+    return Issuer(
+        url=URL, audience="tidemark", lifetime=900, secret=SECRET, keys=signing_keys, grants=grants, now=clock
+    )
 
 
 @pytest.fixture

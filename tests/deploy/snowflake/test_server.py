@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 import snowflake.connector
-from dagster_snowflake import SnowflakeResource
 from snowflake.connector.errors import DatabaseError, ProgrammingError
 
 from deploy.local.snowflake.connection import connection_parameters, resource_parameters
@@ -85,6 +84,8 @@ def test_databases_made_by_sql_survive_and_dropped_tables_stay_dropped(customers
 
 
 def test_rows_that_dagsters_resource_merges_are_read_by_the_connector(customers: Any) -> None:
+    from dagster_snowflake import SnowflakeResource  # takes seconds, which the quick tests should not pay for
+
     with SnowflakeResource(**resource_parameters(env(customers))).get_connection() as connection:
         merged = connection.cursor().execute(
             "merge into customers t using (select 2 as id, 'Bea' as name union all select 4, 'Cem') s on t.id = s.id "

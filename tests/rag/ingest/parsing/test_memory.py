@@ -35,6 +35,7 @@ def has_collapse() -> bool:
     return sys.platform == "linux" and version >= [6, 1] and enabled.exists() and "[never]" not in enabled.read_text()
 
 
+@pytest.mark.heavy  # moves all memory of this process, which takes seconds
 @pytest.mark.skipif(not has_collapse(), reason="this kernel does not collapse pages on request")
 def test_written_memory_moves_to_huge_pages_and_keeps_its_content() -> None:
     with mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as written:
