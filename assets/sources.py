@@ -45,7 +45,9 @@ def source_specs(settings: Settings) -> list[dg.AssetSpec]:
     return [
         dg.AssetSpec(
             source_key(each.name),
-            description=_ORIGINS[each.kind],
+            description=_ORIGINS.get(
+                each.kind, f"Documents that the consumers collect from a source of kind {each.kind}."
+            ),
             group_name="sources",
             kinds={"file" if each.kind == "folder" else "s3"},
             metadata={"uri": each.base_uri, "tenant": each.tenant, "principals": ", ".join(each.principals)},

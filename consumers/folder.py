@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from consumers.listing import Records, compare, differences, list_documents
+from rag.adapters.objects.watching import FolderWatcher
 from rag.ingest.change_events import ObjectChange
 from rag.ingest.deletions import is_mass
 from rag.ingest.roots import Roots
 from rag.models import ObjectState
 from rag.ports import ObjectStore
+from rag.settings import SourceSettings
 from rag.sources import Source
 from rag.telemetry import logger
+from rag.wiring import Services
 
 _log = logger(__name__)
+
+
+def streams(chosen: SourceSettings, opened: Services) -> Mapping[str, FolderStream]:
+    """Make the stream of the folder."""
+    settings = opened.settings
+    stream = FolderStream(
+        chosen.source(),
+        opened.objects,
+        opened.ledger,
+        opened.spec.index_id,
+        every=settings.poll_seconds,
+        wait=FolderWatcher(settings.inbox_dir).wait if settings.inbox_dir else asyncio.sleep,
+    )
+    return {chosen.name: stream}
 
 
 class FolderStream:

@@ -11,8 +11,7 @@ from consumers.health import Loop
 from consumers.listing import differences
 from consumers.preview import read_only_parts
 from consumers.retired import withdraw_retired
-from consumers.snowflake import diff
-from consumers.sources import tables
+from consumers.snowflake import diff, tables
 from rag.adapters.snowflake import SnowflakeWarehouse
 from rag.errors import Unavailable
 from rag.ingest.change_events import publish_changes

@@ -15,8 +15,10 @@ from consumers.listing import is_document
 from rag.errors import Rejected, Unavailable
 from rag.ids import object_key, object_uri
 from rag.ingest.change_events import ObjectChange
+from rag.settings import SourceSettings
 from rag.sources import Source
 from rag.telemetry import SOURCE_ERRORS, logger
+from rag.wiring import Services, aws
 
 _log = logger(__name__)
 
@@ -27,6 +29,14 @@ _BRIDGED = {
     "Object Deleted",
     "Object Restore Completed",
 }  # events of EventBridge that change an object
+
+
+def streams(chosen: SourceSettings, opened: Services) -> Mapping[str, S3Stream]:
+    """Make the stream of the bucket's queue. Without a queue there is none, and the reconciling listing finds the changes."""
+    if not chosen.queue_url:
+        return {}
+    sqs = aws(opened.settings, "sqs", read_timeout=WAIT_SECONDS + 10)
+    return {chosen.name: S3Stream(chosen.source(), sqs, chosen.queue_url)}
 
 
 class S3Stream:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from rag.adapters.snowflake import SnowflakeWarehouse
 from rag.ids import row_hash
 from rag.ingest.change_events import ObjectChange
 from rag.ingest.deletions import REMEDY, is_mass
@@ -26,12 +27,37 @@ from rag.ingest.warehouse_rows import (
     write_rows,
 )
 from rag.ports import Cursors, ObjectStore, Row, Warehouse
+from rag.settings import SourceSettings, snowflake_parameters
 from rag.sources import Source
 from rag.telemetry import logger
+from rag.wiring import Services
 
 _log = logger(__name__)
 
 PAGE = 500  # rows of one turn: bounds memory and the work that a crash repeats
+
+
+def streams(chosen: SourceSettings, opened: Services) -> Mapping[str, SnowflakeStream]:
+    """Make a stream for each table."""
+    settings = opened.settings
+    warehouse = SnowflakeWarehouse(snowflake_parameters(settings))
+    return {
+        f"{chosen.name}/{table.name}": SnowflakeStream(
+            chosen.source(),
+            table,
+            warehouse,
+            opened.objects,
+            opened.ledger,
+            every=settings.poll_seconds,
+            diff_every=settings.reconcile_seconds,
+            overlap=settings.overlap_seconds,
+        )
+        for table in tables(chosen)
+    }
+
+
+def tables(chosen: SourceSettings) -> list[Table]:
+    return [Table(each.table, each.key, each.changed, each.title, each.subjects) for each in chosen.tables]
 
 
 @dataclass(frozen=True, slots=True)

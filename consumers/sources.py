@@ -1,68 +1,36 @@
-"""The streams of the configured sources."""
+"""The kinds of sources. A new kind is one module with ``streams``, and one line in ``KINDS``. ``docs/sources.md`` shows one."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import assert_never
+from collections.abc import Callable, Mapping
 
-from consumers.folder import FolderStream
+from consumers import folder, s3, snowflake
 from consumers.runner import Stream
-from consumers.s3 import WAIT_SECONDS, S3Stream
-from consumers.snowflake import SnowflakeStream
-from rag.adapters.objects.watching import FolderWatcher
-from rag.adapters.snowflake import SnowflakeWarehouse
-from rag.ingest.warehouse_rows import Table
-from rag.settings import SourceSettings, snowflake_parameters
-from rag.sources import Source
-from rag.wiring import Services, aws
+from rag.settings import SourceSettings
+from rag.wiring import Services
+
+Streams = Callable[[SourceSettings, Services], Mapping[str, Stream]]
 
 
-def streams(chosen: SourceSettings, opened: Services) -> dict[str, Stream]:
-    """Make the streams of a configured source by the names of their loops.
-
-    A warehouse has one for each table. Uploads have none, because the gateway announces them.
-    """
-    settings, source = opened.settings, chosen.source()
-    match chosen.kind:
-        case "s3":
-            if not chosen.queue_url:  # the reconciling listing still finds its changes
-                return {}
-            sqs = aws(settings, "sqs", read_timeout=WAIT_SECONDS + 10)
-            return {chosen.name: S3Stream(source, sqs, chosen.queue_url)}
-        case "folder":
-            stream = FolderStream(
-                source,
-                opened.objects,
-                opened.ledger,
-                opened.spec.index_id,
-                every=settings.poll_seconds,
-                wait=FolderWatcher(settings.inbox_dir).wait if settings.inbox_dir else asyncio.sleep,
-            )
-            return {chosen.name: stream}
-        case "snowflake":
-            warehouse = SnowflakeWarehouse(snowflake_parameters(settings))
-            return {
-                f"{chosen.name}/{each.name}": _table_stream(source, each, warehouse, opened) for each in tables(chosen)
-            }
-        case "uploads":
-            return {}
-        case _ as unknown:
-            assert_never(unknown)
+def no_streams(chosen: SourceSettings, opened: Services) -> Mapping[str, Stream]:
+    """The streams of uploads, which the gateway announces."""
+    return {}
 
 
-def _table_stream(source: Source, table: Table, warehouse: SnowflakeWarehouse, opened: Services) -> SnowflakeStream:
-    settings = opened.settings
-    return SnowflakeStream(
-        source,
-        table,
-        warehouse,
-        opened.objects,
-        opened.ledger,
-        every=settings.poll_seconds,
-        diff_every=settings.reconcile_seconds,
-        overlap=settings.overlap_seconds,
-    )
+KINDS: Mapping[str, Streams] = {
+    "folder": folder.streams,
+    "s3": s3.streams,
+    "snowflake": snowflake.streams,
+    "uploads": no_streams,
+}
 
 
-def tables(chosen: SourceSettings) -> list[Table]:
-    return [Table(each.table, each.key, each.changed, each.title, each.subjects) for each in chosen.tables]
+def streams(chosen: SourceSettings, opened: Services) -> Mapping[str, Stream]:
+    """Make the streams of a configured source by the names of their loops. Raises ValueError for a kind that is not known."""
+    try:
+        make = KINDS[chosen.kind]
+    except KeyError:
+        raise ValueError(
+            f"source {chosen.name!r} is of the unknown kind {chosen.kind!r}: choose one of {', '.join(KINDS)} in SOURCES"
+        ) from None
+    return make(chosen, opened)

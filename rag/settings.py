@@ -42,7 +42,7 @@ class SourceSettings(BaseModel, extra="forbid"):
     """One source: its address, its tenant, and the principals of objects without labels of their own."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
-    kind: Literal["s3", "folder", "snowflake", "uploads"]
+    kind: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", description="a name in KINDS of consumers/sources.py")
     tenant: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     base_uri: str = Field(
         pattern=r"^[a-z0-9]+://[A-Za-z0-9._~/!$&()*+,;=:@-]+$", description="canonical: no spaces, no %-escapes"
@@ -51,6 +51,7 @@ class SourceSettings(BaseModel, extra="forbid"):
     rules: dict[str, tuple[str, ...]] = {}
     tables: tuple[TableSettings, ...] = ()
     queue_url: str = ""  # s3: the SQS queue of the bucket's notifications
+    options: dict[str, Any] = {}  # settings of one kind alone, which its module describes and checks
 
     def source(self) -> Source:
         """Return the source as the domain knows it."""

@@ -119,7 +119,7 @@ def row_object(table: Table, row: Row) -> tuple[bytes, dict[str, str]]:
     title = str(folded.get(table.title.casefold()) or "") if table.title else ""
     title = title or f"{table.name.rsplit('.', 1)[-1].title()} {row.key}"
     body = {"table": table.name, "key": row.key, "title": title, "columns": columns}
-    labels = {TITLE_LABEL: encode_label(_clipped(title))}
+    labels = {TITLE_LABEL: encode_label(clipped(title))}
     subjects = [str(folded[name.casefold()]) for name in table.subjects if folded.get(name.casefold())]
     if subjects:
         labels[SUBJECTS_LABEL] = join_label(subjects)
@@ -131,7 +131,7 @@ def row_object(table: Table, row: Row) -> tuple[bytes, dict[str, str]]:
     return json.dumps(body, ensure_ascii=False, sort_keys=True).encode(), labels
 
 
-def _clipped(title: str) -> str:
+def clipped(title: str) -> str:
     """Return as much of the title as a label holds."""
     plain = "".join(each if each.isprintable() else " " for each in title)
     while len(encode_label(plain)) > TITLE_BYTES:
