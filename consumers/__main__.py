@@ -11,6 +11,8 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
 from consumers.announcements import Announcements
 from consumers.documents import Reports, StreamLane
 from consumers.health import Loop, health_app, serve
@@ -20,6 +22,7 @@ from consumers.runner import run
 from consumers.sources import streams
 from governance.admission import find_suppressed
 from rag.adapters.dagster import DagsterReports
+from rag.errors import Unavailable
 from rag.ingest.lane import Lane
 from rag.settings import Settings, load
 from rag.telemetry import configure, flush, logger
@@ -27,6 +30,7 @@ from rag.wiring import Services, services
 
 _log = logger("consumers")
 Work = Coroutine[Any, Any, None]
+FIRST_WAIT = 0.5  # seconds
 
 
 async def main(settings: Settings) -> None:
@@ -35,6 +39,7 @@ async def main(settings: Settings) -> None:
     async with services(settings) as opened:
         loops = source_loops(opened)
         app = health_app([loop for loop, _ in loops], settings.source_unhealthy_seconds)
+        await declare_settings(opened)
         _log.info("consumers.started", loops=[loop.name for loop, _ in loops])
         await _run_until_signal(
             [serve(app, settings.metrics_host, settings.metrics_port), *(work for _, work in loops)]
@@ -63,6 +68,19 @@ async def stream(settings: Settings) -> None:
         work.append(StreamLane(lane, opened.events, opened.ledger, reports).run(loop))
         await _run_until_signal(work)
     flush()
+
+
+async def declare_settings(opened: Services) -> None:
+    """Declare the settings of every source, so that a worker that was started with other ones changes no document any more.
+
+    Listings begin after that: they find the documents that such a worker left.
+    """
+    digests = opened.sources.digests(opened.sources.by_name)
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(Unavailable), wait=wait_random_exponential(multiplier=FIRST_WAIT, max=30)
+    ):
+        with attempt:
+            await opened.ledger.declare_settings(digests)
 
 
 def source_loops(opened: Services) -> list[tuple[Loop, Work]]:

@@ -71,5 +71,9 @@ class LostIndex(Unavailable):
     """A collection that is gone or empty, or not yet rebuilt, although the ledger has chunks. A new one would hide the loss."""
 
 
+class OutdatedSettings(Unavailable):
+    """Settings of a source that differ from those that the consumers declared last. Restart the process with the present settings."""
+
+
 class LostEvents(Unavailable):
     """Offsets that are due but no longer in the log. Raise an alarm and reconcile against the sources."""

@@ -290,6 +290,7 @@ class Ledger(Protocol):
         vectors: FreshVectors | None = None,
         events: EventsOf | None = None,
         done: OffsetRange | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> SwapResult:
         """Lock the documents in id order in one short transaction, check revision, intent and suppression again, record the
         accepted deltas, cache the ``vectors`` of their documents, and write their ``events`` to the outbox.
@@ -297,7 +298,13 @@ class Ledger(Protocol):
         The deletion of live and parked documents is held and recorded if it and the recent ones would delete most of a source
         (``rag.ingest.deletions``) and it was not confirmed. An accepted delta ends the confirmation of its document.
         If no delta was lost, move the position to the end of ``done`` as well. A position never moves back.
+        ``settings`` is source → digest of the settings that the deltas were derived with. Raises OutdatedSettings, and records
+        nothing, when another digest of a source was declared.
         """
+
+    async def declare_settings(self, digests: Mapping[str, str]) -> None:
+        """Declare the settings of every source (``Source.digest``). Every running swap ends first. A source that was declared before
+        and is missing now is declared as not configured, with an empty digest. Idempotent."""
 
     async def condemn(
         self, index_id: str, *, point_ids: Sequence[str] | None = None, older_than: float = 0.0, limit: int = 1000

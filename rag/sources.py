@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
-from rag.errors import Rejected
+from rag.errors import OutdatedSettings, Rejected
 from rag.ids import fingerprint, object_key
 from rag.labels import PRINCIPALS_LABEL, split_label
 from rag.models import Access
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """One configured source. ``rules`` maps a key prefix to principals: the longest prefix applies, else ``principals``.
 
@@ -49,6 +49,20 @@ class Source:
         mapping = next((digest for prefix, digest in self.mappings.items() if key.startswith(prefix)), "")
         return _config_hash(self.tenant, self.name, self._unlabelled(key), mapping)
 
+    @cached_property
+    def digest(self) -> str:
+        """Return a hash of all settings of the source. Processes with the same settings have the same hash."""
+        return fingerprint(
+            {
+                "tenant": self.tenant,
+                "source": self.name,
+                "base_uri": self.base_uri,
+                "principals": self.principals,
+                "rules": self.rules,
+                "mappings": self.mappings,
+            }
+        )
+
     def _key(self, uri: str) -> str:
         """Return the object's key within the source."""
         return object_key(uri)[1].removeprefix(object_key(self.base_uri.rstrip("/") + "/.")[1].removesuffix("."))
@@ -58,6 +72,16 @@ class Source:
         prefixes = sorted((p for p in self.rules if key.startswith(p)), key=len)
         chosen: Sequence[str] = self.rules[prefixes[-1]] if prefixes else self.principals
         return tuple(sorted(set(chosen)))
+
+
+def require_settings(declared: Mapping[str, str], settings: Mapping[str, str]) -> None:
+    """Raise OutdatedSettings when a source of ``settings`` is declared with another digest. Both are source → digest."""
+    for source, digest in sorted(settings.items()):
+        if declared.get(source, digest) != digest:
+            raise OutdatedSettings(
+                f"this process and the consumers have different settings of source {source!r}: restart the one that was started"
+                " before the settings were changed"
+            )
 
 
 @lru_cache(maxsize=1024)  # a source has few combinations, and a listing asks for each of its documents
@@ -79,6 +103,10 @@ class Sources:
             raise Rejected(
                 f"source {name!r} is not configured (configured: {known}): add it to SOURCES", reason="unknown_source"
             ) from None
+
+    def digests(self, names: Iterable[str]) -> dict[str, str]:
+        """Return name → hash of the source's settings, which is empty for a source that is not configured."""
+        return {name: self.by_name[name].digest if name in self.by_name else "" for name in names}
 
     def contains(self, name: str, tenant: str, uri: str) -> bool:
         """Return whether the source ``name`` is configured for ``tenant`` and contains ``uri``."""

@@ -154,12 +154,13 @@ async def apply(
     fresh: FreshVectors | None = None,
     events: EventsOf | None = None,
     done: OffsetRange | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Applied:
     """Apply the deltas, all but the lost ones. One call to the vector index writes all points of the batch.
 
     No lock is held while the vector index works. If no delta was lost, the position moves to the end of ``done`` in the same
     transaction. Raises KeyError when a chunk to be written has no embedding; nothing is written then. Raises Unavailable when the
-    deadline passes.
+    deadline passes, and OutdatedSettings when other ``settings`` (source → digest) were declared.
     """
     deltas = [_with_points(delta) for delta in deltas]
     points = [point for delta in deltas for point in _points(delta, embeddings)]
@@ -169,7 +170,7 @@ async def apply(
                 if points:
                     await ledger.record_intent(index_id, deltas)
                     await vectors.upsert(index_id, points)
-                swap = await ledger.swap(index_id, deltas, vectors=fresh, events=events, done=done)
+                swap = await ledger.swap(index_id, deltas, vectors=fresh, events=events, done=done, settings=settings)
         except TimeoutError as error:
             raise Unavailable(f"{len(deltas)} documents were not applied within {APPLY_SECONDS:.0f} s") from error
         garbage = [each for delta in swap.accepted for each in delta.retired]

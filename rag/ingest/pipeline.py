@@ -372,6 +372,7 @@ class Pipeline:
             fresh=self._vectors_to_cache(planned),
             events=events,
             done=batch.range if is_complete else None,
+            settings=self.reader.sources.digests({task.source for task in tasks}),
         )
         applied = {delta.record.document_id: delta for delta in outcome.applied}
         await self._delete_old_artifacts(applied, tasks, records)
@@ -391,7 +392,10 @@ class Pipeline:
         }  # fmt: skip
 
     async def _plan(self, task: IndexingTask, record: DocumentRecord, partition: int) -> Planned | None:
-        """Return None when the task was overtaken: the revision has moved, or an artifact is gone with it."""
+        """Return None when the task was overtaken: the revision has moved, an artifact is gone with it, or an earlier step had other
+        settings of the source."""
+        if task.config_hash and task.config_hash != self._config_hash(task):
+            return None
         if task.base_revision != record.revision or (task.status is DocumentStatus.LIVE and not task.embedded):
             return None
         if task.status is DocumentStatus.PARKED and not task.embedded:
@@ -407,6 +411,10 @@ class Pipeline:
         except Conflict:
             return None
         return Planned(task, delta, chunks, embeddings)
+
+    def _config_hash(self, task: IndexingTask) -> str:
+        source = self.reader.sources.by_name.get(task.source)
+        return source.config_hash(task.uri) if source else ""
 
     async def _delete_old_artifacts(
         self, applied: Mapping[str, Delta], tasks: Iterable[IndexingTask], records: Mapping[str, DocumentRecord]

@@ -24,6 +24,7 @@ from pydantic import TypeAdapter
 from rag.adapters.ledger import open_ledger, schema
 from rag.adapters.ledger.documents import VISIBLE
 from rag.adapters.memory.ledger import MemoryLedger
+from rag.errors import OutdatedSettings
 from rag.ingest.deletions import MASS
 from rag.models import (
     AccessFilter,
@@ -149,6 +150,56 @@ async def test_batches_over_the_same_documents_in_any_order_never_deadlock(ledge
             await applied(ledger, index, *deltas, vectors=fresh)
 
     await asyncio.wait_for(asyncio.gather(*(work(seed) for seed in range(4))), 60)
+
+
+async def test_settings_other_than_the_declared_ones_change_nothing(ledger: Any, index: str) -> None:
+    source, other = an_id(), an_id()
+    change = delta(an_id(), {an_id(): an_id()})
+    assert (await applied(ledger, index, change, settings={source: "old"})).accepted  # nothing is declared yet
+    await ledger.declare_settings({source: "new", other: "any"})
+    later = delta(an_id(), {an_id(): an_id()})
+    done = OffsetRange(CHANGED, "epoch", 3, 0, 9)
+    with pytest.raises(OutdatedSettings, match=f"different settings of source '{source}': restart the one"):
+        await applied(ledger, index, later, settings={source: "old"}, done=done)
+    assert (await ledger.recorded(index, [later.record.document_id]))[later.record.document_id].revision == 0
+    assert await ledger.positions(index, CHANGED, "epoch") == {}
+    assert (await ledger.swap(index, [later], settings={source: "new"}, done=done)).accepted
+    assert await ledger.positions(index, CHANGED, "epoch") == {3: 9}
+
+
+async def test_a_source_that_is_declared_no_more_is_not_configured(ledger: Any, index: str) -> None:
+    source, other = an_id(), an_id()
+    await ledger.declare_settings({source: "a", other: "b"})
+    await ledger.declare_settings({other: "b"})
+    with pytest.raises(OutdatedSettings):
+        await applied(ledger, index, delta(an_id(), {}), settings={source: "a"})
+    assert (await applied(ledger, index, delta(an_id(), {}), settings={source: "", other: "b"})).accepted
+    await ledger.declare_settings({source: "a", other: "b"})
+    assert (await applied(ledger, index, delta(an_id(), {}), settings={source: "a"})).accepted
+
+
+async def test_no_swap_with_older_settings_is_accepted_after_their_declaration(ledger: Any, index: str) -> None:
+    source, is_declared = an_id(), asyncio.Event()
+    late: list[Delta] = []
+    await ledger.declare_settings({source: "old"})
+
+    async def work() -> None:
+        while True:
+            await asyncio.sleep(0)  # the ledger in memory never waits
+            began_late = is_declared.is_set()
+            change = delta(an_id(), {an_id(): an_id()})
+            try:
+                await applied(ledger, index, change, settings={source: "old"})
+            except OutdatedSettings:
+                return
+            late.extend([change] if began_late else [])
+
+    async def declare() -> None:
+        await ledger.declare_settings({source: "new"})
+        is_declared.set()
+
+    await asyncio.wait_for(asyncio.gather(*(work() for _ in range(4)), declare()), 60)
+    assert late == []
 
 
 async def test_an_intent_is_garbage_until_its_point_is_current(ledger: Any, index: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rag import ids
+from rag.adapters.memory import ledger
 from rag.adapters.memory.events import MemoryEventLog
 from rag.adapters.memory.ledger import MemoryLedger, _Garbage
 from rag.answer import retrieval
@@ -125,6 +126,11 @@ def backfill_without_compare(patch: pytest.MonkeyPatch) -> None:
     _tolerate_lost_intents(patch)
 
 
+def settings_unchecked(patch: pytest.MonkeyPatch) -> None:
+    """Let a worker that was started with older settings change documents."""
+    patch.setattr(ledger, "require_settings", lambda declared, settings: None)
+
+
 def ledger_read_off(patch: pytest.MonkeyPatch) -> None:
     """Show every point that the vector index returns."""
 
@@ -204,6 +210,7 @@ MUTANTS: dict[str, Patch] = {
     "no epoch": no_epoch,
     "EOF believed": eof_believed,
     "backfill without compare-and-swap": backfill_without_compare,
+    "settings unchecked": settings_unchecked,
     "ledger read switched off": ledger_read_off,
     "_derive_again dropped": derive_again_dropped,
     "events not in the transaction": publish_before_swap,

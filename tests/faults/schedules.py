@@ -181,12 +181,14 @@ class Schedule(RuleBasedStateMachine):
         (self.station.ask if is_answer else self.station.search)(caller, fault)
 
     @precondition(lambda self: self.station.stopped)
-    @rule(number=numbers, meanwhile=st.sampled_from(("nothing", "sweep", "lane")))
+    @rule(number=numbers, meanwhile=st.sampled_from(("nothing", "sweep", "lane", "other rules")))
     def resume(self, number: int, meanwhile: str) -> None:
-        """Resume a stopped process, perhaps after the sweep or another worker took over."""
+        """Resume a stopped process, perhaps after the sweep or another worker took over, or after the rules were changed."""
         if meanwhile == "sweep":
             self.station.sweep(None)
-        elif meanwhile == "lane":
+        elif meanwhile != "nothing":
+            if meanwhile == "other rules":
+                self.station.rule(RULES[number])
             self.station.announce_all()
             self.station.run_lane(0, None)
             self.station.run_lane(1, None)

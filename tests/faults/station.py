@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from governance.access import filter_for
 from rag.adapters.memory.events import MemoryEventLog, partition_of
 from rag.adapters.memory.models import HashEmbedder
 from rag.adapters.memory.objects import MemoryObjects
-from rag.errors import Conflict, Rejected, Unavailable
+from rag.errors import Conflict, OutdatedSettings, Rejected, Unavailable
 from rag.ingest import indexing
 from rag.ingest.artifacts import shard_of
 from rag.ingest.change_events import ObjectChange, publish_changes
@@ -155,6 +156,7 @@ class Station:
         self._watch_reads()
         self.faults = FaultPoints(self.world)
         self._wait(self.world.pipeline.prepare())
+        self._declare()
 
     def close(self) -> None:
         for process in self.stopped:
@@ -183,12 +185,17 @@ class Station:
             self.delete(document)
 
     def rule(self, source: Source) -> None:
-        """Change the source's rules, as a deployment does: it ends the old workers and announces the documents of the source."""
-        self._end_workers()
+        """Change the source's rules, as a deployment does: it declares them, and announces the documents of the source. A worker that
+        was stopped keeps the old rules."""
         self.world.source = source
+        self._declare()
         for document in DOCUMENTS:
             if document.source == source.name and self.model.states[document.document_id]:
                 self._changed(document)
+
+    def _declare(self) -> None:
+        sources = self.world.sources
+        self._wait(self.world.ledger.declare_settings(sources.digests(sources.by_name)))
 
     def refuse(self, document: Document) -> None:
         """Let the store refuse to read the object, as an archived one."""
@@ -310,7 +317,8 @@ class Station:
     def execute_late(self, number: int) -> None:
         if self.faults.late:
             _, request = self.faults.late.pop(number % len(self.faults.late))
-            self._wait(request())
+            with suppress(OutdatedSettings):
+                self._wait(request())
 
     def _start(self, name: str, work: Awaitable[Any], fault: Fault | None) -> None:
         process = Process(name, fault)
@@ -378,13 +386,15 @@ class Station:
             self._restore_ledger(self.backup)
 
     def _restore_ledger(self, backup: Backup) -> None:
-        """Restore the database, after the workers ended and with them their sessions. The suppressions are requested again."""
+        """Restore the database, after the workers ended and with them their sessions. The suppressions are requested again, and the
+        consumers, which start again, declare their settings."""
         self._end_workers()
         self.faults.late = [each for each in self.faults.late if not each[0].startswith("ledger.")]
         vars(self.world.ledger).update(deepcopy(backup.ledger))
         self.model.applied, self.model.floors = dict(backup.applied), dict(backup.floors)
         for tenant, each in self.model.suppressed:
             self._wait(self.world.ledger.suppress(tenant, [each], reason="erasure"))
+        self._declare()
 
     def lose(self, store: str) -> None:
         self.is_degraded = True

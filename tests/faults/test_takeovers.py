@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from tests.fakes.world import SOURCE
 from tests.faults.points import Fault, Kind
 from tests.faults.schedules import content_of
 from tests.faults.station import CALLERS, DOCUMENTS, Station
@@ -23,6 +25,12 @@ def station() -> Iterator[Station]:
     made.close()
 
 
+def search_and_repair(station: Station) -> None:
+    for caller in CALLERS:
+        station.search(caller)
+    station.repair()
+
+
 def test_a_worker_whose_points_were_swept_before_its_swap_derives_again(station: Station) -> None:
     document = DOCUMENTS[0]
     station.put(document, content_of("mt"), {})
@@ -30,9 +38,7 @@ def test_a_worker_whose_points_were_swept_before_its_swap_derives_again(station:
     station.run_lane(document.partition, Fault("ledger.swap", 1, Kind.STOP_BEFORE))
     station.sweep(None)
     station.resume(0)
-    for caller in CALLERS:
-        station.search(caller)
-    station.repair()
+    search_and_repair(station)
 
 
 def test_a_backfill_that_was_stopped_before_its_swap_loses_to_a_change(station: Station) -> None:
@@ -42,9 +48,7 @@ def test_a_backfill_that_was_stopped_before_its_swap_loses_to_a_change(station: 
     station.announce_all()
     station.run_lane(document.partition, None)
     station.resume(0)
-    for caller in CALLERS:
-        station.search(caller)
-    station.repair()
+    search_and_repair(station)
 
 
 def test_a_delete_that_is_executed_late_hits_no_text_that_came_back(station: Station) -> None:
@@ -54,6 +58,26 @@ def test_a_delete_that_is_executed_late_hits_no_text_that_came_back(station: Sta
         station.announce_all()
         station.run_lane(document.partition, fault)
     station.execute_late(0)
-    for caller in CALLERS:
-        station.search(caller)
-    station.repair()
+    search_and_repair(station)
+
+
+def test_a_worker_with_older_rules_does_not_undo_a_tightened_one(station: Station) -> None:
+    document = DOCUMENTS[0]
+    station.put(document, content_of("mt"), {})
+    station.announce_all()
+    station.run_lane(document.partition, Fault("ledger.swap", 1, Kind.STOP_BEFORE))
+    station.rule(replace(SOURCE, principals=("group:finance",)))
+    station.announce_all()
+    station.run_lane(document.partition, None)
+    station.resume(0)
+    search_and_repair(station)
+
+
+def test_a_worker_with_older_rules_indexes_no_new_document(station: Station) -> None:
+    document = DOCUMENTS[0]
+    station.put(document, content_of("mt"), {})
+    station.announce_all()
+    station.run_lane(document.partition, Fault("objects.get", 1, Kind.STOP_AFTER))
+    station.rule(replace(SOURCE, principals=("group:finance",)))
+    station.resume(0)
+    search_and_repair(station)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from rag.models import (
     Provenance,
 )
 from rag.ports import Delta, EventsOf, FreshVectors, SwapResult
+from rag.sources import require_settings
 
 _SUPPRESSED = """
     exists (select 1 from suppressions s
@@ -72,8 +73,11 @@ class DocumentsPart(LedgerPart):
         vectors: FreshVectors | None = None,
         events: EventsOf | None = None,
         done: OffsetRange | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> SwapResult:
         async with self.connection() as db:
+            await _hold_conditions(db, deltas)
+            await _require_settings(db, settings or {})
             result = await _compare(db, index_id, deltas)
             if result.accepted:
                 await _record(db, index_id, result.accepted)
@@ -83,6 +87,20 @@ class DocumentsPart(LedgerPart):
             if done and not result.lost:
                 await move_position(db, index_id, done)
         return result
+
+    async def declare_settings(self, digests: Mapping[str, str]) -> None:
+        async with self.connection() as db:
+            await db.execute("select pg_advisory_xact_lock(hashtextextended('settings', 0))")
+            await db.execute("update source_settings set digest = '' where source <> all(%s)", (list(digests),))
+            async with db.cursor() as cursor:
+                await cursor.executemany(
+                    """
+                    insert into source_settings (source, digest) values (%s, %s)
+                    on conflict (source) do update set digest = excluded.digest, declared_at = now()
+                    where source_settings.digest <> excluded.digest
+                    """,
+                    sorted(digests.items()),
+                )
 
     async def condemn(
         self, index_id: str, *, point_ids: Sequence[str] | None = None, older_than: float = 0.0, limit: int = 1000
@@ -168,14 +186,26 @@ async def read_recorded(db: AsyncConnection, index_id: str, where: str, values: 
     return [replace(recorded(row, chunks[each := row["document_id"]]), parking=parking.get(each)) for row in rows]
 
 
-async def _compare(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -> SwapResult:
-    """Lock in one order (tenants, documents, intents) and compare."""
+async def _hold_conditions(db: AsyncConnection, deltas: Sequence[Delta]) -> None:
+    """Keep the suppressions of the deltas' tenants, and the declared settings, as they are until the transaction ends.
+
+    A suppression and a declaration take these locks alone, so they come before this transaction, or after it and see its rows.
+    """
     tenants = sorted({delta.record.tenant for delta in deltas})
-    # Shared: a suppression takes it alone, so it comes before this transaction, or after it and sees its rows.
     await db.execute(
-        "select pg_advisory_xact_lock_shared(hashtextextended('suppressions:' || tenant, 0)) from unnest(%s::text[]) as tenant",
-        (tenants,),
+        "select pg_advisory_xact_lock_shared(hashtextextended(key, 0)) from unnest(%s::text[]) as key",
+        (["settings", *(f"suppressions:{tenant}" for tenant in tenants)],),
     )
+
+
+async def _require_settings(db: AsyncConnection, settings: Mapping[str, str]) -> None:
+    if settings:
+        rows = await db.execute("select source, digest from source_settings where source = any(%s)", (list(settings),))
+        require_settings(dict(await rows.fetchall()), settings)
+
+
+async def _compare(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -> SwapResult:
+    """Lock in one order (documents, intents) and compare."""
     current = await _lock_documents(db, index_id, sorted({delta.record.document_id for delta in deltas}))
     intended = await _lock_intents(db, index_id, [point for delta in deltas for point in delta.new_points])
     suppressed = await _suppressed(db, deltas)

@@ -26,6 +26,7 @@ from rag.models import (
     Vector,
 )
 from rag.ports import Delta, DocumentQuery, EventsOf, FreshVectors, OutboxEvent, SwapResult
+from rag.sources import require_settings
 
 SHOWN = {DocumentStatus.LIVE, DocumentStatus.PARKED}  # the statuses of documents that may have chunks
 Label = tuple[tuple[str, str], ...]
@@ -62,6 +63,7 @@ class MemoryLedger:
         self._deletions: dict[tuple[str, str, str], list[float]] = defaultdict(list)  # by source: monotonic times
         self._cursors: dict[str, dict[str, Any]] = {}
         self._row_hashes: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+        self._settings: dict[str, str] = {}
         self._totals: dict[tuple[str, Label], float] = defaultdict(float)
 
     # -- documents
@@ -86,8 +88,10 @@ class MemoryLedger:
         vectors: FreshVectors | None = None,
         events: EventsOf | None = None,
         done: OffsetRange | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> SwapResult:
         async with self._lock:
+            require_settings(self._settings, settings or {})
             result = self._compare(index_id, deltas)
             for delta in result.accepted:
                 self._record(index_id, delta)
@@ -98,6 +102,10 @@ class MemoryLedger:
             if done and not result.lost:
                 self._advance(index_id, done)
         return result
+
+    async def declare_settings(self, digests: Mapping[str, str]) -> None:
+        async with self._lock:
+            self._settings = dict.fromkeys(self._settings, "") | dict(digests)
 
     async def condemn(
         self, index_id: str, *, point_ids: Sequence[str] | None = None, older_than: float = 0.0, limit: int = 1000

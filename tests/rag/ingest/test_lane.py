@@ -187,6 +187,17 @@ async def test_every_document_of_a_run_carries_the_run_and_the_offset_that_cause
     )
 
 
+async def test_a_batch_whose_rules_changed_between_two_steps_is_derived_again(world: World) -> None:
+    await world.pipeline.prepare()
+    await world.put("a.md")
+    (due,) = await world.due()
+    lane = world.lane
+    embedded = await lane.embed(await lane.chunk(await lane.parse(await lane.collect(await lane.read(due), due))))
+    world.source = replace(world.source, principals=("group:finance",))  # the last step runs in another process
+    await world.lane.index(embedded)
+    assert (await world.row("a.md")).principals == ("group:finance",)
+
+
 async def test_an_empty_batch_goes_through_every_step(world: World) -> None:
     await world.pipeline.prepare()
     assert await world.lane.derive(Batch(SPEC.index_id, 0, ())) == Report()
