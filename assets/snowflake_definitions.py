@@ -6,7 +6,6 @@ from dagster_snowflake import SnowflakeResource
 from assets.policy import explain, govern
 from assets.resources import services_resource
 from assets.snowflake_tables import MappedTable, announcing_job, indexed_check, observing_sensor, table_spec
-from rag.ingest.warehouse_rows import Table
 from rag.settings import Settings, load, snowflake_parameters
 
 
@@ -25,7 +24,7 @@ def definitions(settings: Settings) -> dg.Definitions:
 
 def mapped_tables(settings: Settings) -> list[MappedTable]:
     return [
-        MappedTable(chosen.source(), Table(mapped.table, mapped.key, mapped.changed, mapped.title, mapped.subjects))
+        MappedTable(chosen.source(), mapped.mapped())
         for chosen in settings.configured_sources
         if chosen.kind == "snowflake"
         for mapped in chosen.tables

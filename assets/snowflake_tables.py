@@ -13,11 +13,12 @@ from dagster_snowflake import SnowflakeResource
 from assets.policy import RUN_RETRIES
 from assets.resources import OpenServices, open_for_run
 from assets.sources import OBSERVE_SECONDS, Metadata, changes_since, table_key
-from rag.adapters.snowflake import select_rows
+from rag.adapters.snowflake import key_expression, select_rows
 from rag.ingest.change_events import publish_changes
-from rag.ingest.warehouse_rows import RowChange, Table, object_change, record_hashes, table_uri, write_rows
+from rag.ingest.warehouse_rows import RowChange, object_change, record_hashes, table_uri, write_rows
 from rag.ports import Row
 from rag.sources import Source
+from rag.tables import Table
 from rag.wiring import Services
 
 CHECK = "rows_are_indexed"
@@ -72,7 +73,11 @@ def table_spec(mapped: MappedTable) -> dg.AssetSpec:
         f"rows whose `{table.changed}` moved, and compare all rows by hash from time to time.",
         group_name="snowflake",
         kinds={"snowflake", "table"},
-        metadata={"table": table.name, "key column": table.key, "row objects": table_uri(mapped.source, table)},
+        metadata={
+            "table": table.name,
+            "key column": ", ".join(table.key_columns),
+            "row objects": table_uri(mapped.source, table),
+        },
     )
 
 
@@ -184,9 +189,10 @@ def _summary(snowflake: SnowflakeResource, table: Table) -> tuple[int, datetime 
 
 
 def _rows(snowflake: SnowflakeResource, table: Table) -> list[Row]:
+    key = key_expression(table.key_columns)
     query = (
-        f"{select_rows(table.name, table.key, table.changed)} "
-        f"where {table.key} is not null and {table.changed} is not null order by 1"
+        f"{select_rows(table.name, key, table.changed)} "
+        f"where {key} is not null and {table.changed} is not null order by 1"
     )
     with snowflake.get_connection() as connection:
         cursor: Any = connection.cursor()

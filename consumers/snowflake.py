@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from rag.adapters.snowflake import SnowflakeWarehouse
+from rag.adapters.snowflake import SnowflakeWarehouse, key_expression
 from rag.ids import row_hash
 from rag.ingest.change_events import ObjectChange
 from rag.ingest.deletions import REMEDY, is_mass
 from rag.ingest.tasks import windows
 from rag.ingest.warehouse_rows import (
     RowChange,
-    Table,
     is_refused,
     object_change,
     record_hashes,
@@ -29,6 +28,7 @@ from rag.ingest.warehouse_rows import (
 from rag.ports import Cursors, ObjectStore, Row, Warehouse
 from rag.settings import SourceSettings, snowflake_parameters
 from rag.sources import Source
+from rag.tables import Table
 from rag.telemetry import logger
 from rag.wiring import Services
 
@@ -57,7 +57,7 @@ def streams(chosen: SourceSettings, opened: Services) -> Mapping[str, SnowflakeS
 
 
 def tables(chosen: SourceSettings) -> list[Table]:
-    return [Table(each.table, each.key, each.changed, each.title, each.subjects) for each in chosen.tables]
+    return [each.mapped() for each in chosen.tables]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,8 @@ class SnowflakeStream:
     async def _poll(self) -> list[RowChange]:
         table, after = self._table, self._done.after
         since = None if after else await self._since()
-        rows = await self._warehouse.changed(table.name, table.key, table.changed, since=since, after=after, limit=PAGE)
+        key = key_expression(table.key_columns)
+        rows = await self._warehouse.changed(table.name, key, table.changed, since=since, after=after, limit=PAGE)
         # A clock that runs ahead, or a date in the far future, must not hide later changes.
         newest = min(rows[-1].changed, datetime.now(UTC)) if rows else self._done.read
         self._next = replace(self._done, after=rows[-1] if len(rows) == PAGE else None, read=newest)
@@ -162,7 +163,8 @@ async def diff(
     ``confirmed``.
     """
     known = await cursors.row_hashes(source.name, table.name)
-    current = await warehouse.hashes(table.name, table.key)
+    expression = key_expression(table.key_columns)
+    current = await warehouse.hashes(table.name, expression)
     stored = {state.uri async for state in objects.list(table_uri(source, table))}
     late = {key for key, digest in current.items() if known.get(key) != table.recorded_hash(digest)}
     lost = {key for key in current.keys() - late if row_uri(source, table, key) not in stored}
@@ -174,7 +176,7 @@ async def diff(
         gone = []
     changes = [RowChange(table, key, None, "listing") for key in gone]
     for keys in windows(sorted(late | lost), PAGE):
-        rows = await warehouse.rows(table.name, table.key, table.changed, keys)
+        rows = await warehouse.rows(table.name, expression, table.changed, keys)
         found = [RowChange(table, row.key, row, "listing") for row in rows]
         # A refused row has no object, and its deletion was announced with its hash.
         changes += [change for change in found if change.key not in lost or not is_refused(change)]

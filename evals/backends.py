@@ -15,9 +15,10 @@ from governance.access import filter_for
 from rag.adapters.embedders.bm25 import Bm25Encoder
 from rag.adapters.embedders.minilm import Minilm
 from rag.adapters.llms.extractive import ExtractiveGenerator
-from rag.ingest.warehouse_rows import MEDIA_TYPE, Table, row_object
+from rag.ingest.warehouse_rows import MEDIA_TYPE, row_object
 from rag.ports import Row
 from rag.settings import load as load_settings
+from rag.tables import Table
 from rag.wiring import Services, services
 
 GROUPS = ("staff", "finance", "people")  # the groups that may read the documents of the question sets

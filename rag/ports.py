@@ -490,15 +490,20 @@ class Stores(
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a warehouse table. ``body`` is a JSON object of all its columns that are not null."""
+    """A row of a table. ``body`` is a JSON object of all its columns that are not null.
+
+    ``columns`` names all columns of the table, also those that are null here; it is empty where the source does not know them.
+    """
 
     key: str
     changed: datetime
     body: str
+    columns: tuple[str, ...] = ()
 
 
 class Warehouse(Protocol):
-    """Polled tables. ``table``, ``key`` and ``changed`` are identifiers from the settings, never from data."""
+    """Polled tables. ``table``, ``key`` and ``changed`` are identifiers from the settings, never from data. A compound ``key`` is the
+    expression of its adapter."""
 
     async def changed(
         self, table: str, key: str, changed: str, *, since: datetime | None, after: Row | None, limit: int

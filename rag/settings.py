@@ -14,9 +14,9 @@ from pydantic import BaseModel, Field, SecretStr, field_validator, model_validat
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rag import production
-from rag.ids import fingerprint
 from rag.no_telemetry import SNOWFLAKE_SESSION
 from rag.sources import Source, Sources
+from rag.tables import COLUMN, Table, template_columns
 
 _KAFKA_PARTITIONS = Field(
     8, ge=1, le=1024, description="partitions of documents.changed.v1; fixed once the topic exists"
@@ -28,14 +28,40 @@ _RUN_PARTITIONS = Field(
 )
 
 
+Column = Annotated[str, Field(pattern=COLUMN)]
+
+
 class TableSettings(BaseModel, extra="forbid"):
     """A warehouse table whose rows become documents."""
 
     table: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*){0,2}$")
-    key: str = Field(default="ID", pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$")
-    changed: str = Field(default="UPDATED_AT", pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$")
-    title: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$")
-    subjects: tuple[str, ...] = ()  # columns that identify the people that a row is about
+    key: Column | Annotated[tuple[Column, ...], Field(min_length=1)] = "ID"  # several columns: a compound key
+    changed: Column = "UPDATED_AT"
+    title: Column | None = None
+    subjects: tuple[Column, ...] = ()  # columns that identify the people that a row is about
+    text: str | None = None  # template of the text, such as "{NAME} wrote: {NOTES}"; without one, every column is read
+    principals: tuple[Column, ...] = ()  # columns of the principals that may read the row; null grants access to no one
+    principals_prefix: str = Field(default="", pattern=r"^[a-z]*:?$")  # before each of their values, such as "group:"
+
+    @field_validator("text")
+    @classmethod
+    def _template(cls, value: str | None) -> str | None:
+        if value is not None:
+            template_columns(value)
+        return value
+
+    def mapped(self) -> Table:
+        """Return the table as the domain knows it."""
+        return Table(
+            self.table,
+            self.key,
+            self.changed,
+            self.title,
+            self.subjects,
+            self.text,
+            self.principals,
+            self.principals_prefix,
+        )
 
 
 class SourceSettings(BaseModel, extra="forbid"):
@@ -53,12 +79,18 @@ class SourceSettings(BaseModel, extra="forbid"):
     queue_url: str = ""  # s3: the SQS queue of the bucket's notifications
     options: dict[str, Any] = {}  # settings of one kind alone, which its module describes and checks
 
+    @field_validator("tables")
+    @classmethod
+    def _tables_apart(cls, value: tuple[TableSettings, ...]) -> tuple[TableSettings, ...]:
+        """Refuse two tables whose rows would share objects."""
+        names = [each.table.lower() for each in value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"table {twice[0]!r} is mapped twice (case does not count): map it once in a source")
+        return value
+
     def source(self) -> Source:
         """Return the source as the domain knows it."""
-        mappings = {
-            f"{each.table.lower()}/": fingerprint({"key": each.key, "title": each.title, "subjects": each.subjects})
-            for each in self.tables
-        }
+        mappings = {f"{each.table.lower()}/": each.mapped().mapping for each in self.tables}
         return Source(self.name, self.tenant, self.base_uri.rstrip("/"), self.principals, self.rules, mappings)
 
 

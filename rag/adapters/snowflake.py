@@ -14,6 +14,14 @@ from rag.ports import Row
 Result = TypeVar("Result")
 
 
+def key_expression(columns: Sequence[str]) -> str:
+    """Return the SQL expression of a row's key, which gives the same text as ``rag.tables.row_key``."""
+    if len(columns) == 1:
+        return columns[0]
+    escaped = (f"replace(replace(to_varchar({column}), '~', '~0'), '/', '~1')" for column in columns)
+    return f"({' || chr(47) || '.join(escaped)})"  # null when one of them is null
+
+
 def select_rows(table: str, key: str, changed: str) -> str:
     """Return the start of a query for the key, the time of change and the content of rows, in the order of ``Row``'s fields."""
     return f"select to_varchar({key}) as k, {changed} as c, to_json(object_construct(*)) as b from {table}"  # noqa: S608

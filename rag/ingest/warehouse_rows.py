@@ -10,38 +10,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rag.errors import Rejected
-from rag.ids import fingerprint, object_name, object_uri, row_hash
+from rag.ids import object_name, object_uri, row_hash
 from rag.ingest.change_events import ObjectChange
-from rag.labels import SUBJECTS_LABEL, TITLE_LABEL, encode_label, join_label
+from rag.labels import PRINCIPALS_LABEL, SUBJECTS_LABEL, TITLE_LABEL, encode_label, join_label
 from rag.ports import Cursors, ObjectStore, Row
 from rag.sources import Source
+from rag.tables import Table, plain_text, render, template_columns
 from rag.telemetry import SOURCE_ERRORS, logger
 
 _log = logger(__name__)
 
 MEDIA_TYPE = "application/vnd.tidemark.row+json"
-TITLE_BYTES, SUBJECTS_BYTES = 500, 1000  # encoded; S3 allows 2 KB of labels in all
+TITLE_BYTES, SUBJECTS_BYTES = 500, 1000  # encoded
+LABEL_BYTES = 1900  # encoded; S3 allows 2 KB of labels in all, with their names
 CONCURRENT_WRITES = 16  # row objects
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A mapped table. Its names are identifiers from the settings."""
-
-    name: str
-    key: str
-    changed: str
-    title: str | None = None
-    subjects: tuple[str, ...] = ()
-
-    @property
-    def mapping(self) -> str:
-        """Return a hash of the mapping from a row to its object and labels."""
-        return fingerprint({"key": self.key, "title": self.title, "subjects": self.subjects})
-
-    def recorded_hash(self, digest: str) -> str:
-        """Return the value to record for a row's hash. It changes with the mapping too, so that a new mapping reaches every row."""
-        return f"{digest}/{self.mapping}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +92,42 @@ def table_uri(source: Source, table: Table) -> str:
 
 
 def row_object(table: Table, row: Row) -> tuple[bytes, dict[str, str]]:
-    """Return the row as JSON, and the labels that its columns give. Column names are matched without case, as in SQL.
+    """Return the row as JSON, and the labels that its columns give. With a text template, the object has the columns of the template
+    only. Column names are matched without case, as in SQL.
 
-    Raises Rejected for a row that names more people than an object's labels can hold.
+    Raises Rejected for a row without a column that the mapping names, without a text, or with more names than labels can hold.
     """
     columns: Mapping[str, Any] = json.loads(row.body)
     folded = {name.casefold(): value for name, value in columns.items()}
+    _require_columns(table, row)
     title = str(folded.get(table.title.casefold()) or "") if table.title else ""
     title = title or f"{table.name.rsplit('.', 1)[-1].title()} {row.key}"
     body = {"table": table.name, "key": row.key, "title": title, "columns": columns}
+    if table.text is not None:
+        read = {name.casefold() for name in template_columns(table.text)}
+        if not any(plain_text(folded.get(name)).strip() for name in read):
+            raise Rejected(
+                f"row {row.key[:40]!r} of {table.name} has a value in none of the columns of the text template: check their names",
+                reason="no_text",
+            )
+        body["text"] = render(table.text, folded)
+        body["columns"] = {name: value for name, value in columns.items() if name.casefold() in read}
+    return json.dumps(body, ensure_ascii=False, sort_keys=True).encode(), _labels(table, row, title, folded)
+
+
+def _require_columns(table: Table, row: Row) -> None:
+    """Raise Rejected when the mapping names a column that the row's table does not have exactly once. Some sources do not know the
+    columns."""
+    existing = [name.casefold() for name in row.columns]
+    for name in table.columns if existing else ():
+        if (number := existing.count(name.casefold())) != 1:
+            raise Rejected(
+                f"{table.name} has {number} columns {name!r} (case does not count), and its mapping needs one: correct SOURCES",
+                reason="ambiguous_column" if number else "unknown_column",
+            )
+
+
+def _labels(table: Table, row: Row, title: str, folded: Mapping[str, Any]) -> dict[str, str]:
     labels = {TITLE_LABEL: encode_label(clipped(title))}
     subjects = [str(folded[name.casefold()]) for name in table.subjects if folded.get(name.casefold())]
     if subjects:
@@ -128,7 +137,26 @@ def row_object(table: Table, row: Row) -> tuple[bytes, dict[str, str]]:
                 f"row {row.key[:40]!r} of {table.name} names {len(subjects)} people: map fewer columns as subjects",
                 reason="too_many_subjects",
             )
-    return json.dumps(body, ensure_ascii=False, sort_keys=True).encode(), labels
+    if table.principals:
+        principals = [name for column in table.principals for name in _principals(table, folded.get(column.casefold()))]
+        labels[PRINCIPALS_LABEL] = join_label(principals)  # an empty label grants access to no one
+        if len("".join(labels.values())) > LABEL_BYTES:
+            raise Rejected(
+                f"row {row.key[:40]!r} of {table.name} names {len(principals)} principals, more than labels hold: name groups",
+                reason="too_many_principals",
+            )
+    return labels
+
+
+def _principals(table: Table, value: Any) -> list[str]:
+    """Return the principals that a column's value names: one text or number, or a list of them. A blank one grants access to no one."""
+    names = value if isinstance(value, list) else [value]
+    if any(isinstance(name, (bool, float, list, dict)) for name in names):
+        raise Rejected(
+            f"a principals column of {table.name} has neither a name nor a list of names: map another column",
+            reason="bad_principals",
+        )
+    return [f"{table.principals_prefix}{text}" for name in names if name is not None and (text := str(name).strip())]
 
 
 def clipped(title: str) -> str:

@@ -11,8 +11,9 @@ from consumers.retired import withdraw_retired
 from consumers.snowflake import diff
 from rag.adapters.memory.objects import MemoryObjects
 from rag.ingest.change_events import publish_changes
-from rag.ingest.warehouse_rows import Table, object_change, record_hashes, write_rows
+from rag.ingest.warehouse_rows import object_change, record_hashes, write_rows
 from rag.sources import Source
+from rag.tables import Table
 from schemas.topics import CHANGED
 from tests.consumers.test_snowflake import NOON, MemoryWarehouse
 from tests.fakes.world import IDS, SOURCE, TEXT, World

@@ -14,10 +14,10 @@ from consumers.retired import withdraw_retired
 from consumers.runner import step
 from consumers.snowflake import SnowflakeStream
 from rag.adapters.memory.objects import MemoryObjects
-from rag.ingest.warehouse_rows import Table
 from rag.models import DocumentStatus
 from rag.ports import Row
 from rag.sources import Source
+from rag.tables import Table
 from schemas.topics import CHANGED, DEAD
 from tests.consumers.test_snowflake import MemoryWarehouse
 from tests.fakes.world import IDS, SOURCE, SPEC, TEXT, World

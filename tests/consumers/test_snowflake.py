@@ -12,9 +12,9 @@ from rag.adapters.memory.ledger import MemoryLedger
 from rag.adapters.memory.objects import MemoryObjects
 from rag.ids import Ids, row_hash
 from rag.ingest.deletions import MASS
-from rag.ingest.warehouse_rows import Table
 from rag.ports import Row
 from rag.sources import Source
+from rag.tables import Table
 from schemas.events import ChangeKind, DocumentChanged
 from schemas.topics import CHANGED
 

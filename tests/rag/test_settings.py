@@ -23,6 +23,48 @@ def test_secrets_have_no_default_and_are_not_in_the_representation() -> None:
     assert "0123456789abcdef" not in repr(settings())
 
 
+def test_a_mapping_names_compound_keys_texts_and_principals() -> None:
+    described = {
+        "table": "NOTES",
+        "key": ["A", "B"],
+        "text": "{NAME}: {NOTE}",
+        "principals": ["TEAM"],
+        "principals_prefix": "group:",
+    }
+    table = settings(snowflake_tables=json.dumps([described])).snowflake_tables[0].mapped()
+    assert table.columns == ("A", "B", "NAME", "NOTE", "TEAM")
+    assert settings(snowflake_tables="NOTES:ID:AT").snowflake_tables[0].mapped().key_columns == ("ID",)
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"text": "{NAME.__class__}"},
+        {"text": "{NAME!r}"},
+        {"text": "{NAME:>9}"},
+        {"text": "{NAME[0]}"},
+        {"text": "{"},
+        {"text": "{}"},
+        {"text": "no column"},
+        {"key": []},
+        {"key": ["A", "B C"]},
+        {"principals": ["A; drop"]},
+        {"subjects": ["A-B"]},
+        {"principals_prefix": "a,b"},
+    ],
+)
+def test_a_mapping_that_is_no_mapping_is_refused(described: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="snowflake_tables"):
+        settings(snowflake_tables=json.dumps([{"table": "T", **described}]))
+
+
+def test_a_table_is_mapped_once_in_a_source() -> None:
+    twice = {"name": "a", "kind": "snowflake", "tenant": "acme", "base_uri": "s3://internal/a", "principals": ["x"],
+             "tables": [{"table": "T"}, {"table": "t"}]}  # fmt: skip
+    with pytest.raises(ValueError, match="mapped twice"):
+        settings(sources=[twice])
+
+
 def test_tables_are_read_in_both_forms() -> None:
     short = settings(snowflake_tables="CUSTOMERS:ID:UPDATED_AT:NAME,TICKETS:ID:UPDATED_AT")
     assert [(table.table, table.title) for table in short.snowflake_tables] == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from rag.ingest.parsing.decoding import decode
 from rag.ingest.parsing.elements import Element, assemble, clean
@@ -13,10 +14,13 @@ _ITEM = re.compile(r"[ \t]*(?:[-*•‣▪◦]|\d{1,3}[.)]|[a-zA-Z][.)])[ \t]+\S
 
 
 def parse(content: bytes, name: str) -> ParsedDocument:
-    paragraphs = re.split(r"\n[ \t]*\n\s*", clean(decode(content)))
-    return assemble(
-        (element for paragraph in paragraphs for element in _elements(paragraph)), name=name, media_type=TEXT
-    )
+    return assemble(paragraphs(decode(content)), name=name, media_type=TEXT)
+
+
+def paragraphs(text: str) -> Iterator[Element]:
+    """Yield the paragraphs and list items of a text."""
+    for paragraph in re.split(r"\n[ \t]*\n\s*", clean(text)):
+        yield from _elements(paragraph)
 
 
 def _elements(paragraph: str) -> list[Element]:

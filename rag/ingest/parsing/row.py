@@ -1,5 +1,5 @@
 """A row of a database table, written to the object store by its source as
-``{"table": ..., "key": ..., "title": ..., "columns": {name: value}}``."""
+``{"table": ..., "key": ..., "title": ..., "columns": {name: value}}``, with the rendered ``text`` where the table has a template."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rag.errors import Rejected
 from rag.ingest.parsing.decoding import decode
 from rag.ingest.parsing.elements import Element, assemble, one_line
 from rag.ingest.parsing.json import LONG_STRING, load
+from rag.ingest.parsing.plain import paragraphs
 from rag.ingest.parsing.sniffing import ROW
 from rag.models import BlockKind, ParsedDocument
 
@@ -26,7 +27,9 @@ def parse(content: bytes, name: str) -> ParsedDocument:
     title = one_line(str(value.get("title") or "")) or one_line(
         f"{value.get('table') or 'row'} {value.get('key') or ''}"
     )
-    return assemble(_elements(value["columns"], title), name=name, media_type=ROW, title=title)
+    text = value.get("text")
+    elements = paragraphs(text) if isinstance(text, str) else _elements(value["columns"], title)
+    return assemble(elements, name=name, media_type=ROW, title=title)
 
 
 def _elements(columns: dict[str, Any], title: str) -> Iterator[Element]:

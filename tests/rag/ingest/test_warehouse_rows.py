@@ -17,7 +17,6 @@ from rag.ingest.warehouse_rows import (
     SUBJECTS_BYTES,
     TITLE_BYTES,
     RowChange,
-    Table,
     object_change,
     record_hashes,
     row_object,
@@ -28,6 +27,7 @@ from rag.ingest.warehouse_rows import (
 from rag.labels import decode_label, encode_label, split_label
 from rag.ports import Row
 from rag.sources import Source
+from rag.tables import Table
 
 SOURCE = Source("snowflake", "acme", "s3://internal/rows", ("group:staff",))
 TICKETS = Table("PUBLIC.TICKETS", "ID", "UPDATED_AT", "Subject", ("email", "OWNER"))
@@ -76,6 +76,62 @@ def test_a_row_that_names_too_many_people_is_refused_without_their_names() -> No
         row_object(names, crowd)
     assert caught.value.reason == "too_many_subjects"
     assert "@" not in str(caught.value)
+
+
+# -- a mapping with a text and principals
+
+NOTES = Table("NOTES", "ID", "AT", text="{NAME} wrote: {note}", principals=("TEAM",), principals_prefix="group:")
+
+
+def principals(value: Any, table: Table = NOTES) -> tuple[str, ...]:
+    labels = row_object(table, row(NAME="Ann", TEAM=value))[1]
+    return SOURCE.access(row_uri(SOURCE, table, "7"), labels).principals
+
+
+def test_a_template_is_the_text_and_the_object_has_its_columns_only() -> None:
+    body = json.loads(row_object(NOTES, row(name="Ann", NOTE="It leaks.", SALARY=1))[0])
+    assert body["text"] == "Ann wrote: It leaks."
+    assert body["columns"] == {"name": "Ann", "NOTE": "It leaks."}
+
+
+def test_a_row_without_a_text_is_refused() -> None:
+    with pytest.raises(Rejected) as caught:
+        row_object(NOTES, row(NAME=" ", OTHER="x"))
+    assert caught.value.reason == "no_text"
+
+
+def test_a_row_names_its_principals() -> None:
+    assert principals("finance") == ("group:finance",)
+    assert principals(["a,b", 7, None, ""]) == ("group:7", "group:a,b")
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", []])
+def test_a_row_without_principals_grants_access_to_no_one(value: Any) -> None:
+    assert principals(value) == ()
+
+
+@pytest.mark.parametrize("value", [True, 1.5, {"a": 1}, [["a"]]])
+def test_a_value_that_is_not_a_name_is_refused(value: Any) -> None:
+    with pytest.raises(Rejected) as caught:
+        principals(value)
+    assert caught.value.reason == "bad_principals"
+
+
+def test_more_principals_than_labels_hold_are_refused() -> None:
+    with pytest.raises(Rejected) as caught:
+        principals([f"team-{number}" for number in range(300)])
+    assert caught.value.reason == "too_many_principals"
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [(("ID", "NAME", "NOTE"), "unknown_column"), (("ID", "NAME", "NOTE", "Team", "TEAM"), "ambiguous_column")],
+)
+def test_a_column_that_the_table_does_not_have_once_is_refused(columns: tuple[str, ...], reason: str) -> None:
+    known = Row("7", NOON, json.dumps({"ID": 7, "NAME": "Ann", "TEAM": "a"}), columns)
+    with pytest.raises(Rejected) as caught:
+        row_object(NOTES, known)
+    assert caught.value.reason == reason
 
 
 # -- addresses

@@ -346,6 +346,18 @@ def test_a_row_object_becomes_a_title_short_columns_and_long_ones() -> None:
     assert parsed.blocks[1].section == ("Printer on fire", "BODY")
 
 
+def test_the_text_of_a_row_object_is_read_instead_of_its_columns() -> None:
+    row = {
+        "table": "NOTES",
+        "key": "7",
+        "title": "Pump",
+        "columns": {"NOTE": "x"},
+        "text": "Ann wrote:\n\n- one\n- two",
+    }
+    parsed = parse(json.dumps(row).encode(), "7.json", "application/vnd.tidemark.row+json")
+    assert (parsed.title, texts(parsed)) == ("Pump", ["Ann wrote:", "- one", "- two"])
+
+
 def test_plain_text_is_read_in_any_encoding() -> None:
     sentence = "Größe und Maß der Straße: fünf Übungen für die Prüfung im März, natürlich ohne Gewähr."
     for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"):
