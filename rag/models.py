@@ -333,6 +333,7 @@ class IndexingTask:
     parsed: str = ""  # artifact keys, each set by its step
     chunked: str = ""
     embedded: str = ""
+    characters: int = 0  # of the parsed text: tasks that are in memory together are bounded by them
     must_reread: bool = False  # an operator wants the object tried again, although nothing changed
     fresh: int = 0  # chunks whose embedding was computed, not read from the cache
 

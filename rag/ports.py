@@ -375,8 +375,9 @@ class DocumentQuery:
 class Catalog(Protocol):
     """The documents, for people's queries and for backfills."""
 
-    async def live(self, index_id: str, partition: int) -> list[DocumentRecord]:
-        """Return every document of the partition that a backfill derives again: the live, the parked and the dead ones."""
+    async def live(self, index_id: str, partition: int, *, after: str = "", limit: int = 1000) -> list[DocumentRecord]:
+        """Return a page, in order of id, of the documents of the partition that a backfill derives again: the live, the parked and
+        the dead ones."""
 
     async def shard(self, index_id: str, shard: str) -> list[DocumentRecord]:
         """Return every document, also the deleted ones, whose id starts with the two hex digits of ``shard``."""

@@ -36,6 +36,7 @@ from rag.ingest.tasks import (
     summarize,
     suppressed,
     windows,
+    windows_of_text,
 )
 from rag.models import (
     Batch,
@@ -66,6 +67,7 @@ from rag.telemetry import CHUNKS_EMBEDDED, CHUNKS_REUSED, DELETIONS_HELD, STEP_S
 _log = logger(__name__)
 
 WINDOW = 64  # documents that are looked up, embedded and applied together
+TEXT = 4_000_000  # characters of text of such documents, with chunks and vectors about 60 MB
 AT_ONCE = 4  # documents whose content is in memory at once
 ATTEMPTS = 5  # derivations of a document that keeps changing, before the batch fails
 REBUILD_REMEDY = "restore it, or run `python -m assets rebuild`"
@@ -118,8 +120,10 @@ class Pipeline:
 
     async def live_batch(self, partition: int, *, run_id: str = "") -> Batch:
         """Return the batch of a backfill: every document that the ledger has for the partition, with its listed artifacts."""
-        records = await self.catalog.live(self.spec.index_id, partition)
-        return Batch(self.spec.index_id, partition, tuple(backfill_task(record, run_id) for record in records))
+        index_id, tasks = self.spec.index_id, list[IndexingTask]()
+        while page := await self.catalog.live(index_id, partition, after=tasks[-1].document_id if tasks else ""):
+            tasks += [backfill_task(record, run_id) for record in page]
+        return Batch(index_id, partition, tuple(tasks))
 
     async def parse(self, batch: Batch, *, find_suppressed: FindSuppressed) -> Batch:
         """Ask for admission, read the current state of each source object, and parse the changed ones.
@@ -142,7 +146,7 @@ class Pipeline:
         with span("documents.chunk", documents=len(batch.tasks)), STEP_SECONDS.labels("chunk").time():
             bugs = _Bugs()
             tasks: list[IndexingTask] = []
-            for window in windows(batch.tasks, WINDOW):
+            for window in windows_of_text(batch.tasks, WINDOW, TEXT):
                 tasks += await asyncio.gather(*(self._chunk_one(task, batch, bugs) for task in window))
         return replace(batch, tasks=tuple(tasks))
 
@@ -150,7 +154,7 @@ class Pipeline:
         """Make the vectors of every chunk. A vector in the cache is never computed again, not even in a backfill."""
         with span("documents.embed", documents=len(batch.tasks)), STEP_SECONDS.labels("embed").time():
             tasks: list[IndexingTask] = []
-            for window in windows(batch.tasks, 2 * WINDOW):
+            for window in windows_of_text(batch.tasks, 2 * WINDOW, TEXT):
                 tasks += await self._embed_window(window, batch)
         return replace(batch, tasks=tuple(tasks))
 
@@ -161,7 +165,7 @@ class Pipeline:
         the position, too. Raises Conflict when documents keep changing.
         """
         total = Report()
-        remaining = list(windows(batch.tasks, WINDOW)) or [()]
+        remaining = list(windows_of_text(batch.tasks, WINDOW, TEXT)) or [()]
         with STEP_SECONDS.labels("index").time():
             for number, window in enumerate(remaining, 1):
                 tasks: Sequence[IndexingTask] = window
@@ -217,8 +221,8 @@ class Pipeline:
         key = self.artifacts.key(self.spec.index_id, task.document_id, task.base_revision, version, PARSED)
         if not batch.is_backfill:
             for known in (*(each for each in record.artifacts if has_version(each, version, PARSED)), key):
-                if media_type := await self._parsed_before(known):
-                    return replace(task, parsed=known, media_type=media_type)
+                if before := await self._parsed_before(known):
+                    return _parsed(task, known, before)
         name = object_key(task.uri)[1].rsplit("/", 1)[-1]
         try:
             parsed = await self.parser.parse(found.content, name=name, media_type=found.state.media_type)
@@ -229,14 +233,13 @@ class Pipeline:
         except Exception as error:
             return bugs.dead_task(task, error)
         await self.artifacts.put_parsed(key, parsed)
-        return replace(task, parsed=key, media_type=parsed.media_type)
+        return _parsed(task, key, parsed)
 
-    async def _parsed_before(self, key: str) -> str:
-        """Return the media type of the parsed artifact, or an empty text when there is none."""
+    async def _parsed_before(self, key: str) -> ParsedDocument | None:
         try:
-            return (await self.artifacts.parsed(key)).media_type if await self.artifacts.exists(key) else ""
+            return await self.artifacts.parsed(key) if await self.artifacts.exists(key) else None
         except Conflict:
-            return ""
+            return None
 
     async def _require_few_dead(self, batch: Batch, *, seen: int) -> None:
         """Raise TooManyFailures when more than ``dead_limit`` documents and records of the batch, and most of the ``seen`` ones, are
@@ -459,6 +462,10 @@ class _Bugs:
                 f"more than {MAX_BUGS} documents of a batch failed by a bug: see documents.bug in the log"
             ) from error
         return dead(task, "bug")
+
+
+def _parsed(task: IndexingTask, key: str, parsed: ParsedDocument) -> IndexingTask:
+    return replace(task, parsed=key, media_type=parsed.media_type, characters=len(parsed.text))
 
 
 def _report_held(held: Sequence[Delta]) -> None:

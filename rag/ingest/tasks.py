@@ -95,6 +95,7 @@ def reset(task: IndexingTask) -> IndexingTask:
         subjects=(),
         reason="",
         config_hash="",
+        characters=0,
         fresh=0,
     )
 
@@ -122,6 +123,7 @@ def backfill_task(record: DocumentRecord, run_id: str) -> IndexingTask:
         parsed=steps.get(PARSED, ""),
         chunked=steps.get(CHUNKS, ""),
         embedded=steps.get(VECTORS, ""),
+        characters=max((each.end for each in record.chunks.values()), default=0),
     )
 
 
@@ -160,3 +162,17 @@ def windows(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     """Yield the items in order, ``size`` at a time."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def windows_of_text(tasks: Sequence[IndexingTask], size: int, characters: int) -> Iterator[Sequence[IndexingTask]]:
+    """Yield the tasks in order, up to ``size`` at a time, and with up to ``characters`` of text. A longer document comes alone."""
+    window: list[IndexingTask] = []
+    held = 0
+    for task in tasks:
+        if window and (len(window) == size or held + task.characters > characters):
+            yield window
+            window, held = [], 0
+        window.append(task)
+        held += task.characters
+    if window:
+        yield window

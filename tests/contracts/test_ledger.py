@@ -379,6 +379,9 @@ async def test_a_partition_lists_live_and_dead_documents(ledger: Any, index: str
     await applied(ledger, index, delta(gone, {}, status=DocumentStatus.DELETED))
     assert {row.document_id for row in await ledger.live(index, 3)} == {live, dead}
     assert not await ledger.live(index, 4)
+    first, second = sorted((live, dead))
+    assert [row.document_id for row in await ledger.live(index, 3, limit=1)] == [first]
+    assert [row.document_id for row in await ledger.live(index, 3, after=first)] == [second]
     assert await ledger.points(index, 3) == await ledger.points(index, 3, documents=[live, dead]) == {point: "h"}
     assert await ledger.points(index, 3, documents=[dead]) == await ledger.points(index, 3, documents=[]) == {}
 
@@ -548,6 +551,9 @@ async def test_a_batch_is_handed_on_within_its_run(ledger: Any, index: str) -> N
     await ledger.save(index, "chunks", batch)
     assert await ledger.load(index, "chunks", 3) == batch
     assert await ledger.load(index, "chunks", 4) is None
+    many = replace(batch, tasks=tuple(replace(batch.tasks[0], version=str(number)) for number in range(2_500)))
+    await ledger.save(index, "chunks", many)
+    assert await ledger.load(index, "chunks", 3) == many
     await ledger.save(index, "chunks", replace(batch, tasks=()))
     assert (await ledger.load(index, "chunks", 3)).tasks == ()
 

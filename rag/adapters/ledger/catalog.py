@@ -21,6 +21,7 @@ _LISTED = """
     (select next_try from parked p where p.index_id = d.index_id and p.document_id = d.document_id) as next_try,
     (select count(*) from chunks c where c.index_id = d.index_id and c.document_id = d.document_id) as chunks
 """
+FIRST_ID = "00000000-0000-0000-0000-000000000000"
 _ALLOWED = """
     d.index_id = %(index)s and d.tenant = %(tenant)s and d.principals && %(principals)s::text[] and d.status <> 'suppressed'
     and not exists (select 1 from suppressions s where s.tenant = d.tenant
@@ -29,11 +30,13 @@ _ALLOWED = """
 
 
 class CatalogPart(LedgerPart):
-    async def live(self, index_id: str, partition: int) -> list[DocumentRecord]:
+    async def live(self, index_id: str, partition: int, *, after: str = "", limit: int = 1000) -> list[DocumentRecord]:
+        page = """document_id in (
+            select document_id from documents
+            where index_id = %s and partition = %s and status in ('live', 'parked', 'dead') and document_id > %s::uuid
+            order by document_id limit %s)"""
         async with self.connection() as db:
-            return await read_recorded(
-                db, index_id, "partition = %s and status in ('live', 'parked', 'dead')", [partition]
-            )
+            return await read_recorded(db, index_id, page, [index_id, partition, after or FIRST_ID, limit])
 
     async def shard(self, index_id: str, shard: str) -> list[DocumentRecord]:
         first, last = f"{shard}000000-0000-0000-0000-000000000000", f"{shard}ffffff-ffff-ffff-ffff-ffffffffffff"

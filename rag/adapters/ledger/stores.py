@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,12 +14,14 @@ from psycopg.types.json import Jsonb
 from pydantic import TypeAdapter
 
 from rag.adapters.ledger.rows import LedgerPart
+from rag.ingest.tasks import windows
 from rag.models import Batch, OffsetRange, Vector
 from rag.ports import OutboxEvent
 from schemas.topics import TOPICS
 
 _BATCH = TypeAdapter(Batch)
 _RELAY = 7_246_332  # advisory lock: two relays at once could publish two revisions of a document in the wrong order
+TASKS_OF_ROW = 1000  # about 1 MB of JSON
 Label = tuple[tuple[str, str], ...]
 
 
@@ -100,24 +103,33 @@ class StoresPart(LedgerPart):
             await add_to_outbox(db, events)
 
     async def save(self, run_id: str, step: str, batch: Batch) -> None:
-        body = Jsonb(_BATCH.dump_python(batch, mode="json"))
         async with self.connection() as db:
-            await db.execute("delete from batches where saved_at < now() - interval '1 day'")
             await db.execute(
                 """
-                insert into batches (run_id, step, partition, body) values (%s, %s, %s, %s)
-                on conflict (run_id, step, partition) do update set body = excluded.body, saved_at = now()
+                delete from batches
+                where saved_at < now() - interval '1 day' or (run_id = %s and step = %s and partition = %s)
                 """,
-                (run_id, step, batch.partition, body),
+                (run_id, step, batch.partition),
             )
+            for part, tasks in enumerate(list(windows(batch.tasks, TASKS_OF_ROW)) or [()]):
+                letters = batch.dead_letters if part == 0 else ()
+                body = _BATCH.dump_python(replace(batch, tasks=tuple(tasks), dead_letters=letters), mode="json")
+                await db.execute(
+                    """
+                    insert into batches (run_id, step, partition, part, body) values (%s, %s, %s, %s, %s)
+                    on conflict (run_id, step, partition, part) do update set body = excluded.body, saved_at = now()
+                    """,
+                    (run_id, step, batch.partition, part, Jsonb(body)),
+                )
 
     async def load(self, run_id: str, step: str, partition: int) -> Batch | None:
         async with self.connection() as db:
             rows = await db.execute(
-                "select body from batches where run_id = %s and step = %s and partition = %s", (run_id, step, partition)
+                "select body from batches where run_id = %s and step = %s and partition = %s order by part",
+                (run_id, step, partition),
             )
-            row = await rows.fetchone()
-        return _BATCH.validate_python(row[0]) if row else None
+            parts = [_BATCH.validate_python(body) async for (body,) in rows]
+        return replace(parts[0], tasks=tuple(task for part in parts for task in part.tasks)) if parts else None
 
     async def add(self, values: Mapping[tuple[str, Label], float]) -> None:
         async with self.connection() as db, db.cursor() as cursor:

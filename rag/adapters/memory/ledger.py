@@ -167,8 +167,9 @@ class MemoryLedger:
 
     # -- catalog
 
-    async def live(self, index_id: str, partition: int) -> list[DocumentRecord]:
-        return [r for r in self._of(index_id) if r.partition == partition and r.status in {"live", "parked", "dead"}]
+    async def live(self, index_id: str, partition: int, *, after: str = "", limit: int = 1000) -> list[DocumentRecord]:
+        own = [r for r in self._of(index_id) if r.partition == partition and r.status in {"live", "parked", "dead"}]
+        return sorted((r for r in own if r.document_id > after), key=lambda r: r.document_id)[:limit]
 
     async def shard(self, index_id: str, shard: str) -> list[DocumentRecord]:
         return [record for record in self._of(index_id) if record.document_id.startswith(shard)]

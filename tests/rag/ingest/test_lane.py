@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from rag.errors import LostEvents, Unavailable
 from rag.ingest import pipeline
 from rag.ingest.indexing import sweep
 from rag.ingest.tasks import Report
-from rag.models import Batch, DocumentStatus, OffsetRange
+from rag.models import Batch, DocumentStatus, OffsetRange, Point
 from schemas.topics import CHANGED, DEAD, INDEXED, TOPICS
 from tests.fakes.crashes import Crash, Watched
 from tests.fakes.world import SPEC, TEXT, World
@@ -196,6 +197,25 @@ async def test_a_batch_whose_rules_changed_between_two_steps_is_derived_again(wo
     world.source = replace(world.source, principals=("group:finance",))  # the last step runs in another process
     await world.lane.index(embedded)
     assert (await world.row("a.md")).principals == ("group:finance",)
+
+
+async def test_long_documents_are_loaded_in_small_windows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "TEXT", 250)
+    await world.pipeline.prepare()
+    for number in range(6):
+        await world.put(f"{number}.md", f"# Log {number}\n\n" + "The crew adds two cables. " * 4)
+    at_once: list[int] = []
+    upsert = world.vectors.upsert
+
+    async def counted(index_id: str, points: Sequence[Point]) -> None:
+        at_once.append(len({point.payload["document_id"] for point in points}))
+        await upsert(index_id, points)
+
+    monkeypatch.setattr(world.vectors, "upsert", counted)
+    await world.run_lane()
+    assert at_once == [2, 2, 2]
+    await world.backfill()
+    assert at_once[3:] == [2, 2, 2]
 
 
 async def test_an_empty_batch_goes_through_every_step(world: World) -> None:

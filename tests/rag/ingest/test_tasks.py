@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rag.ingest.tasks import Report, backfill_task, dead, deleted, overtaken, reset, summarize, suppressed, windows
+from rag.ingest.tasks import (
+    Report,
+    backfill_task,
+    dead,
+    deleted,
+    overtaken,
+    reset,
+    summarize,
+    suppressed,
+    windows,
+    windows_of_text,
+)
 from rag.models import Cause, DocumentRecord, DocumentStatus, IndexingTask, Placement
 from rag.ports import Delta
 
@@ -61,3 +72,10 @@ def test_a_report_adds_up_and_names_the_new_revision_of_each_document() -> None:
 
 def test_windows_cover_all_items_in_order() -> None:
     assert [list(window) for window in windows("abcde", 2)] == [["a", "b"], ["c", "d"], ["e"]]
+
+
+def test_windows_of_text_are_bounded_by_tasks_and_by_characters_and_keep_the_order() -> None:
+    tasks = [replace(TASK, characters=size) for size in (3, 3, 3, 9, 50, 1, 1, 1, 1)]
+    found = [[task.characters for task in window] for window in windows_of_text(tasks, 3, 10)]
+    assert found == [[3, 3, 3], [9], [50], [1, 1, 1], [1]]
+    assert not list(windows_of_text([], 3, 10))
