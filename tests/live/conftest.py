@@ -77,7 +77,12 @@ def traces(_received: tuple[str, Traces]) -> Traces:
 @pytest.fixture(scope="session")
 def stack(_received: tuple[str, Traces]) -> Iterator[Mapping[str, str]]:
     """The whole stack, running: the values of its env file."""
-    settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": _received[0], "RECONCILE_SECONDS": "15", "POLL_SECONDS": "1"}
+    settings = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": _received[0],
+        "RECONCILE_SECONDS": "15",
+        "POLL_SECONDS": "1",
+        "RATE_LIMIT": "0",
+    }
     with pytest.MonkeyPatch.context() as patch, temporary_stack() as local:
         for name, value in settings.items():
             patch.setenv(name, value)

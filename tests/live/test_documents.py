@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import pytest
 
-from governance.admission import find_suppressed
-from rag.adapters.memory.ledger import MemoryLedger
-from rag.adapters.memory.objects import MemoryObjects
-from rag.adapters.memory.vectors import MemoryVectors
-from rag.ingest.artifacts import CONTAINER, Artifacts
-from rag.models import Point
-from rag.settings import load
-from rag.wiring import services
+from tests.live.clean_build import require_clean_build
 from tests.live.world import Traces, World, eventually
 
 HANDBOOK = """# Mooring handbook
@@ -235,62 +225,7 @@ def test_a_backfill_while_documents_change_ends_as_a_clean_build_would(world: Wo
     )
     eventually(lambda: world.texts("zeppelin ropes"), lambda seen: "six ropes" in seen, "the last edit wins")
     assert "five ropes" not in world.texts("zeppelin ropes")
-    asyncio.run(_same_as_clean(world))
-
-
-async def _same_as_clean(world: World) -> None:
-    """Every point of the index against one derived from nothing, from the sources as they are."""
-    async with services(load(world.inbox.parent)) as made:
-        spec, partitions = made.spec, made.settings.kafka_partitions
-        await _settled(made)
-        clean_vectors, clean_ledger = MemoryVectors(), MemoryLedger()
-        await clean_vectors.create(spec)
-        clean = replace(
-            made.pipeline, vectors=clean_vectors, ledger=clean_ledger, catalog=clean_ledger, cache=clean_ledger,
-            artifacts=Artifacts(MemoryObjects(CONTAINER)),
-        )  # fmt: skip
-        total = 0
-        for partition in range(partitions):
-            batch = await made.pipeline.live_batch(partition)
-            check = find_suppressed(clean_ledger)
-            derived = await clean.embed(await clean.chunk(await clean.parse(batch, find_suppressed=check)))
-            await clean.index(derived, find_suppressed=check)
-            current = await _points(made.ledger, made.vectors, spec.index_id, partition)
-            expected = await _points(clean_ledger, clean_vectors, spec.index_id, partition)
-            held = [point_id async for point_id, _ in made.vectors.scroll(spec.index_id, partition=partition)]
-            assert sorted(held) == sorted(point.point_id for point in current.values())
-            _compare(current, expected)
-            total += len(current)
-        assert total >= 4
-
-
-async def _settled(made: Any) -> None:
-    """Until every event is applied: then the ledger and the sources may be compared."""
-    deadline = time.monotonic() + 240
-    while True:
-        state = await made.events.describe("documents.changed.v1")
-        positions = await made.ledger.positions(made.spec.index_id, state.topic, state.epoch)
-        if all(positions.get(partition, 0) >= end for partition, (_, end) in state.bounds.items()):
-            return
-        assert time.monotonic() < deadline, (state, positions)
-        await asyncio.sleep(0.5)
-
-
-async def _points(ledger: Any, vectors: Any, index_id: str, partition: int) -> dict[str, Point]:
-    """Return chunk id → current point."""
-    chunks = {
-        placement.point_id: chunk_id
-        for record in await ledger.live(index_id, partition)
-        for chunk_id, placement in record.chunks.items()
-    }
-    return {chunks[point.point_id]: point for point in await vectors.retrieve(index_id, list(chunks))}
-
-
-def _compare(index: Mapping[str, Point], clean: Mapping[str, Point]) -> None:
-    assert index.keys() == clean.keys()
-    for chunk_id, point in index.items():
-        assert point.payload == clean[chunk_id].payload
-        assert float(np.dot(point.embedding.dense, clean[chunk_id].embedding.dense)) >= 0.9999
+    assert asyncio.run(require_clean_build(world.inbox.parent)) >= 4
 
 
 def test_what_dagster_runs_measured_shows_at_the_gateway(world: World) -> None:
