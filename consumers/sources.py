@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from consumers import folder, s3, snowflake
+from consumers import folder, postgres, s3, snowflake
 from consumers.runner import Stream
 from rag.settings import SourceSettings
 from rag.wiring import Services
@@ -19,6 +19,7 @@ def no_streams(chosen: SourceSettings, opened: Services) -> Mapping[str, Stream]
 
 KINDS: Mapping[str, Streams] = {
     "folder": folder.streams,
+    "postgres": postgres.streams,
     "s3": s3.streams,
     "snowflake": snowflake.streams,
     "uploads": no_streams,

@@ -76,6 +76,8 @@ SOURCE_LAST_SUCCESS = Gauge(
     "End of the last turn of the source's loop without error",
     ["source"],
 )
+# Of a source that reads a database's log: the log that the database keeps for it. It grows while the source does not read.
+SOURCE_LAG_BYTES = Gauge("tidemark_source_lag_bytes", "Bytes of the log kept for the source", ["source"])
 
 # -- spans --------------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import shutil
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator, Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from pytest_socket import socket_allow_hosts
 
 import rag  # noqa: F401 - before any dependency: importing rag turns off their telemetry
 from deploy.local.issuer.keys import Keys
+from deploy.local.stack import ROOT, parse
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"  # real documents, kept beside the repository
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}  # events of the interpreter's audit
@@ -33,6 +37,36 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"NOT TESTED: the real documents of {SHARED} are absent. Tests marked `corpus` need them.")
     return SHARED
+
+
+def _local(verb: str, folder: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "deploy.local", verb, "--dir", str(folder), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[str]:
+    """Return the address of a PostgreSQL with the ledger's schema."""
+    folder = Path(tempfile.mkdtemp(prefix="tidemark-postgres-"))
+    try:
+        _local("up", folder, "--only", "ledger", "--free-ports")
+        yield parse((folder / "env").read_text())["DATABASE_URL"]
+    finally:
+        _local("clean", folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def event_servers() -> Iterator[Mapping[str, str]]:
+    """Start Kafka and the schema registry with the topics of the table. Return the values of their env file."""
+    folder = Path(tempfile.mkdtemp(prefix="tidemark-kafka-"))
+    try:
+        _local("up", folder, "--only", "topics", "--free-ports")
+        yield parse((folder / "env").read_text())
+    finally:
+        _local("clean", folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
