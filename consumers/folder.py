@@ -66,6 +66,8 @@ class FolderStream:
         if self._known is None:
             found = await differences(self.source, self._index_id, self._objects, self._ledger)
             self._listed = found.listed
+            if not found.changes:
+                self._known = self._listed
             return found.changes
         await self._wait(self._every)
         self._listed = await list_documents(self.source, self._objects, self._roots, self._known)

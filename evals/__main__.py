@@ -1,4 +1,4 @@
-"""python -m evals quality | bench | freshness"""
+"""python -m evals quality | bench | freshness | speed"""
 
 from __future__ import annotations
 
@@ -88,6 +88,22 @@ def freshness(
     report.freshness(figures, console)
     json_file.parent.mkdir(parents=True, exist_ok=True)
     json_file.write_text(json.dumps([asdict(each) for each in figures], indent=2) + "\n")
+    console.print(f"written to {json_file}", soft_wrap=True)
+
+
+@app.command()
+def speed(
+    documents: Annotated[int, typer.Option(help="documents of 2 KB to load")] = 2000,
+    json_file: Annotated[Path, typer.Option("--json", help="file for the figures")] = ROOT / ".stack" / "speed.json",
+    keep: Annotated[bool, typer.Option("--keep", help="keep the stack's folder, with its logs")] = False,
+) -> None:
+    """Measure documents and searches per second, and the CPU of each process, with an embedder that costs nothing."""
+    from evals.speed import run
+
+    figures = asyncio.run(run(documents, console, keep=keep))
+    report.speed(figures, console)
+    json_file.parent.mkdir(parents=True, exist_ok=True)
+    json_file.write_text(json.dumps(asdict(figures), indent=2) + "\n")
     console.print(f"written to {json_file}", soft_wrap=True)
 
 

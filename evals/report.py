@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +11,7 @@ from evals.bench import CHUNKS, Figures
 from evals.freshness import Freshness
 from evals.latency import Latency
 from evals.quality import CUTS, Quality
+from evals.speed import Speed
 
 
 def quality(measured: Quality, console: Console) -> None:
@@ -43,6 +44,32 @@ def freshness(figures: Sequence[Freshness], console: Console) -> None:
         milliseconds = (f"{1000 * value:.0f}" for value in (each.p50, each.p95, each.slowest))
         table.add_row(each.kind, str(each.n), *milliseconds, str(each.missed))
     console.print(table)
+
+
+def speed(figures: Speed, console: Console) -> None:
+    """Print documents and searches per second, with the CPU that each process spends on them."""
+    loading = figures.loading
+    console.print(
+        f"{loading.documents} documents in {loading.seconds:.1f} s: {loading.documents / loading.seconds:.0f} a second, "
+        f"{sum(loading.cpu.values()):.1f} s of CPU ({_shares(loading.cpu, 1.0, 's')})",
+        soft_wrap=True,
+    )
+    table = Table(title="searches over HTTP, milliseconds", title_justify="left")
+    for column in ("callers", "n", "p50", "p95", "a second", "CPU for one, by process"):
+        table.add_column(column)
+    for each in figures.searching:
+        table.add_row(
+            str(each.callers), str(each.n), f"{1000 * each.p50:.1f}", f"{1000 * each.p95:.1f}", f"{each.per_second:.0f}",
+            _shares(each.cpu, 1000.0, ""),
+        )  # fmt: skip
+    console.print(table)
+
+
+def _shares(cpu: Mapping[str, float], scale: float, unit: str) -> str:
+    """Return the processes with the CPU that each spent, most first. Those below a hundredth of all are left out."""
+    total = sum(cpu.values())
+    shown = sorted(((spent, name) for name, spent in cpu.items() if spent > total / 100), reverse=True)
+    return ", ".join(f"{name} {scale * spent:.1f}{unit}" for spent, name in shown)
 
 
 def _retrieval(measured: Quality) -> Table:

@@ -58,3 +58,16 @@ async def test_an_emptied_folder_deletes_nothing_until_it_is_confirmed(tmp_path:
     for number in range(MASS + 2):
         (tmp_path / f"{number}.md").write_text("x")
     assert "DELETED" not in {kind for _, kind in await world.announced()}
+
+
+async def test_a_folder_that_is_up_to_date_waits_between_two_listings(tmp_path: Path) -> None:
+    waits: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    objects = Objects({"folder://inbox": Folder(tmp_path)})
+    stream = FolderStream(SOURCE, objects, MemoryLedger(), "i", every=2.0, wait=wait)
+    for _ in range(4):
+        assert await step(stream, IDS, MemoryEventLog()) == 0
+    assert waits == [2.0] * 3  # only the first turn, which compares with the ledger, begins at once
