@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from consumers import folder, postgres, s3, snowflake
+from consumers import debezium, folder, postgres, s3, snowflake
 from consumers.runner import Stream
 from rag.settings import SourceSettings
 from rag.wiring import Services
@@ -18,6 +18,7 @@ def no_streams(chosen: SourceSettings, opened: Services) -> Mapping[str, Stream]
 
 
 KINDS: Mapping[str, Streams] = {
+    "debezium": debezium.streams,
     "folder": folder.streams,
     "postgres": postgres.streams,
     "s3": s3.streams,
