@@ -90,7 +90,8 @@ def main() -> None:
     # uvicorn stops at these signals and then raises them again, while `serve` still has connections to close
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    asyncio.run(serve(settings))
+    with asyncio.Runner(loop_factory=uvicorn.Config("gateway").get_loop_factory()) as runner:  # uvloop where it runs
+        runner.run(serve(settings))
     telemetry.flush()
 
 

@@ -145,7 +145,7 @@ class DocumentsPart(LedgerPart):
         return bool(row and row[0])
 
     async def index_revision(self, index_id: str, tenant: str) -> int:
-        async with self.connection() as db:
+        async with self.reading() as db:
             rows = await db.execute(
                 "select revision from revisions where index_id = %s and tenant = %s", (index_id, tenant)
             )
@@ -153,7 +153,7 @@ class DocumentsPart(LedgerPart):
         return row[0] if row else 0
 
     async def visible(self, index_id: str, point_ids: Sequence[str], access: AccessFilter) -> dict[str, Provenance]:
-        async with self.connection() as db, db.cursor(row_factory=dict_row) as cursor:
+        async with self.reading() as db, db.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(VISIBLE, (index_id, list(point_ids), access.tenant, list(access.principals)))
             rows = await cursor.fetchall()
         return {row.pop("point_id"): Provenance(**row | {"cause": cause(row["cause"])}) for row in rows}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from psycopg import AsyncConnection, InterfaceError, OperationalError
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -27,13 +27,30 @@ class PostgresLedger(DocumentsPart, DeletionsPart, CatalogPart, StoresPart):
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
         """Open a transaction, which is committed on a clean exit."""
-        try:
+        with _failures():
             async with self._pool.connection() as connection:
                 yield connection
-        except (OperationalError, InterfaceError, PoolTimeout) as error:
-            raise Unavailable(
-                f"the ledger database does not answer ({type(error).__name__}): check DATABASE_URL"
-            ) from error
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Open a connection for one statement that only reads. A transaction around it would cost two more round trips."""
+        with _failures():
+            async with self._pool.connection() as connection:
+                await connection.set_autocommit(True)
+                try:
+                    yield connection
+                finally:
+                    await connection.set_autocommit(False)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        raise Unavailable(
+            f"the ledger database does not answer ({type(error).__name__}): check DATABASE_URL"
+        ) from error
 
 
 @asynccontextmanager

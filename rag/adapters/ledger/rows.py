@@ -17,6 +17,8 @@ class LedgerPart(Protocol):
 
     def connection(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
 
+    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
+
 
 DOCUMENT_COLUMNS = (
     "document_id::text, revision, status, tenant, source, uri, partition, version, stamp as change_token, content_hash, "
