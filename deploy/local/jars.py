@@ -14,7 +14,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +123,27 @@ def fetch(cache: Path, started: Callable[[str, int], Advance]) -> None:
         list(pool.map(lambda file: verify(jars / file.filename, file.sha256), kafka))
         for path, sha256 in _contents(unpacked):
             verify(path, sha256, aside=unpacked)
+
+
+def fetch_jars(lock: Path, jars: Path, started: Callable[[str, int], Advance]) -> list[Path]:
+    """Download the files of another lock into the folder where they are missing, check all files, and return them."""
+    jars.mkdir(parents=True, exist_ok=True)
+    files = locked_files(lock)
+    with FileLock(f"{jars}.lock"), _temporary(jars) as folder, ThreadPoolExecutor(DOWNLOADS) as pool:
+        missing = [file for file in files if not (jars / file.filename).exists()]
+        for path in pool.map(lambda file: _download(file, folder, started), missing):
+            path.rename(jars / path.name)
+        list(pool.map(lambda file: verify(jars / file.filename, file.sha256), files))
+    return [jars / file.filename for file in files]
+
+
+def lock_jars(lock: Path, coordinates: Sequence[str]) -> None:
+    """Resolve the coordinates, and write their files and hashes to another lock."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = _maven(Path(folder))
+        inputs, transitive = context.resolver.resolve([context.create_dependency(each) for each in coordinates])
+        lines = sorted(_line(dependency.artifact) for dependency in (*inputs, *transitive))
+    lock.write_text("\n".join(lines) + "\n")
 
 
 def _split(files: tuple[Locked, ...]) -> tuple[list[Locked], Locked]:

@@ -343,15 +343,15 @@ STEPS = ["receive", "handle", "publish", "record", "confirm"]
 async def test_a_process_that_is_killed_at_any_step_repeats_changes_and_loses_none(
     world: World, at: str, phase: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "PAGE", 2)
+    monkeypatch.setattr(postgres, "PAGE", 4)  # a batch ends with a transaction, and within one
     table = world.create()
     world.sql("insert into notes select n, 'x' from generate_series(1, 5) n")
     if phase == "stream":
         await world.catch_up(world.stream(table))
         await world.close(world.opened[-1])
-        world.sql(
-            "update notes set note = 'y' where id < 4; delete from notes where id = 5; update notes set id = 40 where id = 4"
-        )
+        for change in ("update notes set note = 'y' where id = 1", "delete from notes where id = 5",
+                       "update notes set id = 40 where id = 4", "insert into notes values (6, 'z')"):  # fmt: skip
+            world.sql(change)
     for _ in range(3):  # each process dies at its first chance, and the next one begins where it must
         stream = world.stream(table)
         await _die(world, stream, at, monkeypatch)
