@@ -20,6 +20,7 @@ from rich.console import Console
 from evals.local_stack import temporary_stack
 from evals.metrics import percentile
 from rag.adapters.issuer import fetch_token
+from rag.files import write_whole
 from rag.settings import Settings, load
 from rag.wiring import aws
 
@@ -52,12 +53,15 @@ class Probe:
     words: random.Random = field(default_factory=lambda: random.Random(7))  # noqa: S311  (words, not secrets)
 
     async def put(self, number: int, word: str, **labels: str) -> None:
-        text = (
-            f"# Freshness {number}\n\nThe newest word of this document is {word}.\n\n## Rest\n\nThis section stays.\n"
-        )
+        text = _text(number, word).encode()
         await asyncio.to_thread(
-            self.s3.put_object, Bucket=self.settings.s3_bucket, Key=_key(number), Body=text.encode(), Metadata=labels
+            self.s3.put_object, Bucket=self.settings.s3_bucket, Key=_key(number), Body=text, Metadata=labels
         )
+
+    async def write(self, number: int, word: str) -> None:
+        """Write the document to the watched folder."""
+        path = Path(self.settings.inbox_dir or "") / _key(number)
+        await asyncio.to_thread(write_whole, path, _text(number, word).encode())
 
     async def delete(self, number: int) -> None:
         await asyncio.to_thread(self.s3.delete_object, Bucket=self.settings.s3_bucket, Key=_key(number))
@@ -89,6 +93,11 @@ async def measure(folder: Path, embedder: str, changes: int, console: Console) -
             await probe.put(number, word)
             return await _until(lambda: probe.finds(word))
 
+        async def written(number: int) -> float | None:
+            word = probe.word()
+            await probe.write(number, word)
+            return await _until(lambda: probe.finds(word))
+
         async def revoked(number: int) -> float | None:
             word = words[number]
             await probe.put(number, word, principals="group:nobody")
@@ -100,9 +109,12 @@ async def measure(folder: Path, embedder: str, changes: int, console: Console) -
             return await _until(lambda: _absent(probe, word))
 
         await _series(edited, DOCUMENTS + WARM_UP)
+        (Path(settings.inbox_dir or "") / _key(0)).parent.mkdir(parents=True, exist_ok=True)
+        await _series(written, DOCUMENTS + WARM_UP)
         figures = []
         for kind, change, count in (
-            ("edit to found", edited, changes),
+            ("edit in S3 to found", edited, changes),
+            ("edit in a folder to found", written, changes),
             ("revoked to not found", revoked, DOCUMENTS // 2),
             ("deleted to not found", deleted, DOCUMENTS),
         ):
@@ -139,6 +151,10 @@ def _figures(kind: str, seconds: list[float | None]) -> Freshness:
     seen = [each for each in seconds if each is not None] or [float("nan")]
     missed = sum(each is None for each in seconds)
     return Freshness(kind, len(seconds), percentile(seen, 0.5), percentile(seen, 0.95), max(seen), missed)
+
+
+def _text(number: int, word: str) -> str:
+    return f"# Freshness {number}\n\nThe newest word of this document is {word}.\n\n## Rest\n\nThis section stays.\n"
 
 
 def _key(number: int) -> str:
