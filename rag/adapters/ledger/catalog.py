@@ -25,7 +25,7 @@ FIRST_ID = "00000000-0000-0000-0000-000000000000"
 _ALLOWED = """
     d.index_id = %(index)s and d.tenant = %(tenant)s and d.principals && %(principals)s::text[] and d.status <> 'suppressed'
     and not exists (select 1 from suppressions s where s.tenant = d.tenant
-                    and (s.id = d.document_id::text or s.id = any(d.subjects)))
+                    and s.id = any(d.subjects || d.document_id::text) offset 0)
 """
 
 
