@@ -93,14 +93,15 @@ def freshness(
 
 @app.command()
 def speed(
+    embedder: Annotated[str, typer.Option(help="hash (costs nothing) | minilm (the default of the platform)")] = "hash",
     documents: Annotated[int, typer.Option(help="documents of 2 KB to load")] = 2000,
     json_file: Annotated[Path, typer.Option("--json", help="file for the figures")] = ROOT / ".stack" / "speed.json",
     keep: Annotated[bool, typer.Option("--keep", help="keep the stack's folder, with its logs")] = False,
 ) -> None:
-    """Measure documents and searches per second, and the CPU of each process, with an embedder that costs nothing."""
+    """Measure documents and searches per second, and the CPU of each process."""
     from evals.speed import run
 
-    figures = asyncio.run(run(documents, console, keep=keep))
+    figures = asyncio.run(run(embedder, documents, console, keep=keep))
     report.speed(figures, console)
     json_file.parent.mkdir(parents=True, exist_ok=True)
     json_file.write_text(json.dumps(asdict(figures), indent=2) + "\n")

@@ -1,6 +1,7 @@
-"""The speed of everything but the model: documents through the stream lane, and searches over HTTP, with the CPU of each process.
+"""Documents through the stream lane and searches over HTTP, with the CPU of each process.
 
-The embedder is the hash one, which costs nothing. Every search has a token, a filter and a ledger read, as those of callers have.
+The hash embedder costs nothing, so it shows the speed of everything else. Another embedder is also measured alone, on the same chunks.
+Every search has a token, a filter and a ledger read, as those of callers have.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import httpx
 import psutil
 from rich.console import Console
 
+from evals.bench import chunk_inputs, measure_embedder
 from evals.local_stack import temporary_stack
 from evals.metrics import percentile
 from rag.adapters.issuer import fetch_token
@@ -25,7 +27,6 @@ from rag.models import DocumentStatus
 from rag.settings import Settings, load
 from rag.wiring import Services, services
 
-EMBEDDER = "hash"
 SEED = 9
 WORDS = 4_000  # of the invented vocabulary, used as often as words of a language are: the nth word 1/n times
 BYTES = 2_000  # of a document
@@ -38,10 +39,15 @@ STANDSTILL = 120.0  # seconds without progress until the run fails
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Documents from the first upload until the last one is live. ``cpu`` is process → seconds of CPU, with those of its children."""
+    """Documents from the first upload until the last one is live. ``cpu`` is process → seconds of CPU, with those of its children.
+
+    ``alone`` is the seconds that the embedder alone takes for the same chunks, afterwards.
+    """
 
     documents: int
+    chunks: int
     seconds: float
+    alone: float
     cpu: Mapping[str, float]
 
 
@@ -63,14 +69,14 @@ class Speed:
     searching: tuple[Searching, ...]
 
 
-async def run(documents: int, console: Console, *, keep: bool = False) -> Speed:
-    """Measure on a temporary stack with the stream lane."""
-    async with temporary_stack(keep=keep, lane="stream", settings={"EMBEDDER": EMBEDDER}) as folder:
-        return await measure(folder, documents, console)
+async def run(embedder: str, documents: int, console: Console, *, keep: bool = False) -> Speed:
+    """Measure on a temporary stack with the stream lane and ``embedder``."""
+    async with temporary_stack(keep=keep, lane="stream", settings={"EMBEDDER": embedder}) as folder:
+        return await measure(folder, embedder, documents, console)
 
 
-async def measure(folder: Path, documents: int, console: Console) -> Speed:
-    settings = load(folder).model_copy(update={"embedder": EMBEDDER})
+async def measure(folder: Path, embedder: str, documents: int, console: Console) -> Speed:
+    settings = load(folder).model_copy(update={"embedder": embedder})
     words = random.Random(SEED)  # noqa: S311  (words, not secrets)
     texts = [_text(number, words) for number in range(documents)]
     async with services(settings) as opened:
@@ -100,7 +106,9 @@ async def _load(texts: Sequence[str], opened: Services) -> Loading:
 
     await asyncio.gather(*(put(number, text) for number, text in enumerate(texts)))
     await _until_live(len(texts), opened)
-    return Loading(len(texts), time.perf_counter() - began, _spent(before, _cpu(settings)))
+    seconds, spent = time.perf_counter() - began, _spent(before, _cpu(settings))
+    alone = await measure_embedder(*await chunk_inputs(opened), opened.pipeline.embedder)
+    return Loading(len(texts), alone.chunks, seconds, alone.seconds, spent)
 
 
 async def _until_live(number: int, opened: Services) -> None:
