@@ -50,13 +50,13 @@ def speed(figures: Speed, console: Console) -> None:
     """Print documents and searches per second, with the CPU that each process spends on them."""
     loading = figures.loading
     console.print(
-        f"{loading.documents} documents in {loading.chunks} chunks, in {loading.seconds:.1f} s: {loading.documents / loading.seconds:.0f} a second, "
-        f"{sum(loading.cpu.values()):.1f} s of CPU ({_shares(loading.cpu, 1.0, 's')})",
+        f"{loading.documents} documents in {loading.chunks} chunks, in {loading.seconds:.1f} s: "
+        f"{loading.documents / loading.seconds:.0f} a second, {sum(loading.cpu.values()):.1f} s of CPU "
+        f"({_shares(loading.cpu, 1.0, 's')})",
         soft_wrap=True,
     )
-    console.print(
-        f"the embedder alone takes {loading.alone:.1f} s for these chunks: a ratio of {loading.alone / loading.seconds:.2f}"
-    )
+    ratio = loading.alone / loading.seconds
+    console.print(f"the embedder alone takes {loading.alone:.1f} s for these chunks: a ratio of {ratio:.2f}")
     table = Table(title="searches over HTTP, milliseconds", title_justify="left")
     for column in ("callers", "n", "p50", "p95", "a second", "CPU for one, by process"):
         table.add_column(column)
