@@ -16,7 +16,7 @@ from typing import Protocol
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from consumers.health import Loop
-from rag.errors import LostEvents, Unavailable
+from rag.errors import LostEvents, TidemarkError, Unavailable
 from rag.ingest.lane import Lane
 from rag.ingest.positions import PositionStore, consumer_group, locate, report_lost
 from rag.ingest.tasks import Report
@@ -55,6 +55,7 @@ class StreamLane:
     _positions: dict[int, int] = field(default_factory=dict)
     _waiting: dict[int, list[Record]] = field(default_factory=lambda: defaultdict(list))
     _workers: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    _failing: dict[int, str] = field(default_factory=dict)  # partition → why its micro-batch is being repeated
     _retry: asyncio.Task[None] | None = None
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
@@ -90,7 +91,9 @@ class StreamLane:
                     if time.monotonic() - tried > PARKED_SECONDS and (self._retry is None or self._retry.done()):
                         self._retry = asyncio.create_task(self._retry_parked())
                         tried = time.monotonic()
-                    if not any(worker.done() and worker.exception() for worker in self._workers.values()):
+                    if self._failing:
+                        loop.fail(next(iter(self._failing.values())))
+                    elif not any(worker.done() and worker.exception() for worker in self._workers.values()):
                         loop.succeed()
         finally:
             await self._stop_workers()
@@ -110,6 +113,7 @@ class StreamLane:
         report_lost(state, positions)
         self._epoch = state.epoch
         self._waiting.clear()
+        self._failing.clear()
         self._positions = {each: max(positions[each], state.bounds[each][0]) for each in partitions}
         _log.info("stream.assigned", partitions=sorted(partitions), epoch=state.epoch)
         return self._positions
@@ -151,8 +155,11 @@ class StreamLane:
         ):
             with attempt:
                 try:
-                    return await self.lane.take(records, due, run_id=f"{RUN_ID}:{due.start}-{due.end}")
+                    report = await self.lane.take(records, due, run_id=f"{RUN_ID}:{due.start}-{due.end}")
+                    self._failing.pop(due.partition, None)
+                    return report
                 except Exception as error:
+                    self._failing[due.partition] = _why(error)
                     number = attempt.retry_state.attempt_number
                     _log_failure("stream.batch_failed", error, partition=due.partition, end=due.end, attempt=number)
                     raise
@@ -168,10 +175,15 @@ class StreamLane:
 
 
 def _report_failure(loop: Loop, error: Exception) -> None:
-    loop.fail(
-        str(error) if isinstance(error, Unavailable) else f"bug: {type(error).__name__}, see stream.failed in the log"
-    )
+    loop.fail(_why(error))
     _log_failure("stream.failed", error)
+
+
+def _why(error: Exception) -> str:
+    """Return what operators may read about the error."""
+    return (
+        str(error) if isinstance(error, Unavailable) else f"bug: {type(error).__name__}, see the log of the stream lane"
+    )
 
 
 def _log_failure(event: str, error: Exception, **fields: object) -> None:

@@ -153,6 +153,19 @@ async def test_a_bug_is_retried_and_stops_nothing_else(world: World) -> None:
     assert "Three ropes" in await world.found("ropes")
 
 
+async def test_a_lane_with_older_settings_says_so_in_its_health_and_keeps_its_position(world: World) -> None:
+    digests = world.sources.digests(["s3"])
+    await world.ledger.declare_settings({"s3": "newer"})
+    async with streaming(world) as (_, _, loop):
+        await world.put("a.md")
+        await until(lambda: _true(loop.state == "failing"))
+        assert "different settings of source 's3'" in loop.why
+        await world.ledger.declare_settings(digests)
+        await settled(world)
+        await until(lambda: _true(loop.state == "working"))
+    assert "Three ropes" in await world.found("ropes")
+
+
 async def test_poison_and_undecodable_records_go_to_the_dead_letters(world: World) -> None:
     async with streaming(world):
         await world.put("broken.pdf", b"%PDF-1.7 truncated")
