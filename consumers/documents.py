@@ -16,7 +16,7 @@ from typing import Protocol
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from consumers.health import Loop
-from rag.errors import LostEvents, TidemarkError, Unavailable
+from rag.errors import LostEvents, Unavailable
 from rag.ingest.lane import Lane
 from rag.ingest.positions import PositionStore, consumer_group, locate, report_lost
 from rag.ingest.tasks import Report
