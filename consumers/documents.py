@@ -16,7 +16,7 @@ from typing import Protocol
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from consumers.health import Loop
-from rag.errors import LostEvents, Unavailable
+from rag.errors import LostEvents, TidemarkError, Unavailable
 from rag.ingest.lane import Lane
 from rag.ingest.positions import PositionStore, consumer_group, locate, report_lost
 from rag.ingest.tasks import Report
@@ -181,9 +181,7 @@ def _report_failure(loop: Loop, error: Exception) -> None:
 
 def _why(error: Exception) -> str:
     """Return what operators may read about the error."""
-    return (
-        str(error) if isinstance(error, Unavailable) else f"bug: {type(error).__name__}, see the log of the stream lane"
-    )
+    return str(error) if isinstance(error, TidemarkError) else f"bug: {type(error).__name__}, see the stream lane's log"
 
 
 def _log_failure(event: str, error: Exception, **fields: object) -> None:
