@@ -13,13 +13,15 @@ Streams = Callable[[SourceSettings, Services], Mapping[str, Stream]]
 
 
 def no_streams(chosen: SourceSettings, opened: Services) -> Mapping[str, Stream]:
-    """The streams of uploads, which the gateway announces."""
+    """Make no stream: the gateway announces uploads, and the reconciling listing finds the changes of the remote containers."""
     return {}
 
 
 KINDS: Mapping[str, Streams] = {
+    "azure": no_streams,
     "debezium": debezium.streams,
     "folder": folder.streams,
+    "gcs": no_streams,
     "postgres": postgres.streams,
     "s3": s3.streams,
     "snowflake": snowflake.streams,

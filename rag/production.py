@@ -26,7 +26,8 @@ _TLS_MODES = {"require", "verify-ca", "verify-full"}
 # The settings that production may refuse, hence the names that ALLOW_INSECURE takes.
 CHECKED = (
     "IDENTITY_SECRET", "OIDC_ISSUER", "OIDC_CLIENT_SECRET", "DATABASE_URL", "QDRANT_URL", "QDRANT_API_KEY", "QDRANT_READ_ONLY_API_KEY",
-    "REDIS_URL", "S3_ENDPOINT_URL", "AWS_SECRET_ACCESS_KEY", "SNOWFLAKE_PROTOCOL", "SNOWFLAKE_PASSWORD", "OPENAI_BASE_URL",
+    "REDIS_URL", "S3_ENDPOINT_URL", "GCS_ENDPOINT_URL", "AZURE_ENDPOINT_URL",
+    "AWS_SECRET_ACCESS_KEY", "SNOWFLAKE_PROTOCOL", "SNOWFLAKE_PASSWORD", "OPENAI_BASE_URL",
     "COHERE_BASE_URL", "RATE_LIMIT", "FAILED_LOGIN_LIMIT",
 )  # fmt: skip
 
@@ -74,7 +75,10 @@ def _faults(name: str, settings: BaseSettings) -> Iterator[str]:
                 yield "is QDRANT_API_KEY, so the gateway could write the index: give Qdrant a read-only key of its own"
             elif text and (why := weakness(text)):
                 yield f"{why}: {_RANDOM}, and give it to the Qdrant server too"
-        case "OIDC_ISSUER" | "QDRANT_URL" | "S3_ENDPOINT_URL" | "OPENAI_BASE_URL" | "COHERE_BASE_URL":
+        case (
+            "OIDC_ISSUER" | "QDRANT_URL" | "S3_ENDPOINT_URL" | "GCS_ENDPOINT_URL" | "AZURE_ENDPOINT_URL" | "OPENAI_BASE_URL"
+            | "COHERE_BASE_URL"
+        ):  # fmt: skip
             if text and urlsplit(text).scheme.lower() != "https":
                 yield "is not an https address, so tokens or documents travel in the clear: use https://"
         case "SNOWFLAKE_PROTOCOL":

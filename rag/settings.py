@@ -160,6 +160,14 @@ class Settings(BaseSettings):
     aws_secret_access_key: SecretStr | None = None
     aws_region: str = "eu-central-1"
     inbox_dir: Path | None = Field(None, description="watched folder")
+    google_application_credentials: Path | None = Field(
+        None,
+        description="file of a Google service account for sources of the kind gcs; when unset, the ambient identity",
+    )
+    gcs_endpoint_url: str | None = Field(None, description="only for a server other than Google's")
+    azure_storage_account_name: str | None = Field(None, description="storage account of the sources of the kind azure")
+    azure_storage_account_key: SecretStr | None = Field(None, description="when unset, the ambient identity is used")
+    azure_endpoint_url: str | None = Field(None, description="only for a server other than Azure's")
 
     # warehouse
     snowflake_host: str | None = None

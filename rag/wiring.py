@@ -15,11 +15,11 @@ from pydantic import SecretStr
 
 from rag.adapters.kafka import KafkaEventLog
 from rag.adapters.ledger import open_ledger
-from rag.adapters.objects import Bucket, Container, Folder, Objects, aws_client
+from rag.adapters.objects import Bucket, Container, Folder, Objects, Remote, aws_client, azure_store, gcs_store
 from rag.adapters.qdrant import Layout, QdrantIndex
 from rag.adapters.redis import RedisAnswerCache
 from rag.answer.answering import Answering
-from rag.ids import Ids, fingerprint
+from rag.ids import Ids, fingerprint, object_key
 from rag.ingest import chunking, indexing, parsing
 from rag.ingest.artifacts import CONTAINER, Artifacts
 from rag.ingest.parking import ParkingPolicy
@@ -188,6 +188,7 @@ def _objects(settings: Settings) -> Objects:
     }
     if settings.inbox_dir:
         containers["folder://inbox"] = Folder(settings.inbox_dir)
+    containers |= remote_containers(settings)
     url = urlsplit(settings.artifacts_url)
     if url.scheme == "file":
         containers[CONTAINER] = Folder(Path(unquote(url.path)), create=True)
@@ -195,6 +196,33 @@ def _objects(settings: Settings) -> Objects:
         prefix = url.path.strip("/")
         containers[CONTAINER] = Bucket(s3, url.netloc, f"{prefix}/" if prefix else "")
     return Objects(containers)
+
+
+def remote_containers(settings: Settings) -> dict[str, Container]:
+    """Return the containers of the sources of the kinds gcs and azure. Raises ValueError for an address of another scheme."""
+    containers: dict[str, Container] = {}
+    for source in settings.configured_sources:
+        if source.kind not in {"azure", "gcs"}:
+            continue
+        address, _ = object_key(source.base_uri)
+        scheme, _, name = address.partition("://")
+        if scheme != {"azure": "az", "gcs": "gs"}[source.kind]:
+            raise ValueError(
+                f"source {source.name!r} of the kind {source.kind} has the base_uri {source.base_uri!r}:"
+                " write gs://BUCKET for gcs and az://CONTAINER for azure"
+            )
+        if scheme == "gs":
+            key_file = settings.google_application_credentials
+            store = gcs_store(name, endpoint=settings.gcs_endpoint_url, credentials=str(key_file) if key_file else None)
+        else:
+            store = azure_store(
+                name,
+                endpoint=settings.azure_endpoint_url,
+                account=settings.azure_storage_account_name,
+                key=_reveal(settings.azure_storage_account_key),
+            )
+        containers[address] = Remote(store, address)
+    return containers
 
 
 @cache

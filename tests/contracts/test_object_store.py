@@ -1,4 +1,4 @@
-"""One behaviour for every object store: in memory, in a folder, in an S3 bucket."""
+"""One behaviour for every object store: in memory, in a folder, in an S3 bucket, and in the containers of obstore."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ from botocore.stub import Stubber
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
+from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store
 
 from rag.adapters.memory.objects import MemoryObjects
-from rag.adapters.objects import Bucket, Folder, Objects, aws_client
+from rag.adapters.objects import Bucket, Folder, Objects, Remote, aws_client
 from rag.adapters.objects.folder import MARKER
 from rag.errors import ObjectUnavailable, Rejected, Unavailable
 from rag.ids import object_key, object_uri
 from rag.labels import decode_label, encode_label, join_label, split_label
 from rag.models import ObjectState
+from tests.fakes.blobs import Blobs
+from tests.fakes.serving import serving
 
 BASE = "s3://store"
 PRINTABLE = st.characters(exclude_categories=["C", "Z"])
 NAMES = st.text(st.sampled_from("%2C,=? ") | PRINTABLE, min_size=1)
+
+REMOTE_KEYS = ("ü/é.md", "sp ace+plus%25.md", "q?x=1#f.md", "a\\b.md", "%2e%2e/x.md", "e\u0301.md", "..x/y...md")
 
 
 @dataclass
@@ -37,6 +42,7 @@ class Store:
     raw: Any = None
     remove: Any = None
     refuse: Any = None  # (uri, monkeypatch): refuse this object alone
+    heads_refused: bool = True  # a refused object still has a head
     odd_keys: tuple[str, ...] = field(
         default=("ü/é.md", "sp ace+plus%25.md", "q?x=1#f.md", "a\\b.md", "tab\tx.md", "e\u0301.md")
     )
@@ -51,7 +57,25 @@ def s3_endpoint() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["memory", "folder", "bucket", "prefix"])
+@pytest.fixture
+def obstore_gs() -> Iterator[tuple[Blobs, Remote]]:
+    fake = Blobs("gs")
+    with serving(fake) as url:
+        options = {"base_url": url, "bearer_token": "t"}
+        yield fake, Remote(GCSStore(fake.name, config=options, client_options={"allow_http": True}), "gs://store")
+
+
+@pytest.fixture
+def obstore_az() -> Iterator[tuple[Blobs, Remote]]:
+    fake = Blobs("az")
+    with serving(fake) as url:
+        options = {"endpoint": url, "account_name": "a", "skip_signature": True}
+        yield fake, Remote(AzureStore(fake.name, config=options, client_options={"allow_http": True}), "az://store")
+
+
+@pytest.fixture(
+    params=["memory", "folder", "bucket", "prefix", "obstore-memory", "obstore-s3", "obstore-gs", "obstore-az"]
+)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "memory":
         objects = MemoryObjects(BASE)
@@ -66,6 +90,17 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
             False,
             remove=lambda: shutil.rmtree(tmp_path / "store"),
             refuse=lambda uri, patch: _refuse_file(tmp_path / "store" / object_key(uri)[1], patch),
+        )
+    if request.param == "obstore-memory":
+        return Store(Objects({BASE: Remote(MemoryStore(), BASE)}), odd_keys=REMOTE_KEYS)
+    if request.param in {"obstore-gs", "obstore-az"}:
+        fake, remote = request.getfixturevalue(request.param.replace("-", "_"))
+        return Store(
+            Objects({BASE: remote}),
+            remove=lambda: setattr(fake, "exists", False),
+            refuse=lambda uri, _: fake.refused.update({object_key(uri)[1]: 409 if fake.dialect == "az" else 403}),
+            odd_keys=REMOTE_KEYS,
+            heads_refused=False,
         )
     endpoint = request.getfixturevalue("s3_endpoint")
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
@@ -82,6 +117,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         key = ("below/" if request.param == "prefix" else "") + object_key(uri)[1]
         raw.put_object(Key=key, Body=b"x", StorageClass="GLACIER")
 
+    if request.param == "obstore-s3":
+        options = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1", "endpoint": endpoint}
+        remote = Remote(S3Store(raw.name, config=options, client_options={"allow_http": True}), raw.name)
+        return Store(Objects({BASE: remote}), remove=remove, refuse=refuse, odd_keys=REMOTE_KEYS)
     return Store(Objects({BASE: bucket}), raw=raw if request.param == "bucket" else None, remove=remove, refuse=refuse)
 
 
@@ -203,9 +242,9 @@ async def test_a_missing_object_is_an_absence(store: Store) -> None:
 async def test_a_missing_store_is_an_outage_and_not_an_absence(store: Store) -> None:
     uri = object_uri(BASE, "a.md")
     await store.objects.put(uri, b"x")
-    store.remove()
-    if isinstance(store.objects, MemoryObjects):
+    if store.remove is None or isinstance(store.objects, MemoryObjects):
         pytest.skip("memory cannot go away")
+    store.remove()
     with pytest.raises(Unavailable):
         await store.objects.head(uri)
     with pytest.raises(Unavailable):
@@ -220,12 +259,15 @@ async def test_a_refusal_of_one_object_is_distinguished_from_an_outage(
     uri, other = object_uri(BASE, "cold.md"), object_uri(BASE, "warm.md")
     await store.objects.put(uri, b"x")
     await store.objects.put(other, b"y")
+    if store.refuse is None:
+        pytest.skip("obstore's memory refuses nothing")
     store.refuse(uri, monkeypatch)
     with pytest.raises(ObjectUnavailable) as caught:
         await store.objects.get(uri)
     assert caught.value.reason in {"archived", "access_denied"}
     assert (await store.objects.get(other)).content == b"y"
-    assert await store.objects.head(uri) is not None
+    if store.heads_refused:
+        assert await store.objects.head(uri) is not None
 
 
 @pytest.mark.parametrize(
@@ -326,3 +368,61 @@ async def test_a_folder_is_identified_by_its_marker_else_by_its_inode(tmp_path: 
     for each in (first, second):
         (each / MARKER).write_text("one-and-only\n")
     assert [(await Folder(each).identity())["marker"] for each in (first, second)] == ["one-and-only"] * 2
+
+
+@pytest.fixture(params=["obstore_gs", "obstore_az"])
+def remote(request: pytest.FixtureRequest) -> tuple[Blobs, Remote]:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize(
+    "key", ["../store2/x.md", "a/../x.md", "./x.md", "/x.md", "x.md/", "a//x.md", "tab\tx.md", ".."]
+)
+async def test_a_key_that_obstore_would_change_or_refuse_is_never_read_as_another(
+    remote: tuple[Blobs, Remote], key: str
+) -> None:
+    fake, container = remote
+    await container.put("x.md", b"other", "", {})
+    calls: list[Callable[[], Any]] = [
+        lambda: container.head(key), lambda: container.get(key, None), lambda: container.put(key, b"x", "", {}),
+        lambda: container.delete([key]),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(Rejected):
+            await call()
+    assert fake.blobs.keys() == {"x.md"}
+
+
+async def test_a_listing_with_an_unreadable_name_is_an_outage_with_a_remedy_and_other_folders_are_listed(
+    remote: tuple[Blobs, Remote],
+) -> None:
+    fake, container = remote
+    await container.put("docs/a.md", b"x", "", {})
+    fake.blobs["odd//secret-name.md"] = fake.blobs["docs/a.md"]
+    with pytest.raises(Unavailable, match="narrow base_uri") as caught:
+        [key async for key, _ in container.list("")]
+    assert "secret-name" not in str(caught.value)
+    assert [key async for key, _ in container.list("docs/")] == ["docs/a.md"]
+    assert await container.get("none.md", None) is None
+
+
+async def test_a_denied_container_is_an_outage_and_no_refusal_of_an_object(remote: tuple[Blobs, Remote]) -> None:
+    fake, container = remote
+    await container.put("a.md", b"x", "", {})
+    fake.refused["a.md"], fake.lists = 403, False
+    with pytest.raises(Unavailable) as caught:
+        await container.get("a.md", None)
+    assert not isinstance(caught.value, ObjectUnavailable)
+    with pytest.raises(Unavailable):
+        await container.head("none.md")
+
+
+async def test_metadata_that_cannot_be_read_refuses_one_object(remote: tuple[Blobs, Remote]) -> None:
+    fake, container = remote
+    await container.put("a.md", b"x", "", {"principals": ""})
+    assert (await container.head("a.md")).labels == {"principals": ""}
+    name = next(name for name in fake.blobs["a.md"].headers if name.endswith(b"principals"))
+    fake.blobs["a.md"].headers[name] = "Müller".encode()
+    with pytest.raises(ObjectUnavailable) as caught:
+        await container.get("a.md", None)
+    assert caught.value.reason == "unreadable_metadata"

@@ -35,6 +35,8 @@ UNSAFE = [
     ("redis_url", f"redis://:{STRONG}@redis:6379/0", "rediss://"),
     ("redis_url", "rediss://redis:6379/0", "has no password"),
     ("s3_endpoint_url", "http://minio:9000", "https"),
+    ("gcs_endpoint_url", "http://gcs:4443", "https"),
+    ("azure_endpoint_url", "http://azurite:10000/account", "https"),
     ("aws_secret_access_key", "minioadmin-minioadmin", "default secrets"),
     ("snowflake_protocol", "http", "set https"),
     ("snowflake_password", "abcabcabcabcabcabcabc", "repeated"),

@@ -1,4 +1,4 @@
-"""Object store over S3 buckets and folders, each a container with an address of its own."""
+"""Object store over buckets, containers and folders, each a container with an address of its own."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Protocol
 
 from rag.adapters.objects.bucket import Bucket, aws_client
 from rag.adapters.objects.folder import Folder
+from rag.adapters.objects.remote import Remote, azure_store, gcs_store
 from rag.errors import Rejected
 from rag.ids import object_key, object_uri
 from rag.models import ObjectState, SourceObject
 from rag.telemetry import SOURCE_ERRORS, logger
 
-__all__ = ["Bucket", "Container", "Folder", "Objects", "aws_client"]
+__all__ = ["Bucket", "Container", "Folder", "Objects", "Remote", "aws_client", "azure_store", "gcs_store"]
 
 _log = logger(__name__)
 
