@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from consumers import debezium, folder, postgres, s3, snowflake
+from consumers import debezium, folder, postgres, s3, s3_kafka, snowflake
 from consumers.runner import Stream
 from rag.settings import SourceSettings
 from rag.wiring import Services
@@ -24,6 +24,7 @@ KINDS: Mapping[str, Streams] = {
     "gcs": no_streams,
     "postgres": postgres.streams,
     "s3": s3.streams,
+    "s3_kafka": s3_kafka.streams,
     "snowflake": snowflake.streams,
     "uploads": no_streams,
 }

@@ -34,7 +34,16 @@ class RawMessage:
 class GroupReader:
     """A member of a consumer group. A new group begins at the first message. librdkafka blocks, so its calls run in one thread."""
 
-    def __init__(self, client: Mapping[str, Any], group: str, topics: Sequence[str]) -> None:
+    def __init__(
+        self,
+        client: Mapping[str, Any],
+        group: str,
+        topics: Sequence[str],
+        *,
+        remedy: str = "have Debezium take a snapshot of the table",
+    ) -> None:
+        """``remedy`` is logged when messages were purged before they were read."""
+        self._remedy = remedy
         self._config = {**MEMBER, "allow.auto.create.topics": False, **client, "group.id": group}
         self._topics = list(topics)
         self._consumer: Consumer | None = None
@@ -95,7 +104,7 @@ class GroupReader:
         EVENTS_LOST.inc(max(low - committed.offset, 0))  # else the topic was created again
         _log.error(
             "topic.purged", topic=at.topic, partition=at.partition, due=committed.offset, first=low,
-            remedy="have Debezium take a snapshot of the table",
+            remedy=self._remedy,
         )  # fmt: skip
         return int(low)
 
