@@ -10,8 +10,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from rag.adapters.snowflake import SnowflakeWarehouse, key_expression
+from rag.errors import StaleStream
 from rag.ids import row_hash
 from rag.ingest.change_events import ObjectChange
 from rag.ingest.deletions import REMEDY, is_mass
@@ -25,7 +27,7 @@ from rag.ingest.warehouse_rows import (
     table_uri,
     write_rows,
 )
-from rag.ports import Cursors, ObjectStore, Row, Warehouse
+from rag.ports import Cursors, ObjectStore, Row, StreamedWarehouse, Warehouse
 from rag.settings import SourceSettings, snowflake_parameters
 from rag.sources import Source
 from rag.tables import Table
@@ -41,8 +43,11 @@ def streams(chosen: SourceSettings, opened: Services) -> Mapping[str, SnowflakeS
     """Make a stream for each table."""
     settings = opened.settings
     warehouse = SnowflakeWarehouse(snowflake_parameters(settings))
-    return {
-        f"{chosen.name}/{table.name}": SnowflakeStream(
+    made: dict[str, SnowflakeStream] = {}
+    for each in chosen.tables:
+        table = each.mapped()
+        make = partial(OutboxStream, stream=each.stream) if each.stream else SnowflakeStream
+        made[f"{chosen.name}/{table.name}"] = make(
             chosen.source(),
             table,
             warehouse,
@@ -52,8 +57,7 @@ def streams(chosen: SourceSettings, opened: Services) -> Mapping[str, SnowflakeS
             diff_every=settings.reconcile_seconds,
             overlap=settings.overlap_seconds,
         )
-        for table in tables(chosen)
-    }
+    return made
 
 
 def tables(chosen: SourceSettings) -> list[Table]:
@@ -62,11 +66,17 @@ def tables(chosen: SourceSettings) -> list[Table]:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress in a table: the last row of a full page (more rows wait behind it), the newest change, the time of the last diff."""
+    """The progress in a table: the last row of a full page (more rows wait behind it), the newest change, the time of the last diff,
+    and the numbers of the entries of an outbox that are read."""
 
     after: Row | None = None
     read: datetime | None = None
     diffed: float = float("-inf")  # monotonic
+    entries: tuple[int, ...] = ()
+
+    @property
+    def has_more(self) -> bool:
+        return self.after is not None or len(self.entries) == PAGE
 
 
 class SnowflakeStream:
@@ -99,10 +109,10 @@ class SnowflakeStream:
 
     async def receive(self) -> Sequence[RowChange]:
         """Return the changes since the last turn. Wait first when the last turn reached the end of the table."""
-        if self._done.diffed > float("-inf") and self._done.after is None:
+        if self._done.diffed > float("-inf") and not self._done.has_more:
             await asyncio.sleep(self._every)
         changes = await self._poll()
-        if self._next.after is None and time.monotonic() - self._done.diffed >= self._diff_every:
+        if not self._next.has_more and time.monotonic() - self._done.diffed >= self._diff_every:
             changes += await diff(self._table, self.source, self._warehouse, self._objects, self._cursors)
             self._next = replace(self._next, diffed=time.monotonic())
         self._changes = {row_uri(self.source, change.table, change.key): change for change in changes}
@@ -145,6 +155,70 @@ class SnowflakeStream:
         if self._next.read and self._next.read != self._done.read:
             await self._cursors.set_cursor(self._cursor, {"read": self._next.read.isoformat()})
         self._done = self._next
+
+
+class OutboxStream(SnowflakeStream):
+    """The stream of one table by a Snowflake stream. Its changes go to an outbox, whose entries are deleted once they are announced.
+
+    An entry is only a hint of a key: the row is read as it is then, so that its hash is that of the diff.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        table: Table,
+        warehouse: StreamedWarehouse,
+        objects: ObjectStore,
+        cursors: Cursors,
+        *,
+        stream: str,
+        every: float,
+        diff_every: float,
+        overlap: float,
+    ) -> None:
+        super().__init__(
+            source, table, warehouse, objects, cursors, every=every, diff_every=diff_every, overlap=overlap
+        )
+        self._streamed = warehouse
+        self._stream = stream
+        self._outbox = f"{stream}_OUTBOX"
+        self._is_stale = False
+
+    async def _poll(self) -> list[RowChange]:
+        table, expression = self._table, key_expression(self._table.key_columns)
+        entries = await self._streamed.pending(self._outbox, PAGE)
+        if not entries and await self._fill(expression):
+            entries = await self._streamed.pending(self._outbox, PAGE)
+        self._next = replace(self._done, entries=tuple(number for number, _ in entries))
+        keys = sorted({key for _, key in entries})
+        rows = {row.key: row for row in await self._warehouse.rows(table.name, expression, table.changed, keys)}
+        known = await self._cursors.row_hashes(self.source.name, table.name, keys) if keys else {}
+        return [
+            RowChange(table, key, row)
+            for key in keys
+            if (row := rows.get(key)) is None or known.get(key) != table.recorded_hash(row_hash(row.body))
+        ]
+
+    async def _fill(self, expression: str) -> bool:
+        """Return whether the stream was read. When it has become stale, the next diff is due at once."""
+        try:
+            await self._streamed.fill(self._stream, self._outbox, expression)
+        except StaleStream:
+            _log.error(
+                "rows.stale_stream", source=self.source.name, table=self._table.name, stream=self._stream,
+                remedy=f"create or replace stream {self._stream} on table {self._table.name};"
+                " until then every change waits for the periodic diff",
+            )  # fmt: skip
+            if not self._is_stale:
+                self._done = replace(self._done, diffed=float("-inf"))
+            self._is_stale = True
+            return False
+        self._is_stale = False
+        return True
+
+    async def _proceed(self) -> None:
+        await self._streamed.forget(self._outbox, self._next.entries)
+        await super()._proceed()
 
 
 async def diff(

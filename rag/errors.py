@@ -67,6 +67,10 @@ class ObjectUnavailable(Unavailable):
         self.reason = reason
 
 
+class StaleStream(Unavailable):
+    """A stream of a warehouse whose offset is older than the table's retention. Only a comparison of all rows finds its changes."""
+
+
 class LostIndex(Unavailable):
     """A collection that is gone or empty, or not yet rebuilt, although the ledger has chunks. A new one would hide the loss."""
 

@@ -518,6 +518,23 @@ class Warehouse(Protocol):
         """Return those rows of ``keys`` that exist."""
 
 
+class ChangedKeys(Protocol):
+    """Outboxes with the keys of changed rows, from Snowflake streams. The names are identifiers from the settings, never from data."""
+
+    async def pending(self, outbox: str, limit: int) -> list[tuple[int, str]]:
+        """Return the (number, row key) of the oldest entries."""
+
+    async def fill(self, stream: str, outbox: str, key: str) -> None:
+        """Move the changes of the stream to the outbox in one transaction: both happen or neither. Raises StaleStream."""
+
+    async def forget(self, outbox: str, numbers: Sequence[int]) -> None:
+        """Delete these entries. It is idempotent."""
+
+
+class StreamedWarehouse(Warehouse, ChangedKeys, Protocol):
+    """A warehouse with streams."""
+
+
 class AnswerCache(Protocol):
     async def get(self, key: str) -> bytes | None: ...
 

@@ -31,12 +31,18 @@ _RUN_PARTITIONS = Field(
 Column = Annotated[str, Field(pattern=COLUMN)]
 
 
+TABLE_NAME = r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*){0,2}$"
+
+
 class TableSettings(BaseModel, extra="forbid"):
     """A warehouse table whose rows become documents."""
 
-    table: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*){0,2}$")
+    table: str = Field(pattern=TABLE_NAME)
     key: Column | Annotated[tuple[Column, ...], Field(min_length=1)] = "ID"  # several columns: a compound key
     changed: Column = "UPDATED_AT"
+    stream: str | None = Field(
+        default=None, pattern=TABLE_NAME
+    )  # snowflake: a stream of the table; its outbox is <stream>_OUTBOX
     title: Column | None = None
     subjects: tuple[Column, ...] = ()  # columns that identify the people that a row is about
     text: str | None = None  # template of the text, such as "{NAME} wrote: {NOTES}"; without one, every column is read

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from rag.errors import Unavailable
+from rag.errors import StaleStream, Unavailable
 from rag.ports import Row
 
 Result = TypeVar("Result")
+# Snowflake's words, because it documents no number. A wrong match costs a comparison of all rows.
+_STALE = re.compile(r"\bstale\b|time travel data is not available", re.IGNORECASE)
 
 
 def key_expression(columns: Sequence[str]) -> str:
@@ -27,8 +30,27 @@ def select_rows(table: str, key: str, changed: str) -> str:
     return f"select to_varchar({key}) as k, {changed} as c, to_json(object_construct(*)) as b from {table}"  # noqa: S608
 
 
+def fill_statements(stream: str, outbox: str, key: str) -> tuple[str, str, str]:
+    """Return the transaction that moves a stream's changes to the outbox. Reading a stream in DML advances it with the commit, over the
+    rows that the condition leaves out too. An update is a DELETE and an INSERT, mostly of one key, which needs one entry."""
+    insert = (
+        f"insert into {outbox} (row_key, action, is_update)"  # noqa: S608
+        f" select to_varchar({key}), max(metadata$action), boolor_agg(metadata$isupdate) from {stream}"
+        f" where {key} is not null group by to_varchar({key})"
+    )
+    return "begin", insert, "commit"
+
+
+def pending_statement(outbox: str, limit: int) -> str:
+    return f"select seq, row_key from {outbox} order by seq limit {int(limit)}"  # noqa: S608
+
+
+def forget_statement(outbox: str, numbers: Sequence[int]) -> str:
+    return f"delete from {outbox} where seq in ({', '.join(str(int(number)) for number in numbers)})"  # noqa: S608
+
+
 class SnowflakeWarehouse:
-    """Warehouse of ``rag.ports``. ``parameters`` are those of ``snowflake.connector.connect``."""
+    """Warehouse and ChangedKeys of ``rag.ports``. ``parameters`` are those of ``snowflake.connector.connect``."""
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         self._parameters = dict(parameters)
@@ -54,6 +76,21 @@ class SnowflakeWarehouse:
         marks = ", ".join(["%s"] * len(keys))
         return await self._select(f"{select} where to_varchar({key}) in ({marks})", tuple(keys)) if keys else []
 
+    async def pending(self, outbox: str, limit: int) -> list[tuple[int, str]]:
+        query = pending_statement(outbox, limit)
+        return [(int(number), key) for number, key in await self._run(lambda cursor: cursor.execute(query).fetchall())]
+
+    async def fill(self, stream: str, outbox: str, key: str) -> None:
+        def move(cursor: Any) -> None:
+            for statement in fill_statements(stream, outbox, key):
+                cursor.execute(statement)  # after an error the connection is closed, which rolls back
+
+        await self._run(move)
+
+    async def forget(self, outbox: str, numbers: Sequence[int]) -> None:
+        if numbers:
+            await self._run(lambda cursor: cursor.execute(forget_statement(outbox, numbers)))
+
     async def _select(self, query: str, values: tuple[Any, ...]) -> list[Row]:
         rows = await self._run(lambda cursor: cursor.execute(query, values).fetchall())
         return [Row(key, _aware(changed), body) for key, changed, body in rows]
@@ -66,6 +103,8 @@ class SnowflakeWarehouse:
                 with closing(snowflake.connector.connect(**self._parameters)) as connection:
                     return work(connection.cursor())
             except snowflake.connector.errors.Error as error:
+                if _STALE.search(str(error)):
+                    raise StaleStream("the stream is stale: create it again") from error
                 raise Unavailable(
                     f"Snowflake refuses or fails ({type(error).__name__} {error.errno}): check SNOWFLAKE_* and the table's rights"
                 ) from error
