@@ -81,7 +81,6 @@ def stack(_received: tuple[str, Traces]) -> Iterator[Mapping[str, str]]:
         "OTEL_EXPORTER_OTLP_ENDPOINT": _received[0],
         "RECONCILE_SECONDS": "15",
         "POLL_SECONDS": "1",
-        "RATE_LIMIT": "0",
     }
     with pytest.MonkeyPatch.context() as patch, temporary_stack() as local:
         for name, value in settings.items():
