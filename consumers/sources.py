@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from consumers import debezium, folder, postgres, s3, s3_kafka, snowflake
+from consumers import debezium, feeds, folder, postgres, s3, s3_kafka, snowflake, web
 from consumers.runner import Stream
 from rag.settings import SourceSettings
 from rag.wiring import Services
@@ -20,6 +20,7 @@ def no_streams(chosen: SourceSettings, opened: Services) -> Mapping[str, Stream]
 KINDS: Mapping[str, Streams] = {
     "azure": no_streams,
     "debezium": debezium.streams,
+    "feed": feeds.streams,
     "folder": folder.streams,
     "gcs": no_streams,
     "postgres": postgres.streams,
@@ -27,6 +28,7 @@ KINDS: Mapping[str, Streams] = {
     "s3_kafka": s3_kafka.streams,
     "snowflake": snowflake.streams,
     "uploads": no_streams,
+    "web": web.streams,
 }
 
 
