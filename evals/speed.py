@@ -23,6 +23,7 @@ from evals.local_stack import temporary_stack
 from evals.metrics import percentile
 from rag.adapters.issuer import fetch_token
 from rag.errors import Unavailable
+from rag.files import write_whole
 from rag.models import DocumentStatus
 from rag.settings import Settings, load
 from rag.wiring import Services, services
@@ -33,13 +34,12 @@ BYTES = 2_000  # of a document
 CALLERS = 8
 SEARCHES = 400  # of one caller, and of all callers together
 WARM_UP = 50
-PUTS = 16  # uploads at once
 STANDSTILL = 120.0  # seconds without progress until the run fails
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Documents from the first upload until the last one is live. ``cpu`` is process → seconds of CPU, with those of its children.
+    """Documents from the first file until the last one is live. ``cpu`` is process → seconds of CPU, with those of its children.
 
     ``alone`` is the seconds that the embedder alone takes for the same chunks, afterwards.
     """
@@ -80,7 +80,7 @@ async def measure(folder: Path, embedder: str, documents: int, console: Console)
     words = random.Random(SEED)  # noqa: S311  (words, not secrets)
     texts = [_text(number, words) for number in range(documents)]
     async with services(settings) as opened:
-        console.print(f"loading {documents} documents of {BYTES} bytes through S3 and the stream lane")
+        console.print(f"loading {documents} documents of {BYTES} bytes through a folder and the stream lane")
         loading = await _load(texts, opened)
     token = fetch_token(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret)
     limits = httpx.Limits(max_connections=CALLERS)
@@ -97,22 +97,23 @@ async def measure(folder: Path, embedder: str, documents: int, console: Console)
 
 async def _load(texts: Sequence[str], opened: Services) -> Loading:
     settings = opened.settings
+    folder = Path(settings.inbox_dir or "") / "speed"
     before, began = _cpu(settings), time.perf_counter()
-    slots = asyncio.Semaphore(PUTS)
-
-    async def put(number: int, text: str) -> None:
-        async with slots:
-            await opened.objects.put(f"s3://{settings.s3_bucket}/speed/{number}.md", text.encode())
-
-    await asyncio.gather(*(put(number, text) for number, text in enumerate(texts)))
+    await asyncio.to_thread(_write, texts, folder)
     await _until_live(len(texts), opened)
     seconds, spent = time.perf_counter() - began, _spent(before, _cpu(settings))
     alone = await measure_embedder(*await chunk_inputs(opened), opened.pipeline.embedder)
     return Loading(len(texts), alone.chunks, seconds, alone.seconds, spent)
 
 
+def _write(texts: Sequence[str], folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for number, text in enumerate(texts):
+        write_whole(folder / f"{number}.md", text.encode())
+
+
 async def _until_live(number: int, opened: Services) -> None:
-    source = opened.sources.named("s3")
+    source = opened.sources.named("folder")
     live, progressed = 0, time.monotonic()
     while live < number:
         counts = await opened.ledger.counts(opened.spec.index_id, source.tenant, source.name)

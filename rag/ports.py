@@ -71,8 +71,13 @@ class ObjectStore(Protocol):
 class Parser(Protocol):
     """Converter from bytes to structured text. Its time and memory are bounded for any input."""
 
-    async def parse(self, content: bytes, *, name: str, media_type: str | None = None) -> ParsedDocument:
+    async def parse(
+        self, content: bytes, *, name: str, media_type: str | None = None, compartment: str = ""
+    ) -> ParsedDocument:
         """Parse the content. The file ``name`` helps to detect the format.
+
+        A process may read several documents of one ``compartment``, so these must have the same readers. Without one, a document has
+        a process of its own.
 
         Raises Rejected with one of the reasons unsupported, encrypted, corrupt, empty, no_text, too_large, too_many_pages,
         timeout, out_of_memory, crashed. Raises Unavailable when no process can be started or isolated.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from rag.errors import Conflict, LostIndex, ObjectUnavailable, Rejected, TidemarkError
-from rag.ids import Ids, object_key
+from rag.ids import Ids, fingerprint, object_key
 from rag.ingest import indexing
 from rag.ingest.artifacts import Artifacts, beside, has_version, is_of_revision, version_of
 from rag.ingest.change_events import dead_letter_events, outcome_events
@@ -225,7 +225,9 @@ class Pipeline:
                     return _parsed(task, known, before)
         name = object_key(task.uri)[1].rsplit("/", 1)[-1]
         try:
-            parsed = await self.parser.parse(found.content, name=name, media_type=found.state.media_type)
+            parsed = await self.parser.parse(
+                found.content, name=name, media_type=found.state.media_type, compartment=_compartment(task)
+            )
         except Rejected as error:
             return dead(task, error.reason)
         except TidemarkError:
@@ -491,3 +493,8 @@ async def _refused(
         subjects = sorted({subject for document_id in own for subject in records[document_id].subjects})
         refused |= await find_suppressed(tenant, [*own, *subjects])
     return refused
+
+
+def _compartment(task: IndexingTask) -> str:
+    """Return a name that documents share only when the same people may read them and they come from the same source."""
+    return fingerprint({"tenant": task.tenant, "source": task.source, "principals": task.principals})

@@ -46,7 +46,9 @@ class FirstSentence:
 class InProcess:
     """A parser without a sandbox, because the texts are the test's own."""
 
-    async def parse(self, content: bytes, *, name: str, media_type: str | None = None) -> ParsedDocument:
+    async def parse(
+        self, content: bytes, *, name: str, media_type: str | None = None, compartment: str = ""
+    ) -> ParsedDocument:
         return parse(content, name=name, media_type=media_type)
 
 

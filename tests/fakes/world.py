@@ -47,7 +47,9 @@ class Parsing:
         self.breaks: set[str] = set()
         self.parsed = 0
 
-    async def parse(self, content: bytes, *, name: str, media_type: str | None = None) -> ParsedDocument:
+    async def parse(
+        self, content: bytes, *, name: str, media_type: str | None = None, compartment: str = ""
+    ) -> ParsedDocument:
         self.parsed += 1
         if name in self.breaks:
             raise ZeroDivisionError

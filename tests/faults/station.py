@@ -58,7 +58,9 @@ def parsed(content: bytes, name: str, media_type: str | None) -> ParsedDocument 
 
 
 class Parsing:
-    async def parse(self, content: bytes, *, name: str, media_type: str | None = None) -> ParsedDocument:
+    async def parse(
+        self, content: bytes, *, name: str, media_type: str | None = None, compartment: str = ""
+    ) -> ParsedDocument:
         result = parsed(content, name, media_type)
         if isinstance(result, Rejected):
             raise result

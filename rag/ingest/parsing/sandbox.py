@@ -1,7 +1,7 @@
-"""Sandboxed parsing: each document in a process of its own, without a network, bounded in time, memory, size and pages.
+"""Sandboxed parsing: in processes without a network, bounded in time, memory, size and pages.
 
-The processes are forked and isolated ahead of the documents. Each one reads one document, then another one is forked in its place
-(decision 0034).
+The processes are forked and isolated ahead of the documents. Each one reads one document, or some small ones that the same people may
+read, and then another one is forked in its place (decisions 0034 and 0039).
 """
 
 from __future__ import annotations
@@ -24,15 +24,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import rag
 from rag.errors import Rejected, Unavailable
 from rag.ingest.parsing import wire
+from rag.ingest.parsing.sniffing import may_share
 from rag.models import ParsedDocument
 
 _START_SECONDS = 120  # to load the parsers, which takes two seconds, on a busy machine ten
 _LARGEST_ERROR = 64 * 1024  # bytes
+_SHARED_DOCUMENTS = 32  # of one process
+_SHARED_BYTES = 256 * 1024  # of a document; the process costs little beside the parse of a larger one
+_IDLE_SECONDS = 2.0  # for which a process that has read documents waits for more of its compartment
 _PATHS = [str(Path(rag.__file__).parents[1]), *filter(None, sys.path)]  # of this process, for the worker's imports
 
 
@@ -69,21 +73,36 @@ class SandboxedParser:
         self._worker: _Worker | None = None
         self._closed = False
 
-    async def parse(self, content: bytes, *, name: str, media_type: str | None = None) -> ParsedDocument:
+    async def parse(
+        self, content: bytes, *, name: str, media_type: str | None = None, compartment: str = ""
+    ) -> ParsedDocument:
         return await asyncio.get_running_loop().run_in_executor(
-            self._threads, self.parse_now, content, name, media_type
+            self._threads, self.parse_now, content, name, media_type, compartment
         )
 
-    def parse_now(self, content: bytes, name: str, media_type: str | None = None) -> ParsedDocument:
+    def parse_now(
+        self, content: bytes, name: str, media_type: str | None = None, compartment: str = ""
+    ) -> ParsedDocument:
         """Parse a document. This blocks the calling thread."""
         if len(content) > self.limits.input_bytes:
             raise Rejected(
                 f"{name!r} has {len(content):,} bytes, at most {self.limits.input_bytes:,} are allowed: split it",
                 reason="too_large",
             )
+        request = {
+            "name": name,
+            "media_type": media_type,
+            "seconds": self.limits.seconds,
+            "memory_bytes": self.limits.memory_bytes,
+            "output_bytes": self.limits.output_bytes,
+            "pages": self.limits.pages,
+        }
+        can_share = compartment and len(content) <= _SHARED_BYTES and may_share(content)
+        if can_share and (parsed := self._attempt_shared(content, request, compartment)):
+            return parsed
         for _ in range(2):
             with contextlib.suppress(_WorkerLost):
-                return self._attempt(content, name, media_type)
+                return self._attempt(content, request)
         raise Rejected(
             f"the process that parsed {name!r} was killed twice: check the machine's memory, or split the document",
             reason="crashed",
@@ -101,11 +120,11 @@ class SandboxedParser:
     def close(self) -> None:
         """Close the parser after the documents that are under way."""
         self._threads.shutdown(wait=True)
-        self._background.shutdown(wait=True, cancel_futures=True)
         with self._lock:
             self._closed = True
             if self._worker is not None:
                 self._worker.close()
+        self._background.shutdown(wait=True, cancel_futures=True)
 
     async def __aenter__(self) -> Self:
         return self
@@ -131,19 +150,34 @@ class SandboxedParser:
                 return worker, child
         raise Unavailable("the processes that parse end before they read a document: check the memory of this machine")
 
-    def _attempt(self, content: bytes, name: str, media_type: str | None) -> ParsedDocument:
-        worker, child = self._ready_child()
-        request = {
-            "name": name,
-            "media_type": media_type,
-            "seconds": self.limits.seconds,
-            "memory_bytes": self.limits.memory_bytes,
-            "output_bytes": self.limits.output_bytes,
-            "pages": self.limits.pages,
-        }
-        deadline = time.monotonic() + self.limits.timeout
+    def _attempt_shared(self, content: bytes, request: dict[str, Any], compartment: str) -> ParsedDocument | None:
+        """Parse in a process that may have read others of the compartment. Return None when the document needs one of its own, which
+        is also so after any failure: it may be the fault of those before."""
+        worker = self._live_worker()
+        child = worker.take_idle(compartment)
+        if child is None:
+            worker, child = self._ready_child()
+        parsed = None
         try:
-            accepted, reply = child.parse(json.dumps(request).encode(), content, self.limits.output_bytes, deadline)
+            with contextlib.suppress(EOFError, ConnectionError, TimeoutError, ValueError):
+                accepted, reply = self._ask(child, content, request | {"shared": True})
+                parsed = wire.load(reply) if accepted else None
+        finally:
+            if parsed is None:
+                worker.retire(child)
+        if parsed is not None:
+            worker.keep(compartment, child)
+        return parsed
+
+    def _ask(self, child: _Child, content: bytes, request: dict[str, Any]) -> tuple[bool, bytes]:
+        deadline = time.monotonic() + self.limits.timeout
+        return child.parse(json.dumps(request).encode(), content, self.limits.output_bytes, deadline)
+
+    def _attempt(self, content: bytes, request: dict[str, Any]) -> ParsedDocument:
+        worker, child = self._ready_child()
+        name = request["name"]
+        try:
+            accepted, reply = self._ask(child, content, request)
             return wire.load(reply) if accepted else _raise(wire.load_error(reply))
         except TimeoutError as error:
             raise Rejected(
@@ -220,7 +254,9 @@ class _Worker:
         self._lock = threading.Lock()
         self._spares, self._background = spares, background
         self._waiting: deque[Future[_Child]] = deque()
-        self._finalizer = weakref.finalize(self, _stop, self._process, ours, self._waiting)
+        self._idle: deque[_Idle] = deque()
+        self._is_sweeping = False  # whether a timer runs
+        self._finalizer = weakref.finalize(self, _stop, self._process, ours, self._waiting, self._idle)
         ours.settimeout(_START_SECONDS)
         try:
             self.layers: tuple[str, ...] = tuple(json.loads(ours.recv(4096))["ready"])
@@ -245,6 +281,50 @@ class _Worker:
         except IndexError:
             return self._fork()
         return waiting.result()
+
+    def take_idle(self, compartment: str) -> _Child | None:
+        """Return a process that has read documents of the compartment and may read more, if there is one."""
+        with self._lock:
+            for idle in self._idle:
+                if idle.compartment == compartment:
+                    self._idle.remove(idle)
+                    return idle.child
+        return None
+
+    def keep(self, compartment: str, child: _Child) -> None:
+        """Let a child that has read a document of the compartment wait for more of it, for a while."""
+        child.documents += 1
+        if child.documents >= _SHARED_DOCUMENTS:
+            self.retire(child)
+            return
+        with self._lock:
+            self._idle.append(_Idle(time.monotonic() + _IDLE_SECONDS, compartment, child))
+            surplus = [self._idle.popleft()] if len(self._idle) > self._spares else []
+            must_sweep, self._is_sweeping = not self._is_sweeping, True
+        for idle in surplus:
+            self.retire(idle.child)
+        if must_sweep:
+            self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        timer = threading.Timer(_IDLE_SECONDS, self._sweep)
+        timer.daemon = True
+        timer.start()
+
+    def _sweep(self) -> None:
+        """Retire the children that have waited for long enough, and look again while others wait."""
+        if not self._finalizer.alive:
+            return
+        with self._lock:
+            late = [idle for idle in self._idle if idle.until <= time.monotonic()]
+            for idle in late:
+                self._idle.remove(idle)
+            must_sweep = self._is_sweeping = bool(self._idle)
+        with contextlib.suppress(RuntimeError):  # the parser was closed meanwhile, which ends every child
+            for idle in late:
+                self.retire(idle.child)
+        if must_sweep:
+            self._sweep_later()
 
     def retire(self, child: _Child) -> Future[int]:
         """Have a child ended, with all its process group, and another one forked in its place. Return its wait status to come.
@@ -283,7 +363,9 @@ class _Worker:
         return answer
 
 
-def _stop(process: subprocess.Popen[bytes], control: socket.socket, waiting: Iterable[Future[_Child]]) -> None:
+def _stop(
+    process: subprocess.Popen[bytes], control: socket.socket, waiting: Iterable[Future[_Child]], idle: Iterable[_Idle]
+) -> None:
     control.close()  # then the worker ends its children and itself
     try:
         process.wait(5)
@@ -293,13 +375,25 @@ def _stop(process: subprocess.Popen[bytes], control: socket.socket, waiting: Ite
     for spare in waiting:
         if spare.done() and not spare.cancelled() and spare.exception() is None:
             spare.result().close()
+    for each in idle:
+        each.child.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Idle:
+    """A child that waits for more documents of its compartment."""
+
+    until: float
+    compartment: str
+    child: _Child
 
 
 class _Child:
-    """One process for one document."""
+    """One process, for one document or for the documents of a compartment."""
 
     def __init__(self, pid: int, connection: socket.socket) -> None:
         self.pid, self._connection = pid, connection
+        self.documents = 0  # that it has read
 
     def close(self) -> None:
         self._connection.close()

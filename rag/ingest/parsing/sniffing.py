@@ -30,6 +30,7 @@ _SAME_AS = {
     "application/xhtml+xml": HTML, "text/x-markdown": MARKDOWN, "application/jsonl": JSONL, "application/x-jsonlines": JSONL,
     "application/jsonlines": JSONL, "text/json": JSON, "application/csv": CSV,
 }  # fmt: skip
+SHARED = {MARKDOWN, CSV, TSV, JSON, JSONL, TEXT, ROW}  # whose parsers are memory-safe for the most part
 _TEXTS = {HTML, MARKDOWN, CSV, TSV, JSON, JSONL, TEXT, ROW}
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _MARKUP = re.compile(
@@ -37,6 +38,12 @@ _MARKUP = re.compile(
 )
 _MOST_UNPACKED = 512 * 1024 * 1024
 _MOST_MEMBERS = 20_000
+
+
+def may_share(content: bytes) -> bool:
+    """Return whether the content may be of a media type in ``SHARED``, by its first bytes alone. This is safe outside the sandbox."""
+    head = content[:1024]
+    return not (b"%PDF-" in head or head.startswith((b"PK", _OLE)) or _is_marked_up(head))
 
 
 def media_type_of(content: bytes, name: str, declared: str | None = None) -> str:
@@ -67,7 +74,7 @@ def media_type_of(content: bytes, name: str, declared: str | None = None) -> str
         )
     if declared == ROW:
         return ROW
-    if _MARKUP.match(content[:1024].decode("utf-8", errors="ignore").lstrip("\ufeff")):
+    if _is_marked_up(content[:1024]):
         return HTML
     if named in _TEXTS:
         return named
@@ -130,3 +137,7 @@ def _kind(content: bytes) -> str:
 
     media_type = filetype.guess_mime(content[:8192])
     return f"of type {media_type}" if media_type else "binary data of an unknown type"
+
+
+def _is_marked_up(head: bytes) -> bool:
+    return _MARKUP.match(head.decode("utf-8", errors="ignore").lstrip("\ufeff")) is not None

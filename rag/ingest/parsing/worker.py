@@ -1,10 +1,10 @@
-"""Worker process, which loads the parsers once and forks one child per document.
+"""Worker process, which loads the parsers once and forks children that read them.
 
 ``rag.ingest.parsing.sandbox`` starts ``python -m rag.ingest.parsing.worker FD`` with an empty environment. The worker takes commands on
 the socket FD. ``fork``, with a socket of the child's own attached, answers the child's pid. The child isolates itself, reports this on
-its socket, waits there for one document, and ends after its reply. ``end PID`` kills the rest of that child's process group and answers
-its wait status. The worker and its children end when the worker's socket closes. The worker itself never reads a document, so each child
-starts from the same state.
+its socket, waits there for a document, and ends after its reply, unless the document may share its process with the next. ``end PID``
+kills the rest of that child's process group and answers its wait status. The worker and its children end when the worker's socket
+closes. The worker itself never reads a document, so each child starts from the same state.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rag.errors import Rejected
 from rag.ingest.parsing import isolation, memory, wire
 from rag.ingest.parsing.formats import parse, parser_of
 from rag.ingest.parsing.language import detector
-from rag.ingest.parsing.sniffing import media_type_of
+from rag.ingest.parsing.sniffing import SHARED, media_type_of
 
 _PROSE = 20_000  # characters
 _SENTENCE = "The first call of everything is the slow one, and a child that is forked later need not make it again."
@@ -139,7 +139,7 @@ def _fork(control: socket.socket, fd: int, layers: list[str]) -> int:
     return pid
 
 
-# -- in the child: one document -----------------------------------------------------------------------------------------
+# -- in the child: its documents -----------------------------------------------------------------------------------------
 
 
 def _serve(connection: socket.socket, layers: list[str]) -> None:
@@ -150,13 +150,18 @@ def _serve(connection: socket.socket, layers: list[str]) -> None:
     connection.sendall(wire.REPLY.pack(wire.REFUSED if missing else wire.ACCEPTED, len(missing)) + missing)
     if missing:
         return
-    request_length, content_length = wire.LENGTHS.unpack(_exactly(connection, wire.LENGTHS.size))
-    request = json.loads(_exactly(connection, request_length))
-    content = _exactly(connection, content_length)
-    isolation.limit_resources(seconds=request["seconds"], allowed=in_use.plus(content_length + request["memory_bytes"]))
-    status, reply = _reply(content, request)
-    connection.sendall(wire.REPLY.pack(status, len(reply)))
-    connection.sendall(reply)
+    is_shared = is_first = True
+    while is_shared:
+        request_length, content_length = wire.LENGTHS.unpack(_exactly(connection, wire.LENGTHS.size))
+        request = json.loads(_exactly(connection, request_length))
+        content = _exactly(connection, content_length)
+        is_shared = request.get("shared", False)
+        if is_first:  # what is allowed cannot be raised again
+            allowed = in_use.plus(content_length + request["memory_bytes"])
+            isolation.limit_resources(seconds=request["seconds"], allowed=allowed)
+        is_first = False
+        status, reply = _reply(content, request)
+        connection.sendall(wire.REPLY.pack(status, len(reply)) + reply)
 
 
 def _warm() -> None:
@@ -202,6 +207,8 @@ def _reply(content: bytes, request: dict[str, Any]) -> tuple[bytes, bytes]:
 
 def _parse(content: bytes, name: str, request: dict[str, Any]) -> Any:
     media_type = media_type_of(content, name, request["media_type"])
+    if request.get("shared") and media_type not in SHARED:
+        raise Rejected(f"{media_type} needs a process of its own", reason="not_shared")
     if media_type == "application/pdf":
         from rag.ingest.parsing import pdf
 

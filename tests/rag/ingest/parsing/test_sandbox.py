@@ -357,6 +357,90 @@ def test_a_document_leaves_nothing_to_the_next_one(hostile: SandboxedParser) -> 
         assert said(hostile, f"import sys, rag.errors; {look}; sys.mark = 1; rag.errors.Rejected = None") == "mark None"
 
 
+# -- processes that several documents share
+
+
+def pid_of_reader(parser: SandboxedParser, compartment: str) -> str:
+    return parser.parse_now(b"import os; said = 'pid ' + str(os.getpid())", "program", compartment=compartment).text
+
+
+def test_documents_of_one_compartment_share_a_process_and_others_do_not(hostile: SandboxedParser) -> None:
+    staff = {pid_of_reader(hostile, "staff") for _ in range(5)}
+    hr = {pid_of_reader(hostile, "hr") for _ in range(5)}
+    alone = {said(hostile, "import os; said = 'pid ' + str(os.getpid())") for _ in range(3)}
+    assert (len(staff), len(hr), len(alone)) == (1, 1, 3)
+    assert len(staff | hr | alone) == 5
+
+
+def test_a_shared_process_ends_after_so_many_documents(
+    hostile: SandboxedParser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox_module, "_SHARED_DOCUMENTS", 3)
+    pids = [pid_of_reader(hostile, "few") for _ in range(6)]
+    assert len(set(pids[:3])) == len(set(pids[3:])) == 1
+    assert pids[0] != pids[3]
+
+
+def test_a_shared_process_does_not_wait_for_long(hostile: SandboxedParser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox_module, "_IDLE_SECONDS", 0.05)
+    reader = psutil.Process(int(pid_of_reader(hostile, "idle").split()[1]))
+    eventually(lambda: not reader.is_running())
+    eventually(lambda: not hostile._worker._idle)
+
+
+def test_no_more_shared_processes_wait_than_there_are_workers(hostile: SandboxedParser) -> None:
+    for number in range(2 * hostile._spares):
+        pid_of_reader(hostile, f"many {number}")
+    assert hostile._worker is not None
+    assert [idle.compartment for idle in hostile._worker._idle] == [
+        f"many {number}" for number in range(hostile._spares, 2 * hostile._spares)
+    ]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "import rag.errors, sys; rag.errors.Rejected = None; sys.modules['json'].dumps = None",
+        "import builtins; builtins.compile = None",
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (1, 1))",
+        "import signal; signal.setitimer(signal.ITIMER_REAL, 0.01)  # SIGALRM, while it waits for the next one",
+        "import os; os.close(3); os.close(4); os.close(5); os.close(6); os.close(7); os.close(8)",
+    ],
+    ids=["modules", "builtins", "memory", "alarm", "descriptors"],
+)
+def test_harm_to_a_shared_process_refuses_no_document(hostile: SandboxedParser, harm: str) -> None:
+    """The document after a harmful one is parsed in a process of its own, when the shared one cannot read it."""
+    with contextlib.suppress(Rejected):
+        hostile.parse_now(f"{harm}\nsaid = 'done'".encode(), "harm", compartment=f"harmed {harm}")
+    for _ in range(2):
+        assert hostile.parse_now(b"said = 'still here'", "program", compartment=f"harmed {harm}").text == "still here"
+
+
+def test_a_document_that_fails_in_a_shared_process_gets_the_error_of_a_process_of_its_own(
+    hostile: SandboxedParser,
+) -> None:
+    before = pid_of_reader(hostile, "failing")
+    for program, expected in (("while True: pass", "timeout"), ("import os; os._exit(1)", "crashed"), ("=", "invalid")):
+        with pytest.raises(Rejected) as caught:
+            hostile.parse_now(program.encode(), "program", compartment="failing")
+        assert caught.value.reason == expected
+    assert pid_of_reader(hostile, "failing") != before
+
+
+@pytest.mark.parametrize("kind", ["pdf", "docx", "html"])
+def test_formats_that_native_code_reads_never_share_a_process(
+    sandbox: SandboxedParser, make: SimpleNamespace, kind: str
+) -> None:
+    sandbox.parse_now(GOOD, "good.md", compartment="before")
+    assert sandbox._worker is not None
+    waiting = [idle.child.pid for idle in sandbox._worker._idle]
+    html = b"<p>A part of a page, without its head, but with some words.</p>"
+    pdf = make.pdf(lambda canvas: canvas.drawString(100, 700, "Text of a page"))
+    content = {"pdf": pdf, "docx": make.docx(lambda document: document.add_paragraph("Text")), "html": html}[kind]
+    assert sandbox.parse_now(content, f"file.{kind}", compartment="before").text
+    assert [idle.child.pid for idle in sandbox._worker._idle] in (waiting, [])
+
+
 def test_processes_that_were_killed_while_they_waited_fail_no_document() -> None:
     parser = SandboxedParser()
     worker = worker_of(parser)
