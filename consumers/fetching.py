@@ -89,7 +89,7 @@ class Fetcher:
                     url = urljoin(url, answer.headers["location"])
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
             raise Unavailable(f"{host_of(url)} does not answer ({type(error).__name__})") from error
-        raise Rejected(f"{host_of(url)} redirects more than {REDIRECTS} times", reason="redirects")
+        raise Rejected(f"{host_of(answer.url)} redirects more than {REDIRECTS} times", reason="redirects")
 
     async def _get(self, url: str, limit: int, headers: Mapping[str, str]) -> Answer:
         sent = {"User-Agent": self._agent, "Accept": "*/*", "Accept-Encoding": "gzip", **headers}
@@ -152,8 +152,8 @@ class FetchOptions(BaseModel, extra="forbid"):
 
 
 def host_of(url: str) -> str:
-    """Return the host, with its port where that is not the usual one."""
-    return httpx.URL(url).netloc.decode("ascii")
+    """Return the host of a canonical address, with its port where that is not the usual one."""
+    return url.split("/", 3)[2]
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:

@@ -54,7 +54,7 @@ class WebOptions(FetchOptions):
     hosts: frozenset[str] = frozenset()  # more hosts whose pages may be read, besides those of the addresses above
     every: float = Field(3600.0, gt=0)  # seconds between two visits of a page
     delay: float = Field(1.0, ge=0)  # least seconds between two requests to a host
-    max_pages: int = Field(10_000, ge=1, le=1_000_000)
+    max_pages: int = Field(10_000, ge=1, le=100_000)
 
     @property
     def allowed_hosts(self) -> frozenset[str]:
@@ -90,6 +90,7 @@ class WebPages:
             raise ValueError(f"source {source.name!r} names no page: set urls, sitemaps or feeds in its options")
         self._source = source
         self._options = options
+        self._hosts = options.allowed_hosts
         self._objects = objects
         self._cursors = cursors
         self._stale_seconds = stale_seconds
@@ -168,13 +169,13 @@ class WebPages:
             answer = await self._get(fetcher, url, limit=MAX_SITEMAP_BYTES)
             found = await asyncio.to_thread(read_sitemap, answer.content)
             waiting += [each for each in map(canonical, found.sitemaps) if self._is_allowed(each)]
-            pages |= self._usable(found.pages)
+            pages |= await asyncio.to_thread(self._usable, found.pages)
         return pages
 
     async def _of_feed(self, fetcher: Fetcher, root: str) -> dict[str, str]:
         answer = await self._get(fetcher, root, limit=self._options.max_bytes)
         feed = await asyncio.to_thread(read_feed, answer.content)
-        return self._usable({entry.link: entry.changed for entry in feed if entry.link})
+        return await asyncio.to_thread(self._usable, {entry.link: entry.changed for entry in feed if entry.link})
 
     async def _get(self, fetcher: Fetcher, url: str, *, limit: int) -> Answer:
         """Return a list's answer, which must be 200. Raises Unavailable also while its host has asked to be left alone."""
@@ -315,7 +316,7 @@ class WebPages:
         await self._robots.require_allowed(fetcher, url)
 
     def _is_allowed(self, url: str) -> bool:
-        return host_of(url) in self._options.allowed_hosts
+        return host_of(url) in self._hosts
 
     async def _wait_for(self, url: str) -> None:
         """Wait until the host may be asked again, and take that turn."""
