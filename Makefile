@@ -7,7 +7,8 @@ PYTHON := .venv/bin/python
 LOCK_STAMP := .venv/.requirements.lock.sha256
 SETUP := $(LOCK_STAMP)
 # Three workers on two cores, because some tests wait for a server or a clock.
-QUICK_TESTS := $(PYTHON) -m pytest -m "not live and not heavy and not corpus" --ignore tests/live -n 3 --dist worksteal
+QUICK_TESTS := $(PYTHON) -m pytest -m "not live and not heavy and not corpus" -n 3 --dist worksteal
+SLOW_TESTS := $(PYTHON) -m pytest -m "live or heavy or corpus"
 
 # The first of these that runs; PYTHON_BASE=/path/to/python decides otherwise.
 PYTHON_BASE ?= $(shell for python in python3.12 python3.11 python3 python; do \
@@ -18,7 +19,7 @@ UV := $(UV_VENV)/bin/uv
 
 export UV_LINK_MODE := copy
 
-.PHONY: help setup up down clean status check unit coverage test faults mutations demo bench lock sbom FORCE
+.PHONY: help setup up down clean status check unit coverage slow test faults mutations demo bench lock sbom FORCE
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,8 +47,16 @@ unit: $(SETUP)  ## Run the quick tests: no process, no model, no ../shared
 coverage: $(SETUP)  ## Run the quick tests and print their coverage, which takes half as long again
 	$(QUICK_TESTS) --cov --cov-report=term
 
+slow: $(SETUP)  ## Run the other tests: servers, the whole stack, models, the documents of ../shared
+	$(SLOW_TESTS)
+
 test: $(SETUP)  ## Run all tests, or those of T=path
+ifdef T
 	$(PYTHON) -m pytest $(T)
+else
+	$(QUICK_TESTS)
+	$(SLOW_TESTS)
+endif
 
 check: $(SETUP)  ## Formatting, types, layers, contracts
 	$(PYTHON) -m ruff check .
@@ -81,7 +90,7 @@ lock: $(UV)  ## Resolve the dependencies anew
 
 # By content, not by time: a fresh clone's files are all equally new.
 $(LOCK_STAMP): FORCE
-	@./deploy/local/setup.sh "$(PYTHON_BASE)" $(UV_VENV) $@ $(if $(filter up demo test bench,$(MAKECMDGOALS)),downloads)
+	@./deploy/local/setup.sh "$(PYTHON_BASE)" $(UV_VENV) $@ $(if $(filter up demo slow test bench,$(MAKECMDGOALS)),downloads)
 
 $(UV):
 	@./deploy/local/setup.sh "$(PYTHON_BASE)" $(UV_VENV)
