@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from gateway import answers, docs, documents, health, problems, search
+from gateway import access, answers, docs, documents, health, problems, search
 from gateway.identity import Verifier
 from gateway.limits import RateLimit
 from gateway.middleware import FORM_OVERHEAD, BoundedBody, Observed
@@ -52,7 +52,7 @@ def create_app(services: Services, verifier: Verifier, *, redis_url: str | None 
     app.state.limits = RateLimit(settings.rate_limit, redis_url)
     app.state.failed_logins = RateLimit(settings.failed_login_limit, redis_url, counted="refused tokens")
     problems.install(app)
-    for router in (search.router, answers.router, documents.router, health.router):
+    for router in (search.router, answers.router, documents.router, access.router, health.router):
         app.include_router(router)
     docs.install(app, issuer=verifier.keys, client_id=settings.oidc_docs_client_id)
     app.add_middleware(BoundedBody, bounds={documents.PATH: settings.upload_bytes + FORM_OVERHEAD})

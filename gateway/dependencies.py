@@ -19,7 +19,7 @@ SCOPES = {
     "rag:query": "search, ask and look at documents",
     "rag:ingest": "upload documents and withdraw your own",
     "rag:erase": "suppress any document that you may see, for ever",
-    "rag:admin": "withdraw uploads of others, and try dead documents again",
+    "rag:admin": "grant and revoke access, withdraw uploads of others, and try dead documents again",
 }
 # The addresses are the issuer's, and gateway.docs fills them in when it serves the API page.
 _schemes = (

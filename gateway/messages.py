@@ -5,14 +5,15 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
+from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from governance.access import MAX_VALUE, MAX_VALUES, NARROW_FIELDS
 from rag.answer.answering import MAX_TOP_K, TOP_K
 from rag.ids import point_time
-from rag.models import Cause, Citation, Hit
+from rag.models import Cause, Citation, Effect, Hit
 
 MAX_QUESTION = 4000  # characters; an embedder reads a few hundred tokens of it anyway
 
@@ -264,6 +265,58 @@ class LineageMessage(DocumentMessage):
         indexes = [IndexedMessage(**each, is_current=each["index_id"] == index_id) for each in row["indexes"]]
         cause = CauseMessage.of(Cause(**row["cause"])) if row["cause"] else CauseMessage()
         return cls(**{**row, "cause": cause, "points": points, "indexes": indexes})
+
+
+class AccessRequest(_Request):
+    """A decision on a document, or on the documents of a source whose uri starts with ``uri_prefix``, or on all of the source."""
+
+    effect: Effect
+    principal: Value = Field(description="user:NAME or group:NAME", examples=["group:finance"])
+    document_id: UUID | None = Field(None, description="a document; without it, name a source")
+    source: Annotated[str, StringConstraints(max_length=64)] = ""
+    uri_prefix: Annotated[str, StringConstraints(max_length=4096), AfterValidator(_text)] = Field(
+        "", description="a folder of the source, ending with a slash", json_schema_extra={"pattern": TEXT_PATTERN}
+    )
+    reason: Annotated[str, StringConstraints(max_length=MAX_VALUE), AfterValidator(_text)] = Field(
+        "", json_schema_extra={"pattern": TEXT_PATTERN}
+    )
+
+    @model_validator(mode="after")
+    def _names_one_target(self) -> Self:
+        if bool(self.document_id) == bool(self.source) or (self.uri_prefix and not self.source):
+            raise ValueError("name a document_id, or a source with or without a uri_prefix")
+        return self
+
+
+class RuleMessage(BaseModel):
+    """A grant or a revoke. A revoke wins over every label and grant."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    rule_id: str
+    effect: Effect
+    principal: str
+    source: str
+    uri_prefix: str
+    document_id: str
+    actor: str = Field(description="the pseudonym of the administrator")
+    reason: str
+    decided_at: datetime
+
+
+class RuleList(BaseModel):
+    rules: list[RuleMessage]
+    next: str | None = Field(description="pass as ``after`` for the next page; null on the last one")
+
+
+class DecidedMessage(BaseModel):
+    """Whether a caller may see a document in a search, and the label, setting or rule that decided."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    is_visible: bool
+    reason: str
+    rule: RuleMessage | None
 
 
 class DependencyMessage(BaseModel):

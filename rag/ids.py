@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote
 from rag.errors import Rejected
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://([^/]*)/?(.*)$", re.DOTALL)
+MAX_FOLDERS = 32  # above an object that a rule may name, because each object's points carry them
 _MAX_URI = 4096  # S3 keys are at most 1024 bytes; percent-encoding makes them three times longer
 
 
@@ -55,6 +56,13 @@ def object_key(uri: str) -> tuple[str, str]:
     return f"{match[1]}://{match[2]}", unquote(match[3])
 
 
+def ancestors(uri: str) -> tuple[str, ...]:
+    """Return the folders above an object, outermost first, of the form ``scheme://container/a/b/``: at most ``MAX_FOLDERS``."""
+    start = uri.find("://") + 3
+    slashes = [at for at, letter in enumerate(uri) if letter == "/" and at > start]
+    return tuple(uri[: at + 1] for at in slashes[:MAX_FOLDERS])
+
+
 @dataclass(frozen=True)
 class Ids:
     """Keyed ids of one deployment. ``secret`` has at least 16 bytes. If it is lost, no id can be computed again."""
@@ -72,6 +80,18 @@ class Ids:
 
     def document_id(self, tenant: str, source: str, uri: str) -> str:
         return str(uuid.UUID(bytes=self._mac(tenant, "document", source, canonical_uri(uri))[:16]))
+
+    def scopes(self, tenant: str, source: str, uri: str, document_id: str) -> tuple[str, ...]:
+        """Return the scopes of a document that an access rule may name: its source, each folder above it, and the document itself."""
+        folders = ("", *ancestors(uri))
+        return (*(self.scope(tenant, source, folder) for folder in folders), document_id)
+
+    def scope(self, tenant: str, source: str, uri_prefix: str = "") -> str:
+        """Return the scope of a folder of a source, or of the whole source. Points carry it, so it does not show the folder's name."""
+        return self._mac(tenant, "scope", source, uri_prefix).hex()[:24]
+
+    def rule_id(self, tenant: str, scope: str, principal: str) -> str:
+        return str(uuid.UUID(bytes=self._mac(tenant, "rule", scope, principal)[:16]))
 
     def chunk_ids(self, tenant: str, document_id: str, inputs: Sequence[str]) -> list[str]:
         """Return the ids of a document's chunks from the inputs of the encoders. Each repetition of an input gets another id."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -31,9 +31,43 @@ class Access:
     principals: tuple[str, ...]
 
 
+class Effect(enum.StrEnum):
+    GRANT = "grant"
+    REVOKE = "revoke"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRule:
+    """The decision of an administrator on the documents of a scope, apart from their labels: ``principal`` may see them, or may not.
+
+    A revoke wins over every label and every grant. The scope is a document, or the documents of ``source`` whose uri starts with
+    ``uri_prefix``. There is one rule for a scope and a principal, and ``rule_id`` is derived from them.
+    """
+
+    rule_id: str
+    tenant: str
+    scope: str  # of ``Ids.scopes``
+    principal: str
+    effect: Effect
+    source: str
+    uri_prefix: str = ""  # ends with a slash; empty for the whole source and for a document
+    document_id: str = ""
+    actor: str = ""  # the administrator's pseudonym
+    reason: str = ""
+    decided_at: datetime | None = None  # set by the ledger
+
+
+class RuledScopes(NamedTuple):
+    """The scopes that the rules of a caller's principals name."""
+
+    granted: tuple[str, ...] = ()
+    revoked: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class AccessFilter:
-    """The documents that a caller may see: those of ``tenant`` that name at least one of ``principals``.
+    """The documents that a caller may see: those of ``tenant`` that name at least one of ``principals``, or that a rule grants to one
+    of them, without those that a rule revokes from one of them.
 
     Only ``governance.access`` may create a filter (a house rule checks this). ``narrow`` maps the fields of the caller's own
     filters (``source``, ``document_id``, ``language``, ``media_type``) to accepted values. They can only narrow the access.
@@ -42,10 +76,15 @@ class AccessFilter:
     tenant: str
     principals: tuple[str, ...]
     narrow: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ruled: RuledScopes = field(default_factory=RuledScopes)
 
     def __post_init__(self) -> None:
         if not self.tenant or not self.principals:
             raise ValueError("an access filter needs a tenant and at least one principal")
+
+    def under(self, ruled: RuledScopes) -> AccessFilter:
+        """Return the filter for a search of the vector index, which cannot read the rules itself. The ledger reads them again."""
+        return replace(self, ruled=ruled)
 
 
 # -- objects of a source ------------------------------------------------------------------------------------------------
@@ -245,6 +284,7 @@ class DocumentRecord:
     change_token: str = ""
     content_hash: str = ""
     principals: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()  # that an access rule may name, of ``Ids.scopes``
     subjects: tuple[str, ...] = ()
     title: str = ""
     media_type: str = ""
@@ -327,6 +367,7 @@ class IndexingTask:
     media_type: str = ""
     title: str = ""  # from the object's label; if empty, the parsed title is used
     principals: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()  # set when the document is planned
     subjects: tuple[str, ...] = ()
     config_hash: str = ""
     reason: str = ""

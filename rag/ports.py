@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from rag.models import (
     AccessFilter,
+    AccessRule,
     Answer,
     Batch,
     DocumentRecord,
@@ -27,6 +28,7 @@ from rag.models import (
     Payload,
     Point,
     Provenance,
+    RuledScopes,
     ScoredPoint,
     SourceObject,
     SparseVector,
@@ -332,8 +334,37 @@ class Ledger(Protocol):
     async def index_revision(self, index_id: str, tenant: str) -> int:
         """Return a number that grows with every transaction that changes the tenant's part of the index."""
 
+    async def ruled_scopes(self, access: AccessFilter) -> RuledScopes:
+        """Return the scopes that the access rules of the filter's principals name."""
+
+    async def ruled(self, tenant: str, scopes: Sequence[str]) -> set[str]:
+        """Return those of ``scopes`` that any access rule names."""
+
     async def visible(self, index_id: str, point_ids: Sequence[str], access: AccessFilter) -> dict[str, Provenance]:
         """Return point id → provenance of the points that are current, live, not suppressed and allowed. Omit the other points."""
+
+
+class AccessRules(Protocol):
+    """The grants and revokes of administrators. Every search, cached answer and listing obeys them from the call's return on."""
+
+    async def access_rules(
+        self,
+        tenant: str,
+        *,
+        source: str = "",
+        principals: Sequence[str] | None = None,
+        scopes: Sequence[str] | None = None,
+        after: str = "",
+        limit: int = 100,
+    ) -> list[AccessRule]:
+        """Return a page of the tenant's rules, in order of id: those of a source, of any of the ``principals``, and of
+        any of the ``scopes``."""
+
+    async def decide(self, rule: AccessRule) -> AccessRule:
+        """Record the rule in the place of an earlier one for its scope and principal. Idempotent."""
+
+    async def withdraw(self, tenant: str, rule_id: str) -> AccessRule | None:
+        """Delete the rule, so that its scope's labels alone decide again. Return it, or None when there is none. Idempotent."""
 
 
 class Deletions(Protocol):
@@ -480,6 +511,7 @@ class Measurements(Protocol):
 
 class Stores(
     Ledger,
+    AccessRules,
     Deletions,
     Positions,
     Outbox,

@@ -43,6 +43,7 @@ KEYWORD, INTEGER = models.PayloadSchemaType.KEYWORD, models.PayloadSchemaType.IN
 INDEXED: dict[str, models.PayloadSchemaType | models.KeywordIndexParams] = {
     "tenant": models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
     "principals": KEYWORD,
+    "scopes": KEYWORD,
     "document_id": KEYWORD,
     "source": KEYWORD,
     "language": KEYWORD,
@@ -273,15 +274,21 @@ def _collection(index_id: str) -> str:
 
 
 def _filter(access: AccessFilter) -> models.Filter:
-    """Return the filter for the tenant and any of the principals. The caller's own fields are added to it, so they can only narrow it."""
-    required = {"tenant": (access.tenant,), "principals": access.principals}
+    """Return the filter for the tenant, and for any of the principals or granted scopes without the revoked ones.
+
+    The caller's own fields are added to it, so they can only narrow it.
+    """
+    named: models.Condition = _any("principals", access.principals)
+    if access.ruled.granted:
+        named = models.Filter(should=[named, _any("scopes", access.ruled.granted)])
     return models.Filter(
-        must=[
-            models.FieldCondition(key=key, match=models.MatchAny(any=list(values)))
-            for fields in (required, access.narrow)
-            for key, values in fields.items()
-        ]
+        must=[_any("tenant", (access.tenant,)), named, *(_any(key, values) for key, values in access.narrow.items())],
+        must_not=[_any("scopes", access.ruled.revoked)] if access.ruled.revoked else None,
     )
+
+
+def _any(key: str, values: Sequence[str]) -> models.FieldCondition:
+    return models.FieldCondition(key=key, match=models.MatchAny(any=list(values)))
 
 
 def _selection(partition: int | None, documents: Sequence[str] | None = None) -> models.Filter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -42,7 +43,8 @@ async def retrieve(
     bound is hit.
     """
     with span("answers.retrieve", limit=limit) as current:
-        query = HybridQuery(await embedder.embed_query(question), sparse.encode_query(question))
+        dense, ruled = await asyncio.gather(embedder.embed_query(question), ledger.ruled_scopes(access))
+        query, access = HybridQuery(dense, sparse.encode_query(question)), access.under(ruled)
         fetch = limit + OVERFETCH
         while True:
             points = await vectors.search(index_id, query, access, limit=fetch)

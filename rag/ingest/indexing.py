@@ -30,7 +30,7 @@ from rag.models import (
 from rag.ports import Delta, EventsOf, FreshVectors, Ledger, VectorIndex
 from rag.telemetry import APPLY_CONFLICTS, logger, span
 
-VERSION = "2"  # of the payload's fields; part of the pipeline fingerprint
+VERSION = "3"  # of the payload's fields; part of the pipeline fingerprint
 APPLY_SECONDS = 300.0  # the deadline of one apply: the sweep spares intents that are younger
 
 _log = logger(__name__)
@@ -68,6 +68,7 @@ def payload(chunk: Chunk, wanted: Desired) -> Payload:
         "document_id": task.document_id,
         "tenant": wanted.access.tenant,
         "principals": list(wanted.access.principals),
+        "scopes": list(task.scopes),
         "source": task.source,
         "partition": wanted.partition,
         "text": chunk.text,
@@ -102,6 +103,7 @@ def plan(wanted: Desired, recorded: DocumentRecord) -> Delta:
         change_token=task.change_token,
         content_hash=task.content_hash,
         principals=task.principals,
+        scopes=task.scopes,
         subjects=task.subjects,
         title=wanted.title,
         media_type=task.media_type,

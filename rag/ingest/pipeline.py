@@ -192,6 +192,7 @@ class Pipeline:
         tasks = [replace(reset(task), base_revision=records[task.document_id].revision) for task in window]
         with span("documents.admit", documents=len(tasks)):
             refused = await _refused(tasks, records, find_suppressed)
+            ruled = await self._ruled(tasks)
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def one(task: IndexingTask) -> IndexingTask | None:
@@ -210,12 +211,30 @@ class Pipeline:
                     return reading.task
                 if reading.task.subjects and await find_suppressed(task.tenant, reading.task.subjects):
                     return suppressed(reading.task)
-                return await self._parse_one(reading.task, reading.source_object, batch, record, bugs)
+                compartment = _compartment(reading.task, ruled.intersection(self._scopes(task)))
+                return await self._parse_one(reading.task, reading.source_object, batch, record, bugs, compartment)
 
         return [task for task in await asyncio.gather(*map(one, tasks)) if task is not None]
 
+    def _scopes(self, task: IndexingTask) -> tuple[str, ...]:
+        return self.ids.scopes(task.tenant, task.source, task.uri, task.document_id)
+
+    async def _ruled(self, tasks: Sequence[IndexingTask]) -> set[str]:
+        """Return the scopes of the tasks that access rules name."""
+        ruled: set[str] = set()
+        for tenant in sorted({task.tenant for task in tasks}):
+            scopes = {scope for task in tasks if task.tenant == tenant for scope in self._scopes(task)}
+            ruled |= await self.ledger.ruled(tenant, sorted(scopes))
+        return ruled
+
     async def _parse_one(
-        self, task: IndexingTask, found: SourceObject, batch: Batch, record: DocumentRecord, bugs: _Bugs
+        self,
+        task: IndexingTask,
+        found: SourceObject,
+        batch: Batch,
+        record: DocumentRecord,
+        bugs: _Bugs,
+        compartment: str,
     ) -> IndexingTask:
         version = version_of(task.content_hash, task.media_type)
         key = self.artifacts.key(self.spec.index_id, task.document_id, task.base_revision, version, PARSED)
@@ -226,7 +245,7 @@ class Pipeline:
         name = object_key(task.uri)[1].rsplit("/", 1)[-1]
         try:
             parsed = await self.parser.parse(
-                found.content, name=name, media_type=found.state.media_type, compartment=_compartment(task)
+                found.content, name=name, media_type=found.state.media_type, compartment=compartment
             )
         except Rejected as error:
             return dead(task, error.reason)
@@ -401,6 +420,7 @@ class Pipeline:
         settings of the source."""
         if task.config_hash and task.config_hash != self._config_hash(task):
             return None
+        task = replace(task, scopes=self._scopes(task))
         if task.base_revision != record.revision or (task.status is DocumentStatus.LIVE and not task.embedded):
             return None
         if task.status is DocumentStatus.PARKED and not task.embedded:
@@ -495,6 +515,10 @@ async def _refused(
     return refused
 
 
-def _compartment(task: IndexingTask) -> str:
-    """Return a name that documents share only when the same people may read them and they come from the same source."""
-    return fingerprint({"tenant": task.tenant, "source": task.source, "principals": task.principals})
+def _compartment(task: IndexingTask, ruled: set[str]) -> str:
+    """Return a name that documents share only when the same people may read them and they come from the same source.
+
+    ``ruled`` are the scopes of the document that access rules name.
+    """
+    parts = {"tenant": task.tenant, "source": task.source, "principals": task.principals, "rules": sorted(ruled)}
+    return fingerprint(parts)

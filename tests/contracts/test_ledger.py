@@ -28,15 +28,18 @@ from rag.errors import OutdatedSettings
 from rag.ingest.deletions import MASS
 from rag.models import (
     AccessFilter,
+    AccessRule,
     Batch,
     Cause,
     DocumentRecord,
     DocumentStatus,
+    Effect,
     IndexingTask,
     Inventoried,
     OffsetRange,
     Parking,
     Placement,
+    RuledScopes,
 )
 from rag.ports import Delta, DocumentQuery, OutboxEvent, SwapResult
 from schemas.events import DocumentChanged, DocumentDead
@@ -670,12 +673,100 @@ def _migrate(database_url: str, revision: str) -> None:
     engine.dispose()
 
 
+# -- access rules --------------------------------------------------------------------------------------------------------
+
+
+def ruling(tenant: str, scope: str, principal: str, effect: Effect = Effect.GRANT, **fields: Any) -> AccessRule:
+    rule_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{tenant} {scope} {principal}"))
+    return AccessRule(rule_id, tenant, scope, principal, effect, fields.pop("source", "s3"), **fields)
+
+
+async def test_rules_decide_beside_the_principals_and_a_revoke_wins(ledger: Any, index: str) -> None:
+    tenant, document, point = uuid.uuid4().hex, an_id(), an_id()
+    await applied(ledger, index, delta(document, {an_id(): point}, tenant=tenant, scopes=("all", "hr", document)))
+    staff, bob = (AccessFilter(tenant, principals) for principals in (("group:staff",), ("group:temps", "user:bob")))
+    other = AccessFilter(uuid.uuid4().hex, ("group:temps", "user:bob"))
+
+    async def sees(access: AccessFilter) -> bool:
+        seen = set(await ledger.visible(index, [point], access)) == {point}
+        listed = [each["document_id"] for each in await ledger.documents(index, access, DocumentQuery())]
+        assert seen == (await ledger.document(index, document, access) is not None) == (listed == [document])
+        return seen
+
+    assert (await sees(staff), await sees(bob)) == (True, False)
+    await ledger.decide(ruling(other.tenant, "all", "user:bob"))
+    await ledger.decide(ruling(tenant, "finance", "user:bob"))
+    assert not await sees(bob)
+    for scope in ("all", "hr", document):
+        grant = await ledger.decide(ruling(tenant, scope, "user:bob"))
+        assert (await sees(bob), await sees(other)) == (True, False)
+        await ledger.withdraw(tenant, grant.rule_id)
+        assert not await sees(bob)
+    await ledger.decide(ruling(tenant, document, "user:bob"))
+    await ledger.decide(ruling(tenant, "all", "group:temps", Effect.REVOKE))
+    await ledger.decide(ruling(tenant, "hr", "group:staff", Effect.REVOKE))
+    assert (await sees(staff), await sees(bob)) == (False, False)
+    await ledger.decide(ruling(tenant, "hr", "group:staff"))  # takes the place of the revoke
+    assert await sees(staff)
+    assert (await ledger.recorded(index, [document]))[document].scopes == ("all", "hr", document)
+
+
+async def test_a_vector_search_gets_the_scopes_of_the_rules(ledger: Any) -> None:
+    tenant = uuid.uuid4().hex
+    for scope, principal, effect in (
+        ("b", "user:bob", Effect.GRANT),
+        ("a", "group:temps", Effect.GRANT),
+        ("a", "user:bob", Effect.GRANT),
+        ("c", "group:temps", Effect.REVOKE),
+        ("d", "user:eve", Effect.GRANT),
+    ):
+        await ledger.decide(ruling(tenant, scope, principal, effect))
+    bob = AccessFilter(tenant, ("group:temps", "user:bob"))
+    assert await ledger.ruled_scopes(bob) == RuledScopes(("a", "b"), ("c",))
+    assert await ledger.ruled_scopes(AccessFilter("other", bob.principals)) == RuledScopes()
+    assert await ledger.ruled(tenant, ["a", "d", "e"]) == {"a", "d"}
+    assert await ledger.ruled("other", ["a", "d", "e"]) == set()
+
+
+async def test_rules_are_listed_page_by_page_and_each_change_begins_a_revision(ledger: Any, index: str) -> None:
+    tenant, document = uuid.uuid4().hex, an_id()
+    await applied(ledger, index, delta(document, {an_id(): an_id()}, tenant=tenant))
+    revisions = [await ledger.index_revision(index, tenant)]
+    decided = []
+    for number in range(5):
+        rule = ruling(
+            tenant, f"scope{number}", f"user:u{number % 2}", actor="admin", reason="asked", uri_prefix="s3://docs/a/"
+        )
+        decided.append(await ledger.decide(replace(rule, source="s3" if number else "web", document_id=document)))
+        revisions.append(await ledger.index_revision(index, tenant))
+    assert all(rule.decided_at for rule in decided)
+    ordered = sorted(decided, key=lambda rule: rule.rule_id)
+    first = await ledger.access_rules(tenant, limit=3)
+    assert first + await ledger.access_rules(tenant, after=first[-1].rule_id) == ordered
+    assert await ledger.access_rules(tenant, source="web") == [decided[0]]
+    assert {rule.scope for rule in await ledger.access_rules(tenant, principals=["user:u1"])} == {"scope1", "scope3"}
+    assert await ledger.access_rules(tenant, scopes=["scope4", "none"]) == [decided[4]]
+    assert await ledger.access_rules("other") == []
+    assert await ledger.withdraw("other", decided[0].rule_id) is None
+    assert await ledger.withdraw(tenant, decided[0].rule_id) == decided[0]
+    assert await ledger.withdraw(tenant, decided[0].rule_id) is None
+    revisions.append(await ledger.index_revision(index, tenant))
+    assert revisions == sorted(set(revisions)), "each change of a rule begins a new revision of the index"
+
+
 @pytest.mark.heavy
 def test_rows_are_read_by_key_however_many_there_are_also_before_they_are_analyzed(database_url: str) -> None:
     tenant = uuid.uuid4().hex
     with psycopg.connect(database_url, autocommit=True) as db:
         db.execute(
             "insert into suppressions select %s, md5(n::text), 'erasure' from generate_series(1, 20000) n", (tenant,)
+        )
+        db.execute(
+            """
+            insert into access_rules (rule_id, tenant, scope, principal, effect, source)
+            select gen_random_uuid(), %s, 'scope' || n, 'user:u' || mod(n, 5000), 'grant', 's3' from generate_series(1, 20000) n
+            """,
+            (tenant,),
         )
         first, second = uuid.uuid4().hex[:16], uuid.uuid4().hex[:16]
         for index in (first, second):  # the statistics of the second index come from the first one alone

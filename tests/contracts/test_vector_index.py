@@ -30,7 +30,7 @@ from rag.adapters.fusion import RRF_K
 from rag.adapters.memory.vectors import MemoryVectors
 from rag.adapters.qdrant import Layout, QdrantIndex
 from rag.errors import Conflict, Unavailable
-from rag.models import AccessFilter, Embedding, HybridQuery, IndexSpec, Point, SparseVector
+from rag.models import AccessFilter, Embedding, HybridQuery, IndexSpec, Point, RuledScopes, SparseVector
 
 ROOT = Path(__file__).parents[2]
 KEY, READ_KEY = "contract-key", "contract-key-that-reads"
@@ -345,6 +345,25 @@ async def test_only_the_tenant_and_its_principals_see_a_point(vectors: Any, inde
         ("acme", ("*",), set()),
     ):
         assert set(await found(vectors, index, AccessFilter(tenant, principals))) == expected, (tenant, principals)
+
+
+async def test_granted_scopes_widen_the_principals_and_revoked_scopes_win(vectors: Any, index: str) -> None:
+    own = point(axis(1), scopes=["all", "hr"])
+    granted = point(axis(1), principals=["group:board"], scopes=["all", "finance"])
+    hidden = point(axis(1), principals=["group:board"], scopes=["all", "legal"])
+    unscoped = point(axis(1), principals=["group:board"])
+    foreign = point(axis(1), tenant="globex", scopes=["finance"])
+    await vectors.upsert(index, [own, granted, hidden, unscoped, foreign])
+    for ruled, expected in (
+        (RuledScopes(), {own.point_id}),
+        (RuledScopes(granted=("finance", "none")), {own.point_id, granted.point_id}),
+        (RuledScopes(granted=("all",), revoked=("legal",)), {own.point_id, granted.point_id}),
+        (RuledScopes(revoked=("hr",)), set()),
+        (RuledScopes(granted=("hr",), revoked=("hr",)), set()),
+    ):
+        assert set(await found(vectors, index, STAFF.under(ruled))) == expected, ruled
+    narrowed = replace(STAFF.under(RuledScopes(granted=("all",))), narrow={"source": ("web",)})
+    assert await found(vectors, index, narrowed) == []
 
 
 async def test_candidates_are_filtered_before_they_are_counted(vectors: Any, index: str) -> None:

@@ -66,6 +66,11 @@ class Gateway:
     async def delete(self, user: str, path: str, scope: str) -> int:
         return (await self._client.delete(path, headers=self._bearer(user, scope))).status_code
 
+    async def call(
+        self, user: str, method: str, path: str, scope: str = "rag:query rag:ingest", **options: Any
+    ) -> httpx.Response:
+        return await self._client.request(method, path, headers=self._bearer(user, scope), **options)
+
     async def redrive(self, user: str, document_id: str) -> int:
         path, headers = f"/v1/documents/{document_id}/redrive", self._bearer(user, "rag:query rag:admin")
         return (await self._client.post(path, headers=headers)).status_code

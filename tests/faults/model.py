@@ -7,8 +7,8 @@ Time is a counter. A search may show a state of a document only if the state was
   after its predecessor was applied. A revision that shows the same version again has the bound of its predecessor, because a
   repair and a parked document are not read.
 
-An event that waited while its object was refused sets no bound: the older version is served then. A suppressed document is never
-shown, from the moment of its suppression.
+An event that waited while its object was refused sets no bound: the older version is served then. Access rules decide as of the
+ledger read. A suppressed document is never shown, from the moment of its suppression.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rag.models import AccessFilter, Chunk, Citation, DocumentRecord, Hit
+from rag.models import AccessFilter, Chunk, Citation, DocumentRecord, Effect, Hit
 
 Place = tuple[str, int, int, tuple[str, ...]]  # text, start, end, section
 
@@ -29,6 +29,7 @@ class Document:
     uri: str
     document_id: str
     partition: int
+    scopes: tuple[str, ...]
 
     @property
     def key(self) -> str:
@@ -71,6 +72,7 @@ class Model:
     applied: dict[tuple[str, int], tuple[int, str]] = field(default_factory=dict)  # revision → time, status
     floors: dict[tuple[str, int], int] = field(default_factory=dict)  # revision → its state was current after this time
     suppressed: set[tuple[str, str]] = field(default_factory=set)
+    rules: dict[tuple[str, str], Effect] = field(default_factory=dict)  # by scope and principal
     refused: set[str] = field(default_factory=set)  # documents whose objects cannot be read now
 
     def tick(self) -> int:
@@ -99,7 +101,7 @@ class Model:
             if event.is_binding and event.offset < positions.get((event.epoch, event.partition), 0):
                 settled[event.document_id] = max(settled[event.document_id], event.at)
         states = {document_id: tuple(each) for document_id, each in self.states.items()}
-        return View(self.time, states, settled, dict(self.floors), frozenset(self.suppressed))
+        return View(self.time, states, settled, dict(self.floors), frozenset(self.suppressed), dict(self.rules))
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class View:
     settled: Mapping[str, int]
     floors: Mapping[tuple[str, int], int]
     suppressed: frozenset[tuple[str, str]]
+    rules: Mapping[tuple[str, str], Effect]
 
     def check_hit(self, hit: Hit, document: Document, access: AccessFilter) -> None:
         """Raises AssertionError unless the hit shows one state that may be shown to the caller."""
@@ -126,7 +129,7 @@ class View:
         )
         titled = [state for state in same if state.title == shown.title]
         assert titled, f"{document.key} is shown with the title {shown.title!r} of another version"
-        allowed = [state for state in titled if not set(state.principals).isdisjoint(access.principals)]
+        allowed = [state for state in titled if self._is_allowed(document, state, access)]
         assert allowed, f"{document.key} was shown to {access.principals}, and only {titled[-1].principals} may see it"
         visible = [state for state in allowed if not self._is_suppressed(document, state)]
         assert visible, f"{document.key} is suppressed and was shown"
@@ -140,7 +143,7 @@ class View:
             if state.version == citation.source_version
             and any(citation.quote in text for text, *_ in state.chunks.values())
             and not self._is_suppressed(document, state)
-            and not set(state.principals).isdisjoint(access.principals)
+            and self._is_allowed(document, state, access)
         ]
         assert quoted, f"an answer cites {document.key}, version {citation.source_version}: {citation.quote!r}"
 
@@ -150,7 +153,7 @@ class View:
         if not states or states[-1].since > self.settled.get(document.document_id, 0):
             return {}
         state = states[-1]
-        is_allowed = document.tenant == access.tenant and not set(state.principals).isdisjoint(access.principals)
+        is_allowed = document.tenant == access.tenant and self._is_allowed(document, state, access)
         return state.chunks if is_allowed and not self._is_suppressed(document, state) else {}
 
     def _current(self, document: Document, revision: int) -> list[State]:
@@ -159,6 +162,15 @@ class View:
         floor = max(self.settled.get(document.document_id, 0), self.floors.get((document.document_id, revision), 0))
         ends = [state.since for state in states[1:]] + [self.time + 1]
         return [state for state, end in zip(states, ends, strict=True) if end > floor]
+
+    def _is_allowed(self, document: Document, state: State, access: AccessFilter) -> bool:
+        effects = {
+            effect
+            for (scope, principal), effect in self.rules.items()
+            if scope in document.scopes and principal in access.principals
+        }
+        is_named = Effect.GRANT in effects or not set(state.principals).isdisjoint(access.principals)
+        return is_named and Effect.REVOKE not in effects
 
     def _is_suppressed(self, document: Document, state: State) -> bool:
         return any((document.tenant, each) in self.suppressed for each in (document.document_id, *state.subjects))

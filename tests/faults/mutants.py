@@ -147,6 +147,17 @@ def ledger_read_off(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(retrieval, "_current", current)
 
 
+def revokes_ignored(patch: pytest.MonkeyPatch) -> None:
+    """Let grants decide alone."""
+    scopes = MemoryLedger._scopes
+    patch.setattr(MemoryLedger, "_scopes", lambda self, access: scopes(self, access)._replace(revoked=()))
+
+
+def grants_unknown_to_the_index(patch: pytest.MonkeyPatch) -> None:
+    """Search the vector index by the principals alone."""
+    patch.setattr(AccessFilter, "under", lambda self, ruled: self)
+
+
 async def _guess(point: ScoredPoint, ledger: MemoryLedger, index_id: str) -> Provenance:
     document_id, text = point.payload["document_id"], point.payload["text"]
     row = (await ledger.recorded(index_id, [document_id]))[document_id]
@@ -212,6 +223,8 @@ MUTANTS: dict[str, Patch] = {
     "backfill without compare-and-swap": backfill_without_compare,
     "settings unchecked": settings_unchecked,
     "ledger read switched off": ledger_read_off,
+    "revokes ignored": revokes_ignored,
+    "grants unknown to the index": grants_unknown_to_the_index,
     "_derive_again dropped": derive_again_dropped,
     "events not in the transaction": publish_before_swap,
 }

@@ -22,7 +22,7 @@ from tests.faults.model import View
 PORTS = ("objects", "artifacts", "ledger", "log", "vectors", "cache")
 OF_PUBLISH = ("log.publish", "ledger.unpublished")
 OF_SWEEP = ("ledger.condemn", "vectors.delete", "ledger.forget_points")
-OF_ANSWER = ("vectors.search", "ledger.visible", "cache.get", "cache.put")
+OF_ANSWER = ("ledger.ruled_scopes", "vectors.search", "ledger.visible", "cache.get", "cache.put")
 OF_BACKFILL = (
     "objects.get", "artifacts.get", "artifacts.put", "artifacts.delete", "ledger.recorded", "ledger.suppressed",
     "ledger.lookup", "ledger.record_intent", "ledger.swap", "vectors.upsert", *OF_SWEEP, *OF_PUBLISH,

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 )
 
 from rag.labels import encode_label
+from rag.models import Effect
 from tests.fakes.world import IDS, SOURCE
 from tests.faults.points import OF_ANSWER, OF_BACKFILL, OF_COMPARISON, OF_LANE, OF_PUBLISH, OF_SWEEP, Fault, kinds_of
 from tests.faults.station import CALLERS, DOCUMENTS, PERSON, Station
@@ -50,6 +51,7 @@ labels = st.fixed_dictionaries(
         "subjects": st.just(encode_label(PERSON)),
     },
 )
+effects = st.sampled_from((Effect.GRANT, Effect.REVOKE, None))
 partitions = st.integers(0, 1)
 numbers = st.integers(0, 3)
 callers = st.sampled_from(CALLERS)
@@ -120,6 +122,15 @@ class Schedule(RuleBasedStateMachine):
         document = BY_KEY[key]
         whom = IDS.subject_id(document.tenant, PERSON) if person else document.document_id
         self.station.suppress(document, [whom])
+
+    @rule(
+        key=keys,
+        level=st.sampled_from((0, -2, -1)),
+        group=st.sampled_from(("staff", "finance", "guests")),
+        effect=effects,
+    )
+    def decide(self, key: str, level: int, group: str, effect: Effect | None) -> None:
+        self.station.decide(BY_KEY[key], level, f"group:{group}", effect)
 
     # -- the log
 

@@ -28,7 +28,7 @@ from rag.ingest.parking import ParkingPolicy
 from rag.ingest.parsing import parse
 from rag.ingest.repair import ABANDONED_SECONDS, repair_documents, repair_points
 from rag.labels import SUBJECTS_LABEL, TITLE_LABEL, decode_label, split_label
-from rag.models import AccessFilter, ParsedDocument, Provenance
+from rag.models import AccessFilter, AccessRule, Effect, ParsedDocument, Provenance
 from rag.ports import Delta, SwapResult
 from rag.sources import Source, Sources
 from schemas.topics import CHANGED, DEAD, INDEXED, TOPICS
@@ -102,7 +102,8 @@ def a_world(objects: MemoryObjects | None = None) -> TwoTenants:
 def a_document(source: Source, key: str) -> Document:
     uri = f"{source.base_uri}/{key}"
     document_id = IDS.document_id(source.tenant, source.name, uri)
-    return Document(source.name, source.tenant, uri, document_id, partition_of(document_id.encode(), 2))
+    scopes = IDS.scopes(source.tenant, source.name, uri, document_id)
+    return Document(source.name, source.tenant, uri, document_id, partition_of(document_id.encode(), 2), scopes)
 
 
 DOCUMENTS = (
@@ -214,6 +215,30 @@ class Station:
         for each in DOCUMENTS:
             if each.tenant == document.tenant and self.model.states[each.document_id]:
                 self.pending.append((each, False))
+
+    def decide(self, document: Document, level: int, principal: str, effect: Effect | None) -> None:
+        """Grant or revoke the scope of this level of the document (0 its source, -1 itself), or withdraw such a rule."""
+        scope = document.scopes[level]
+        if effect is None:
+            self.model.rules.pop((scope, principal), None)
+            self._wait(self.world.ledger.withdraw(document.tenant, IDS.rule_id(document.tenant, scope, principal)))
+        else:
+            self.model.rules[scope, principal] = effect
+            self._record_rule(document, scope, principal, effect)
+
+    def _record_rule(self, document: Document, scope: str, principal: str, effect: Effect) -> None:
+        rule_id = IDS.rule_id(document.tenant, scope, principal)
+        rule = AccessRule(rule_id, document.tenant, scope, principal, effect, document.source)
+        self._wait(self.world.ledger.decide(rule))
+
+    def _decide_again(self) -> None:
+        """Withdraw the rules of the ledger, and decide those of the model."""
+        for tenant in {document.tenant for document in DOCUMENTS}:
+            for rule in self._wait(self.world.ledger.access_rules(tenant)):
+                self._wait(self.world.ledger.withdraw(tenant, rule.rule_id))
+        for (scope, principal), effect in self.model.rules.items():
+            document = next(each for each in DOCUMENTS if scope in each.scopes)
+            self._record_rule(document, scope, principal, effect)
 
     def _changed(self, document: Document, *, is_deletion: bool = False) -> None:
         state = self._state(document)
@@ -388,14 +413,15 @@ class Station:
             self._restore_ledger(self.backup)
 
     def _restore_ledger(self, backup: Backup) -> None:
-        """Restore the database, after the workers ended and with them their sessions. The suppressions are requested again, and the
-        consumers, which start again, declare their settings."""
+        """Restore the database, after the workers ended and with them their sessions. The suppressions and the rules are requested again,
+        and the consumers, which start again, declare their settings."""
         self._end_workers()
         self.faults.late = [each for each in self.faults.late if not each[0].startswith("ledger.")]
         vars(self.world.ledger).update(deepcopy(backup.ledger))
         self.model.applied, self.model.floors = dict(backup.applied), dict(backup.floors)
         for tenant, each in self.model.suppressed:
             self._wait(self.world.ledger.suppress(tenant, [each], reason="erasure"))
+        self._decide_again()
         self._declare()
 
     def lose(self, store: str) -> None:

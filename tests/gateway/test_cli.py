@@ -259,6 +259,29 @@ async def test_a_dropped_document_is_suppressed_and_a_live_one_is_left(tidemark:
     assert await world.ledger.suppressed("acme", [dead, live]) == {dead}
 
 
+async def test_access_is_granted_explained_listed_and_withdrawn(tidemark: Any, world: Any) -> None:
+    hidden = await world.index(SENTENCE, principals=("group:board",))
+    await asyncio.to_thread(tidemark, "login", "--client-credentials")
+    rule = json.loads(
+        (await asyncio.to_thread(tidemark, "access", "grant", "group:staff", "--document", hidden, "--json")).output
+    )
+    assert "\x1b" not in (await asyncio.to_thread(tidemark, "access", "revoke", "user:bob", "--source", "s3")).output
+    listed = (await asyncio.to_thread(tidemark, "access", "list")).output
+    assert rule["rule_id"] in listed
+    assert "revoke" in listed
+    why = ("access", "why", hidden, "--user", "alice", "--group", "staff")
+    assert "visible: document" in (await asyncio.to_thread(tidemark, *why)).output
+    assert "withdrawn: grant" in (await asyncio.to_thread(tidemark, "access", "withdraw", rule["rule_id"])).output
+    assert "no grant names the caller" in " ".join((await asyncio.to_thread(tidemark, *why)).output.split())
+
+
+def test_a_rule_names_one_target(tidemark: Any) -> None:
+    tidemark("login", "--client-credentials")
+    tidemark("access", "grant", "user:bob", code=2)
+    tidemark("access", "grant", "user:bob", "--document", str(uuid4()), "--source", "s3", code=2)
+    tidemark("access", "revoke", "user:bob", "--prefix", "s3://docs/a/", code=2)
+
+
 def test_reconcile_runs_the_consumers_of_this_machine(tidemark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[list[str], str]] = []
 

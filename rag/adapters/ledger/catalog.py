@@ -10,6 +10,7 @@ from typing import Any
 from psycopg import AsyncCursor
 from psycopg.rows import dict_row
 
+from rag.adapters.ledger.access import ALLOWED, access_values
 from rag.adapters.ledger.documents import read_recorded
 from rag.adapters.ledger.rows import LedgerPart
 from rag.models import AccessFilter, DocumentRecord, DocumentStatus, Inventoried
@@ -22,11 +23,11 @@ _LISTED = """
     (select count(*) from chunks c where c.index_id = d.index_id and c.document_id = d.document_id) as chunks
 """
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
-_ALLOWED = """
-    d.index_id = %(index)s and d.tenant = %(tenant)s and d.principals && %(principals)s::text[] and d.status <> 'suppressed'
+_ALLOWED = f"""
+    d.index_id = %(index)s and {ALLOWED} and d.status <> 'suppressed'
     and not exists (select 1 from suppressions s where s.tenant = d.tenant
                     and s.id = any(d.subjects || d.document_id::text) offset 0)
-"""
+"""  # noqa: S608  (a constant)
 
 
 class CatalogPart(LedgerPart):
@@ -169,4 +170,4 @@ async def _document(
 
 
 def _parameters(index_id: str, access: AccessFilter) -> dict[str, Any]:
-    return {"index": index_id, "tenant": access.tenant, "principals": list(access.principals)}
+    return access_values(access) | {"index": index_id}

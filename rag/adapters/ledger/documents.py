@@ -11,6 +11,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from rag.adapters.ledger.access import ALLOWED, access_values
 from rag.adapters.ledger.deletions import forget_deletions, hold_deletions
 from rag.adapters.ledger.rows import DOCUMENT_COLUMNS, LedgerPart, cause, cause_json, recorded
 from rag.adapters.ledger.stores import add_to_outbox, move_position
@@ -45,8 +46,7 @@ VISIBLE = f"""
     cross join lateral (
         select * from documents where documents.index_id = %(index)s and documents.document_id = c.document_id offset 0
     ) d
-    where d.status in ('live', 'parked') and d.tenant = %(tenant)s and d.principals && %(principals)s::text[]
-      and not {_SUPPRESSED}
+    where d.status in ('live', 'parked') and {ALLOWED} and not {_SUPPRESSED}
 """  # noqa: S608  (constants)
 
 
@@ -172,8 +172,7 @@ class DocumentsPart(LedgerPart):
 
     async def visible(self, index_id: str, point_ids: Sequence[str], access: AccessFilter) -> dict[str, Provenance]:
         async with self.reading() as db, db.cursor(row_factory=dict_row) as cursor:
-            values = {"index": index_id, "points": list(point_ids), "tenant": access.tenant}
-            await cursor.execute(VISIBLE, values | {"principals": list(access.principals)})
+            await cursor.execute(VISIBLE, access_values(access) | {"index": index_id, "points": list(point_ids)})
             rows = await cursor.fetchall()
         return {row.pop("point_id"): Provenance(**row | {"cause": cause(row["cause"])}) for row in rows}
 
@@ -287,8 +286,8 @@ async def _record(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -
         await cursor.executemany(
             """
             update documents set revision = revision + 1, status = %s, tenant = %s, source = %s, uri = %s, partition = %s,
-                version = %s, stamp = %s, content_hash = %s, principals = %s, subjects = %s, title = %s, media_type = %s,
-                language = %s, reason = %s, config_hash = %s, artifacts = %s, cause = %s, updated_at = now()
+                version = %s, stamp = %s, content_hash = %s, principals = %s, scopes = %s, subjects = %s, title = %s,
+                media_type = %s, language = %s, reason = %s, config_hash = %s, artifacts = %s, cause = %s, updated_at = now()
             where index_id = %s and document_id = %s
             """,
             [_row(index_id, delta) for delta in deltas],
@@ -364,8 +363,8 @@ def _row(index_id: str, delta: Delta) -> tuple[Any, ...]:
     record = delta.record
     return (
         record.status.value, record.tenant, record.source, record.uri, record.partition, record.version, record.change_token,
-        record.content_hash, list(record.principals), list(record.subjects), record.title, record.media_type,
-        record.language, record.reason, record.config_hash, list(record.artifacts), Jsonb(cause_json(record.cause)),
+        record.content_hash, list(record.principals), list(record.scopes), list(record.subjects), record.title,
+        record.media_type, record.language, record.reason, record.config_hash, list(record.artifacts), Jsonb(cause_json(record.cause)),
         index_id, record.document_id,
     )  # fmt: skip
 

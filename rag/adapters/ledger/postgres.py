@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from psycopg import AsyncConnection, InterfaceError, OperationalError
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from rag.adapters.ledger.access import AccessPart
 from rag.adapters.ledger.catalog import CatalogPart
 from rag.adapters.ledger.deletions import DeletionsPart
 from rag.adapters.ledger.documents import DocumentsPart
@@ -18,8 +19,9 @@ from rag.errors import Unavailable
 _LIMITS = "-c lock_timeout=10000 -c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000"
 
 
-class PostgresLedger(DocumentsPart, DeletionsPart, CatalogPart, StoresPart):
-    """Ledger, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Batches and Measurements of ``rag.ports``."""
+class PostgresLedger(DocumentsPart, AccessPart, DeletionsPart, CatalogPart, StoresPart):
+    """Ledger, AccessRules, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Batches and Measurements of
+    ``rag.ports``."""
 
     def __init__(self, pool: AsyncConnectionPool) -> None:
         self._pool = pool

@@ -22,7 +22,7 @@ class LedgerPart(Protocol):
 
 DOCUMENT_COLUMNS = (
     "document_id::text, revision, status, tenant, source, uri, partition, version, stamp as change_token, content_hash, "
-    "principals, subjects, title, media_type, language, reason, config_hash, artifacts, cause"
+    "principals, scopes, subjects, title, media_type, language, reason, config_hash, artifacts, cause"
 )
 
 

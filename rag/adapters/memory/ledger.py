@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from rag.adapters.memory.access import MemoryAccessRules
 from rag.ingest.deletions import WAVE_SECONDS, is_mass
 from rag.models import (
     AccessFilter,
@@ -45,10 +46,12 @@ class _Held:
     is_confirmed: bool = False
 
 
-class MemoryLedger:
-    """Ledger, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Batches and Measurements of ``rag.ports``."""
+class MemoryLedger(MemoryAccessRules):
+    """Ledger, AccessRules, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Batches and Measurements of
+    ``rag.ports``."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._lock = asyncio.Lock()
         self._documents: dict[tuple[str, str], tuple[DocumentRecord, datetime]] = {}
         self._garbage: dict[tuple[str, str], _Garbage] = {}
@@ -330,8 +333,12 @@ class MemoryLedger:
         return any((record.tenant, each) in self._suppressed for each in (record.document_id, *record.subjects))
 
     def _allowed(self, record: DocumentRecord, access: AccessFilter) -> bool:
-        shared = not set(record.principals).isdisjoint(access.principals)
-        return record.tenant == access.tenant and shared and not self._hidden(record)
+        return self._is_granted(record, access) and not self._hidden(record)
+
+    def _count_change(self, tenant: str) -> None:
+        for index_id, each in self._revisions:
+            if each == tenant:
+                self._revisions[index_id, tenant] += 1
 
     def _compare(self, index_id: str, deltas: Sequence[Delta]) -> SwapResult:
         accepted: list[Delta] = []

@@ -81,9 +81,11 @@ class MemoryVectors:
 
 
 def _is_allowed(payload: Payload, access: AccessFilter) -> bool:
+    principals, scopes = set(payload.get("principals", ())), set(payload.get("scopes", ()))
     return (
         payload.get("tenant") == access.tenant
-        and not set(access.principals).isdisjoint(payload.get("principals", ()))
+        and not (principals.isdisjoint(access.principals) and scopes.isdisjoint(access.ruled.granted))
+        and scopes.isdisjoint(access.ruled.revoked)
         and all(payload.get(name) in values for name, values in access.narrow.items())
     )
 

@@ -11,7 +11,17 @@ from governance.access import filter_for
 from rag.adapters.memory.models import HashEmbedder, WordBm25
 from rag.answer.retrieval import GROWTH, MAX_FETCH, OVERFETCH, Retrieved, hit, retrieve
 from rag.ingest.indexing import desired, payload
-from rag.models import AccessFilter, Cause, Chunk, HybridQuery, IndexingTask, ParsedDocument, Provenance, ScoredPoint
+from rag.models import (
+    AccessFilter,
+    Cause,
+    Chunk,
+    HybridQuery,
+    IndexingTask,
+    ParsedDocument,
+    Provenance,
+    RuledScopes,
+    ScoredPoint,
+)
 
 ACCESS = filter_for(tenant="acme", subject="alice")
 CAUSE = Cause("documents.changed.v1", "e1", 2, 17, "run-1")
@@ -37,6 +47,9 @@ class FakeIndex:
 class FakeLedger:
     current: set[str]
     calls: int = 0
+
+    async def ruled_scopes(self, access: AccessFilter) -> RuledScopes:
+        return RuledScopes()
 
     async def visible(self, index_id: str, point_ids: Sequence[str], access: AccessFilter) -> dict[str, Provenance]:
         self.calls += 1

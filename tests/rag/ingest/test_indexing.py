@@ -177,7 +177,8 @@ def test_a_title_from_a_label_takes_precedence_over_the_parsed_one() -> None:
 def test_a_payload_holds_neither_position_nor_provenance() -> None:
     fields = payload(chunks("a")[0], wanted("d", "a"))
     assert set(fields) == {
-        "document_id", "tenant", "principals", "source", "partition", "text", "section", "language", "media_type", "payload_hash",
+        "document_id", "tenant", "principals", "scopes", "source", "partition", "text", "section", "language", "media_type",
+        "payload_hash",
     }  # fmt: skip
 
 
