@@ -136,7 +136,7 @@ class World:
         recorded = (await self.ledger.recorded(self.spec.index_id, [document_id]))[document_id]
         cause = Cause("documents.changed.v1", "e1", 3, 41, "run-1")
         work = IndexingTask(document_id, tenant, source, uri, recorded.revision, cause, status, "v1", "t1", content_hash, "text/markdown",
-                    principals=tuple(principals), reason=reason)  # fmt: skip
+                    principals=tuple(principals), scopes=self.ids.scopes(tenant, source, uri, document_id), reason=reason)  # fmt: skip
         block = Block(BlockKind.PARAGRAPH, 0, len(text))
         parsed = ParsedDocument(text, (block,), name, "en", "text/markdown")
         live = status is DocumentStatus.LIVE
