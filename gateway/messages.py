@@ -331,6 +331,23 @@ class ReadyMessage(BaseModel):
     dependencies: dict[str, DependencyMessage]
 
 
+class KeyMessage(BaseModel):
+    """A public Ed25519 key as a JSON Web Key (RFC 8037)."""
+
+    kty: str
+    crv: str
+    x: str
+    kid: str
+    use: str
+    alg: str
+
+
+class KeysMessage(BaseModel):
+    """A JSON Web Key Set (RFC 7517)."""
+
+    keys: list[KeyMessage]
+
+
 class FaultMessage(BaseModel):
     """One fault of a request, with the place of its field."""
 

@@ -25,7 +25,8 @@ _TLS_MODES = {"require", "verify-ca", "verify-full"}
 
 # The settings that production may refuse, hence the names that ALLOW_INSECURE takes.
 CHECKED = (
-    "IDENTITY_SECRET", "OIDC_ISSUER", "OIDC_CLIENT_SECRET", "DATABASE_URL", "QDRANT_URL", "QDRANT_API_KEY", "QDRANT_READ_ONLY_API_KEY",
+    "IDENTITY_SECRET", "SIGNING_KEY", "OIDC_ISSUER", "OIDC_CLIENT_SECRET", "DATABASE_URL",
+    "QDRANT_URL", "QDRANT_API_KEY", "QDRANT_READ_ONLY_API_KEY",
     "REDIS_URL", "S3_ENDPOINT_URL", "GCS_ENDPOINT_URL", "AZURE_ENDPOINT_URL",
     "AWS_SECRET_ACCESS_KEY", "SNOWFLAKE_PROTOCOL", "SNOWFLAKE_PASSWORD", "OPENAI_BASE_URL",
     "COHERE_BASE_URL", "RATE_LIMIT", "FAILED_LOGIN_LIMIT",
@@ -64,6 +65,9 @@ def _faults(name: str, settings: BaseSettings) -> Iterator[str]:
     match name:
         case "IDENTITY_SECRET" | "OIDC_CLIENT_SECRET" | "AWS_SECRET_ACCESS_KEY" | "SNOWFLAKE_PASSWORD":
             if text is not None and (why := weakness(text)):
+                yield f"{why}: {_RANDOM}"
+        case "SIGNING_KEY":
+            if why := weakness(text) if text else "is not set, so no certificate or audit checkpoint could be verified":
                 yield f"{why}: {_RANDOM}"
         case "QDRANT_API_KEY":
             if not text and _text("QDRANT_READ_ONLY_API_KEY", settings):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -31,6 +32,7 @@ _RUN_PARTITIONS = Field(
 Column = Annotated[str, Field(pattern=COLUMN)]
 
 
+KEY = r"^[A-Za-z0-9+/_-]{43}=?$"  # 32 bytes in base64, of either alphabet
 TABLE_NAME = r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*){0,2}$"
 
 
@@ -122,6 +124,14 @@ class Settings(BaseSettings):
     )
     tidemark_stack: Path | None = Field(None, description="folder of a local stack whose env file is read as well")
     identity_secret: SecretStr = Field(description="the key of every id, 16 bytes or more; losing it orphans the index")
+    signing_key: SecretStr | None = Field(
+        None,
+        description="private Ed25519 key of signed certificates and audit checkpoints: 32 random bytes in base64; to replace it, first"
+        " add its x of /.well-known/tidemark/jwks.json to SIGNING_PUBLIC_KEYS",
+    )
+    signing_public_keys: tuple[Annotated[str, Field(pattern=KEY)], ...] = Field(
+        (), description="JSON: the public keys of earlier signing keys, whose signatures must still verify"
+    )
 
     # events
     kafka_bootstrap: str = Field("127.0.0.1:19092", description="host:port, comma-separated")
@@ -312,6 +322,13 @@ class Settings(BaseSettings):
                 f"{unknown[0][:80]!r} is not a setting that production refuses: {', '.join(production.CHECKED)}"
             )
         return allowed
+
+    @field_validator("signing_key")
+    @classmethod
+    def _key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.match(KEY, value.get_secret_value()):
+            raise ValueError("SIGNING_KEY is not 32 bytes in base64: take those of `openssl rand -base64 32`")
+        return value
 
     @model_validator(mode="after")
     def _safe(self) -> Self:

@@ -53,7 +53,10 @@ SECRETS = (
     "AWS_SECRET_ACCESS_KEY",
     "SNOWFLAKE_PASSWORD",
     "IDENTITY_SECRET",
+    "SIGNING_KEY",
 )
+SECRET_BYTES = 24
+KEY_BYTES = {"SIGNING_KEY": 32}  # an Ed25519 key has no other length
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,7 @@ def environment(stack: Stack) -> dict[str, str]:
         # Dagster works with psycopg2 only, and SQLAlchemy takes psycopg 3 by default.
         "DAGSTER_DATABASE_URL": stack.postgres_url("dagster").replace("postgresql:", "postgresql+psycopg2:"),
         "IDENTITY_SECRET": secret["IDENTITY_SECRET"],
+        "SIGNING_KEY": secret["SIGNING_KEY"],
     }
 
 
@@ -227,7 +231,8 @@ def _choose_free(taken: Iterable[int]) -> Iterator[int]:
 
 def _secrets(env_file: Path) -> dict[str, str]:
     remembered = parse(env_file.read_text()) if env_file.exists() else {}
-    return {name: remembered.get(name) or secrets.token_urlsafe(24) for name in SECRETS}
+    fresh = {name: secrets.token_urlsafe(KEY_BYTES.get(name, SECRET_BYTES)) for name in SECRETS}
+    return {name: remembered.get(name) or fresh[name] for name in SECRETS}
 
 
 def _refuse_unquotable(folder: Path) -> None:

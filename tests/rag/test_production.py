@@ -9,8 +9,10 @@ from rag.production import CHECKED, weakness
 from rag.settings import Settings
 
 STRONG = "kV3uZp0aQm9rTe2LxWd7Hs4B"
+KEY = "hX2_q9ZrT0bWm4cVd81LkYsNfPjRgQ7uEo5AiJ3tMwC"
 SAFE = {
     "identity_secret": STRONG,
+    "signing_key": KEY,
     "oidc_issuer": "https://issuer.example.com",
     "database_url": f"postgresql://app:{STRONG}@db.internal/tidemark?sslmode=verify-full",
     "qdrant_url": "https://qdrant.internal:6333",
@@ -21,6 +23,8 @@ UNSAFE = [
     ("identity_secret", "a" * 40, "repeated"),
     ("identity_secret", "change-me-change-me-change-me", "default secrets"),
     ("identity_secret", "example-secret-0000-1111", "default secrets"),
+    ("signing_key", None, "is not set"),
+    ("signing_key", "a" * 43, "repeated"),
     ("oidc_issuer", "http://issuer.internal", "https"),
     ("oidc_client_secret", "0123456789abcdef0123456789abcdef", "consecutive"),
     ("database_url", f"postgresql://app:{STRONG}@db/tidemark", "sslmode=verify-full"),

@@ -127,3 +127,12 @@ def test_a_local_stack_s_env_file_is_read(tmp_path: Path, monkeypatch: pytest.Mo
         + "TIDEMARK_ENVIRONMENT=development\nS3_BUCKET=mine\n"
     )
     assert load(tmp_path).s3_bucket == "mine"
+
+
+@pytest.mark.parametrize(
+    "values", [{"signing_key": "short"}, {"signing_key": "k" * 44}, {"signing_public_keys": ["x"]}]
+)
+def test_a_signing_key_of_another_length_is_refused_and_not_quoted(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="signing_") as caught:
+        settings(**values)
+    assert "kkk" not in str(caught.value)
