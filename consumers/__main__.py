@@ -13,6 +13,7 @@ from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
+from consumers import erasures
 from consumers.announcements import Announcements
 from consumers.documents import Reports, StreamLane
 from consumers.health import Loop, health_app, serve
@@ -92,11 +93,13 @@ def source_loops(opened: Services) -> list[tuple[Loop, Work]]:
         announcements = Announcements(again_after)
         for name, stream in streams(chosen, opened).items():
             loop = Loop(name)
-            loops.append((loop, run(stream, opened.ids, opened.events, loop, announcements)))
+            loops.append((loop, run(stream, opened.ids, opened.events, loop, announcements, opened.ledger)))
         loop = Loop(f"{chosen.name}/listing", interval=2 * every + 60)
         # A folder's stream compares with the ledger when it starts; two comparisons at once would announce everything twice.
         delay = min(every, RETRY_SECONDS) if chosen.kind == "folder" else 0.0
         loops.append((loop, reconcile_forever(chosen.source(), opened, every, loop, announcements, delay=delay)))
+    loop = Loop("erasures")
+    loops.append((loop, erasures.run(opened, loop)))
     loop = Loop("retired", interval=2 * every + 60)
     loops.append((loop, withdraw_forever(opened, every, loop, Announcements(again_after))))
     return loops

@@ -10,7 +10,7 @@ from rag.ports import Catalog
 _CATALOG = {name for name in vars(Catalog) if not name.startswith("_")}
 _READS = {
     "objects": {"head", "get", "list", "identity"},
-    "ledger": {*_CATALOG, "positions", "recorded", "cursor", "row_hashes", "held_deletions"},
+    "ledger": {*_CATALOG, "positions", "recorded", "cursor", "row_hashes", "held_deletions", "suppressed"},
     "events": {"describe", "read", "members"},
 }
 _WRITES = {"put", "delete", "set_cursor", "set_row_hashes", "confirm_deletions", "release_deletions"}

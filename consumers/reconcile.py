@@ -12,6 +12,7 @@ from consumers.listing import differences
 from consumers.preview import read_only_parts
 from consumers.retired import withdraw_retired
 from consumers.snowflake import diff, tables
+from governance.admission import announceable
 from rag.adapters.snowflake import SnowflakeWarehouse
 from rag.errors import Unavailable
 from rag.ingest.change_events import publish_changes
@@ -44,6 +45,7 @@ async def reconcile(
     signatures = {each.uri: (each.is_deletion, each.version) for each in found.changes}
     due = announcements.due(signatures, log, positions, started)
     changes = [each for each in found.changes if each.uri in due]
+    changes = await announceable(changes, source, opened.ids, opened.ledger)
     for start in range(0, len(changes), SLICE):
         with span("source.handle", source=source.name):
             await publish_changes(changes[start : start + SLICE], source, opened.ids, opened.events)

@@ -10,10 +10,11 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 
 from consumers.announcements import Announcements
 from consumers.health import Loop
+from governance.admission import announceable
 from rag.errors import Rejected, Unavailable
 from rag.ids import Ids
 from rag.ingest.change_events import ObjectChange, publish_changes
-from rag.ports import EventLog
+from rag.ports import EventLog, Suppressions
 from rag.sources import Source
 from rag.telemetry import SOURCE_ERRORS, logger, span
 
@@ -38,14 +39,25 @@ class Stream(Protocol):
         """Acknowledge the messages, so that they are not received again."""
 
 
-async def step(stream: Stream, ids: Ids, log: EventLog, announcements: Announcements | None = None) -> int:
-    """Run one turn and return the number of published events. A crash at any line repeats messages and loses none."""
+async def step(
+    stream: Stream,
+    ids: Ids,
+    log: EventLog,
+    announcements: Announcements | None = None,
+    suppressions: Suppressions | None = None,
+) -> int:
+    """Run one turn and return the number of published events. A crash at any line repeats messages and loses none.
+
+    Nothing is published about a document of ``suppressions``.
+    """
     messages = await stream.receive()
     if not messages:
         return 0
     with span("source.handle", source=stream.source.name, messages=len(messages)):
         changes = [change for message in messages for change in _decode(stream, message)]  # 1 decode
         handled = await stream.handle(changes)  # 2 handle
+        if suppressions:
+            handled = await announceable(handled, stream.source, ids, suppressions)
         await publish_changes(handled, stream.source, ids, log)  # 3 publish, 4 flush: all are acknowledged on return
         if announcements:
             announcements.note(change.uri for change in handled)
@@ -53,7 +65,14 @@ async def step(stream: Stream, ids: Ids, log: EventLog, announcements: Announcem
     return len(handled)
 
 
-async def run(stream: Stream, ids: Ids, log: EventLog, loop: Loop, announcements: Announcements | None = None) -> None:
+async def run(
+    stream: Stream,
+    ids: Ids,
+    log: EventLog,
+    loop: Loop,
+    announcements: Announcements | None = None,
+    suppressions: Suppressions | None = None,
+) -> None:
     """Run until cancelled, and record each turn in ``loop``.
 
     Back off on Unavailable. Log any other exception as a bug and back off too, so that one source cannot stop the others.
@@ -64,7 +83,7 @@ async def run(stream: Stream, ids: Ids, log: EventLog, loop: Loop, announcements
         ):
             with attempt:
                 try:
-                    await step(stream, ids, log, announcements)
+                    await step(stream, ids, log, announcements, suppressions)
                     loop.succeed()
                 except Unavailable as error:
                     loop.fail(str(error))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from gateway import access, answers, docs, documents, health, keys, problems, search
+from gateway import access, answers, docs, documents, erasures, health, keys, problems, search
 from gateway.identity import Verifier
 from gateway.limits import RateLimit
 from gateway.middleware import FORM_OVERHEAD, BoundedBody, Observed
@@ -55,7 +55,15 @@ def create_app(services: Services, verifier: Verifier, *, redis_url: str | None 
     signing_key = settings.signing_key.get_secret_value() if settings.signing_key else ""
     app.state.signer = Signer.load(signing_key, settings.signing_public_keys)
     problems.install(app)
-    for router in (search.router, answers.router, documents.router, access.router, keys.router, health.router):
+    for router in (
+        search.router,
+        answers.router,
+        documents.router,
+        access.router,
+        erasures.router,
+        keys.router,
+        health.router,
+    ):
         app.include_router(router)
     docs.install(app, issuer=verifier.keys, client_id=settings.oidc_docs_client_id)
     app.add_middleware(BoundedBody, bounds={documents.PATH: settings.upload_bytes + FORM_OVERHEAD})

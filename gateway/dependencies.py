@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SCOPES = {
     "rag:query": "search, ask and look at documents",
     "rag:ingest": "upload documents and withdraw your own",
-    "rag:erase": "suppress any document that you may see, for ever",
+    "rag:erase": "erase documents and people of your tenant for ever, with a certificate",
     "rag:admin": "grant and revoke access, withdraw uploads of others, and try dead documents again",
 }
 # The addresses are the issuer's, and gateway.docs fills them in when it serves the API page.
@@ -94,6 +94,7 @@ def access_of(caller: Caller, narrow: dict[str, Any] | None = None) -> AccessFil
 Asking = Annotated[Caller, Security(_caller, scopes=["rag:query"])]
 Ingesting = Annotated[Caller, Security(_caller, scopes=["rag:ingest"])]
 Administering = Annotated[Caller, Security(_caller, scopes=["rag:admin"])]
+Erasing = Annotated[Caller, Security(_caller, scopes=["rag:erase"])]
 Withdrawing = Annotated[Caller, Depends(_withdrawing)]
 WITHDRAWING_SECURITY = [
     {scheme.scheme_name: [scope]} for scope in ("rag:ingest", "rag:erase") for scheme in _schemes

@@ -13,14 +13,15 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from gateway import uploads
+from gateway import erasures, uploads
 from gateway.dependencies import WITHDRAWING_SECURITY, Administering, Asking, Backend, Ingesting, Withdrawing, access_of
 from gateway.identity import Caller
 from gateway.messages import TEXT_PATTERN, DocumentList, DocumentMessage, LineageMessage, UploadResponse
 from governance.access import MAX_VALUE
+from governance.erasure import NAMED, Located, Target
 from rag.errors import Conflict, Rejected, Unavailable
 from rag.ingest.change_events import REDRIVE, ObjectChange, publish_changes
-from rag.models import DocumentStatus
+from rag.models import DocumentRecord, DocumentStatus
 from rag.ports import DocumentQuery
 from rag.telemetry import logger
 
@@ -147,13 +148,13 @@ async def lineage(document_id: UUID, caller: Asking, services: Backend) -> Linea
 
 @router.delete("/{document_id}", status_code=202, openapi_extra={"security": WITHDRAWING_SECURITY})
 async def withdraw(document_id: UUID, caller: Withdrawing, services: Backend) -> DocumentMessage:
-    """Withdraw an upload, or, with the scope rag:erase, suppress any document that the caller may see.
+    """Withdraw an upload, or, with the scope rag:erase, erase any document that the caller may see, as an erasure does.
 
-    An upload may come back. A suppressed document is hidden at once, and no upload, replay, listing or backfill brings it back.
+    An upload may come back. An erased document is hidden at once, and no upload, replay, listing or backfill brings it back.
     """
     row = await _known(str(document_id), caller, services) or _absent(str(document_id))
     if "rag:erase" in caller.scopes:
-        await uploads.erase(str(document_id), row["source"], row["uri"], caller, services)
+        await erasures.accept_for(_named(str(document_id), row, caller), "", None, caller, services)
         row |= {"status": DocumentStatus.SUPPRESSED}
     elif row["source"] == uploads.source_of(caller, services).name:
         await uploads.withdraw(str(document_id), row["uri"], caller, services)
@@ -178,6 +179,12 @@ async def redrive(document_id: UUID, caller: Administering, services: Backend) -
 
 async def _row(document_id: str, caller: Caller, services: Services) -> dict[str, Any] | None:
     return await services.ledger.document(services.spec.index_id, document_id, access_of(caller))
+
+
+def _named(document_id: str, row: dict[str, Any], caller: Caller) -> Located:
+    """Return the document, which may be an upload that is not indexed yet, as the one that an erasure means."""
+    record = DocumentRecord(document_id, tenant=caller.tenant, source=row["source"], uri=row["uri"])
+    return Located(Target(document_id), (record,), {document_id: NAMED}, counts={"documents": 1})
 
 
 def _absent(document_id: str) -> dict[str, Any]:
@@ -213,7 +220,9 @@ async def _note(document_id: str, noted: _Noted | None, caller: Caller, services
     """Remember an accepted upload, or forget it when ``noted`` is None."""
     try:
         value = json.dumps(asdict(noted)).encode() if noted else b""
-        await services.cache.put(_note_key(document_id, caller, services), value, ttl=PENDING_SECONDS)
+        await services.cache.put(
+            _note_key(document_id, caller, services), value, ttl=PENDING_SECONDS, documents=[document_id]
+        )
     except Unavailable as error:  # its status is unknown until it is indexed, and nothing else is lost
         logger(__name__).warning("pending_not_noted", why=str(error))
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from governance.access import MAX_VALUE, MAX_VALUES, NARROW_FIELDS
+from governance.erasure import Located
 from rag.answer.answering import MAX_TOP_K, TOP_K
 from rag.ids import point_time
-from rag.models import Cause, Citation, Effect, Hit
+from rag.models import Cause, Citation, Effect, Erasure, ErasureState, Hit
 
 MAX_QUESTION = 4000  # characters; an embedder reads a few hundred tokens of it anyway
 
@@ -317,6 +318,117 @@ class DecidedMessage(BaseModel):
     is_visible: bool
     reason: str
     rule: RuleMessage | None
+
+
+class SubjectMessage(_Request):
+    """A person, by an identifier. A name needs the confirmed ``documents``, because another person may have the same."""
+
+    kind: Literal["email", "phone", "iban", "id", "custom", "name"]
+    value: Value
+
+
+class ErasureRequest(_Request):
+    """Exactly one of ``document_id``, ``uri_prefix`` and ``subject``."""
+
+    document_id: UUID | None = None
+    uri_prefix: Annotated[str, StringConstraints(max_length=4096), AfterValidator(_text)] = Field(
+        "", description="documents whose uri starts with it", json_schema_extra={"pattern": TEXT_PATTERN}
+    )
+    subject: SubjectMessage | None = None
+    reason: Annotated[str, StringConstraints(max_length=MAX_VALUE), AfterValidator(_text)] = Field(
+        "", description="for the record, without personal data", json_schema_extra={"pattern": TEXT_PATTERN}
+    )
+    mode: Literal["delete"] = Field("delete", description="delete whole documents")
+    documents: Annotated[list[UUID], Field(max_length=100_000)] | None = Field(
+        None, description="the documents of a dry run that you confirm; null: all of it but probable mentions"
+    )
+    dry_run: bool = Field(False, strict=True, description="list what would be erased, and change nothing")
+
+    @model_validator(mode="after")
+    def _names_one_target(self) -> Self:
+        if sum(map(bool, (self.document_id, self.uri_prefix, self.subject))) != 1:
+            raise ValueError("name exactly one of document_id, uri_prefix and subject")
+        return self
+
+
+class AffectedMessage(BaseModel):
+    """A document that an erasure means, for the officer who decides."""
+
+    document_id: str
+    uri: str
+    title: str
+    source: str
+    status: str
+    chunks: int
+    because: str = Field(description="named, declared (about the person), mentioned (exactly), or probable (a name)")
+
+
+class LocatedMessage(BaseModel):
+    """A dry run: everything that the request means. Nothing was changed."""
+
+    affected: dict[str, int]
+    documents: list[AffectedMessage]
+    unread: list[str] = Field(description="documents whose text could not be scanned now; try again after a repair")
+
+    @classmethod
+    def of(cls, located: Located) -> Self:
+        documents = [
+            AffectedMessage(
+                document_id=each.document_id,
+                uri=each.uri,
+                title=each.title,
+                source=each.source,
+                status=each.status.value,
+                chunks=len(each.chunks),
+                because=located.reasons[each.document_id],
+            )
+            for each in located.documents
+        ]
+        return cls(affected=dict(located.counts), documents=documents, unread=list(located.unread))
+
+
+class HistoryMessage(BaseModel):
+    at: datetime
+    text: str
+
+
+class ErasureMessage(BaseModel):
+    """An erasure and its progress."""
+
+    erasure_id: str
+    state: ErasureState
+    kind: str
+    mode: str
+    reason: str
+    affected: dict[str, int]
+    requested_at: datetime
+    deadline: datetime
+    next_at: datetime | None = Field(description="the next step: of a certified erasure its last verification")
+    stores: dict[str, str] = Field(description="store → what was done there, and what its nature leaves open")
+    history: list[HistoryMessage]
+    certificate_url: str | None
+
+    @classmethod
+    def of(cls, erasure: Erasure) -> Self:
+        return cls(
+            erasure_id=erasure.erasure_id,
+            state=erasure.state,
+            kind=erasure.kind,
+            mode=erasure.mode,
+            reason=erasure.reason,
+            affected=dict(erasure.affected),
+            requested_at=erasure.requested_at,
+            deadline=erasure.deadline,
+            next_at=erasure.next_at,
+            stores=dict(erasure.stores),
+            history=[HistoryMessage(at=each.at, text=each.text) for each in erasure.history],
+            certificate_url=f"/v1/erasures/{erasure.erasure_id}/certificate" if erasure.certificate else None,
+        )
+
+
+class ErasureList(BaseModel):
+    erasures: list[ErasureMessage]
+    next: str | None = Field(description="pass as ``after`` for the next page; null on the last one")
 
 
 class DependencyMessage(BaseModel):

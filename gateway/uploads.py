@@ -14,14 +14,12 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from gateway.identity import Caller
-from governance import erasure
 from governance.access import principals_of
-from rag.errors import Denied, Rejected, Unavailable
+from rag.errors import Denied, Rejected
 from rag.ids import object_key, object_uri
-from rag.ingest.change_events import ObjectChange, publish_changes, publish_outbox
+from rag.ingest.change_events import ObjectChange, publish_changes
 from rag.labels import PRINCIPALS_LABEL, TITLE_LABEL, encode_label, join_label
 from rag.sources import Source
-from rag.telemetry import logger
 
 if TYPE_CHECKING:
     from rag.wiring import Services
@@ -85,26 +83,6 @@ async def withdraw(document_id: str, uri: str, caller: Caller, services: Service
     await services.objects.delete([uri])
     change = ObjectChange(uri, datetime.now(UTC), "upload", is_deletion=True)
     await publish_changes([change], source, services.ids, services.events)
-
-
-async def erase(document_id: str, source: str, uri: str, caller: Caller, services: Services) -> None:
-    """Suppress a document of any source, and announce that. Of an upload, delete the object first, so that a failure can be retried."""
-    kinds = {configured.name: configured.kind for configured in services.settings.configured_sources}
-    if kinds.get(source) == "uploads":
-        await services.objects.delete([uri])
-    await erasure.suppress(
-        document_id,
-        tenant=caller.tenant,
-        source=source,
-        uri=uri,
-        ids=services.ids,
-        sources=services.sources,
-        suppressions=services.ledger,
-    )
-    try:
-        await publish_outbox(services.ledger, services.events)
-    except Unavailable as error:  # the lanes publish what is left
-        logger(__name__).warning("erasure.published_later", document_id=document_id, why=str(error))
 
 
 def owner_of(caller: Caller, services: Services) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rag.ids import Ids
+from rag.ingest.change_events import ObjectChange
 from rag.ingest.pipeline import FindSuppressed
 from rag.ports import Suppressions
+from rag.sources import Source
 
 
 def find_suppressed(suppressions: Suppressions) -> FindSuppressed:
@@ -15,3 +18,14 @@ def find_suppressed(suppressions: Suppressions) -> FindSuppressed:
         return await suppressions.suppressed(tenant, ids) if ids else set()
 
     return find
+
+
+async def announceable(
+    changes: Sequence[ObjectChange], source: Source, ids: Ids, suppressions: Suppressions
+) -> list[ObjectChange]:
+    """Return the changes without those of suppressed documents. An event about one would only write its uri to the log again."""
+    by_id = {ids.document_id(source.tenant, source.name, change.uri): change for change in changes}
+    suppressed = await suppressions.suppressed(source.tenant, list(by_id)) if by_id else set()
+    if not suppressed:
+        return list(changes)
+    return [each for each in changes if ids.document_id(source.tenant, source.name, each.uri) not in suppressed]

@@ -131,7 +131,16 @@ class Ids:
 
 
 def point_id() -> str:
-    """Return a new UUIDv7 (RFC 9562): time-ordered, 74 random bits. No point id is ever used for a second write."""
+    """Return a new id of a point. It is never used for a second write."""
+    return _uuid7()
+
+
+def erasure_id() -> str:
+    return _uuid7()
+
+
+def _uuid7() -> str:
+    """Return a new UUIDv7 (RFC 9562): time-ordered, 74 random bits."""
     milliseconds = time.time_ns() // 1_000_000
     random = int.from_bytes(secrets.token_bytes(10), "big")
     value = (

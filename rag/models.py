@@ -441,3 +441,55 @@ class Answer:
     generator: str  # "extractive" or the name of the model
     usage: Mapping[str, int] = field(default_factory=dict)
     abstained: bool = False
+
+
+# -- erasures -----------------------------------------------------------------------------------------------------------
+
+
+class ErasureState(enum.StrEnum):
+    REQUESTED = "requested"  # accepted: nothing of it is shown from then on
+    ERASING = "erasing"
+    VERIFYING = "verifying"  # erased everywhere, and the settling time runs
+    CERTIFIED = "certified"
+    INCOMPLETE = "incomplete"  # tried many times; it is still tried, and a person must look
+
+
+class Erased(NamedTuple):
+    """A document of an erasure. ``uri`` is empty once the erasure is certified, because a uri may name a person."""
+
+    document_id: str
+    source: str
+    uri: str
+
+
+class ErasureEvent(NamedTuple):
+    at: datetime
+    text: str  # without personal data
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """An accepted erasure and its progress. Pseudonyms stand for people: the identifier of the request is not kept."""
+
+    erasure_id: str
+    tenant: str
+    kind: str  # document | uri_prefix | subject
+    reason: str
+    actor: str  # the officer's pseudonym
+    documents: tuple[Erased, ...]
+    requested_at: datetime
+    deadline: datetime
+    next_at: datetime | None  # the time of the next step
+    subject_ids: tuple[str, ...] = ()
+    mode: str = "delete"
+    affected: Mapping[str, int] = field(default_factory=dict)  # thing → number, as accepted
+    state: ErasureState = ErasureState.REQUESTED
+    revision: int = 0
+    attempts: int = 0  # failed ones of the present state
+    stores: Mapping[str, str] = field(default_factory=dict)  # store → its outcome
+    history: tuple[ErasureEvent, ...] = ()
+    certificate: str = ""  # JWS in compact form
+
+    @property
+    def document_ids(self) -> list[str]:
+        return [each.document_id for each in self.documents]

@@ -18,6 +18,7 @@ from rag.models import (
     Batch,
     DocumentRecord,
     Embedding,
+    Erasure,
     Hit,
     HybridQuery,
     IndexSpec,
@@ -59,6 +60,12 @@ class ObjectStore(Protocol):
 
     async def delete(self, uris: Sequence[str]) -> None:
         """Delete the objects. Idempotent: an absent object is not an error."""
+
+    async def erase(self, uris: Sequence[str]) -> None:
+        """Delete every version, delete marker and unfinished upload of the objects. Idempotent."""
+
+    async def kept(self, uris: Sequence[str]) -> set[str]:
+        """Return those of ``uris`` of which any version, delete marker or unfinished upload is left."""
 
     def list(self, prefix_uri: str) -> AsyncIterator[ObjectState]:
         """List the objects under the prefix, in any order and without their labels."""
@@ -138,6 +145,12 @@ class VectorIndex(Protocol):
 
     async def delete(self, index_id: str, point_ids: Sequence[str]) -> None:
         """Delete points. They are no longer searchable when the call returns. Idempotent."""
+
+    async def purge(self, index_id: str) -> None:
+        """Remove the bytes of deleted points from the index's files, and return when that is done. Searches go on, or wait for it.
+
+        Qdrant keeps small segments and the tail of its log as they are, until more is written.
+        """
 
     async def search(self, index_id: str, query: HybridQuery, access: AccessFilter, *, limit: int) -> list[ScoredPoint]:
         """Return dense and sparse candidates that match the filter, fused by reciprocal rank, best first, equals by id.
@@ -256,7 +269,7 @@ class OutboxEvent:
 
     topic: str
     key: str
-    value: Any  # a dataclass of ``schemas.events``
+    value: Any  # a dataclass of ``schemas.events``, or None for a tombstone
 
 
 FreshVectors = Mapping[tuple[str, str, bytes], tuple[str, Vector]]
@@ -418,6 +431,11 @@ class Catalog(Protocol):
     async def shard(self, index_id: str, shard: str) -> list[DocumentRecord]:
         """Return every document, also the deleted ones, whose id starts with the two hex digits of ``shard``."""
 
+    async def of_tenant(
+        self, index_id: str, tenant: str, *, after: str = "", limit: int = 1000
+    ) -> list[DocumentRecord]:
+        """Return a page, in order of id, of the tenant's documents that are not deleted."""
+
     async def parked(self, index_id: str, *, due: datetime, limit: int = 100) -> list[DocumentRecord]:
         """Return the parked documents whose next try is due at that time, longest due first."""
 
@@ -476,6 +494,44 @@ class Suppressions(Protocol):
         """Suppress the ids, and write the ``events`` to the outbox in the same transaction. Idempotent, but for the events."""
 
 
+class Erasures(Protocol):
+    """Accepted erasures, and the content that the ledger itself holds of documents."""
+
+    async def located(
+        self, tenant: str, *, document_id: str = "", uri_prefix: str = "", subject_ids: Sequence[str] = ()
+    ) -> list[DocumentRecord]:
+        """Return the recorded documents, of any status and index, that one of the conditions names: each once, without erased ones."""
+
+    async def accept(self, erasure: Erasure, events: Sequence[OutboxEvent]) -> None:
+        """Suppress the erasure's documents and people, record it, and write the ``events`` to the outbox, in one transaction.
+
+        A swap that runs ends first, and a later one sees the suppressions. Idempotent by the erasure's id, but for the events.
+        """
+
+    async def erasures(self, tenant: str, *, after: str = "", limit: int = 100) -> list[Erasure]:
+        """Return a page of the tenant's erasures, in order of id, which is the order of time."""
+
+    async def erasure(self, tenant: str, erasure_id: str) -> Erasure | None: ...
+
+    async def due_erasures(self, now: datetime, *, limit: int = 10) -> list[Erasure]:
+        """Return the erasures of every tenant whose next step is due, longest due first."""
+
+    async def open_deadlines(self) -> list[datetime]:
+        """Return the deadline of every erasure that is not certified."""
+
+    async def progress(self, erasure: Erasure, events: Sequence[OutboxEvent] = ()) -> Erasure:
+        """Record the progress and the ``events`` under the next revision. Raises Conflict when another worker did before."""
+
+    async def forget(self, tenant: str, document_ids: Sequence[str]) -> None:
+        """Delete all that the ledger holds of suppressed documents in every index, but their ids. Their points become garbage."""
+
+    async def remembered(self, tenant: str, document_ids: Sequence[str]) -> set[str]:
+        """Return those of the documents of which the ledger holds more than their ids."""
+
+    async def index_ids(self) -> list[str]:
+        """Return the ids of all indexes, oldest first."""
+
+
 class Batches(Protocol):
     """The batches of references that assets pass to each other within a run. Kept for a day."""
 
@@ -518,6 +574,7 @@ class Stores(
     Catalog,
     EmbeddingCache,
     Suppressions,
+    Erasures,
     Batches,
     Cursors,
     Measurements,
@@ -575,7 +632,14 @@ class StreamedWarehouse(Warehouse, ChangedKeys, Protocol):
 class AnswerCache(Protocol):
     async def get(self, key: str) -> bytes | None: ...
 
-    async def put(self, key: str, value: bytes, *, ttl: float) -> None: ...
+    async def put(self, key: str, value: bytes, *, ttl: float, documents: Sequence[str] = ()) -> None:
+        """Keep the entry for ``ttl`` seconds. ``documents`` are the ids of those that it rests on."""
+
+    async def forget(self, documents: Sequence[str]) -> int:
+        """Delete the entries that rest on any of the documents, and return their number. Idempotent."""
+
+    async def rests_on(self, documents: Sequence[str]) -> set[str]:
+        """Return those of the documents that an entry rests on."""
 
 
 class Reranker(Protocol):

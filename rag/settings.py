@@ -217,6 +217,14 @@ class Settings(BaseSettings):
     announce_again_seconds: float = Field(
         900.0, gt=0, description="seconds until a change whose event was read, but not applied, is announced again"
     )
+    erasure_deadline_days: float = Field(
+        30.0, gt=0, description="days in which an erasure must be certified, as the law or a contract demands"
+    )
+    erasure_settle_seconds: float = Field(
+        5.0,
+        ge=0,
+        description="seconds from the erasure in all stores to its verification, in which late requests come to an end",
+    )
     source_unhealthy_seconds: float = Field(
         120.0, ge=0, description="seconds that a source may fail before /healthz of the consumers answers 503"
     )

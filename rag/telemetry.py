@@ -38,6 +38,12 @@ DOCUMENTS_PARKED = Gauge("tidemark_documents_parked", "Documents whose object ca
 DELETIONS_HELD = Counter("tidemark_deletions_held", "Deletions that wait for a confirmation", ["source"])
 # Deletions of a source that wait for a confirmation, as its last listing found them.
 HELD_DELETIONS = Gauge("tidemark_held_deletions", "Documents whose deletion waits for a confirmation", ["source"])
+# Erasures: those that came to an outcome (certified, incomplete), the open ones, and the nearest deadline of an open one.
+ERASURES = Counter("tidemark_erasures", "Erasures that came to an outcome", ["outcome"])
+ERASURES_OPEN = Gauge("tidemark_erasures_open", "Accepted erasures without a certificate", [])
+ERASURE_DEADLINE_SECONDS = Gauge(
+    "tidemark_erasure_deadline_seconds", "Time until the next deadline of an open erasure", []
+)
 # Differences between ledger, vector index and artifact store, by kind (orphan_point, leftover_artifact, document).
 REPAIRS = Counter(
     "tidemark_repairs", "Orphans deleted and documents derived again by the comparison of the stores", ["reason"]
@@ -86,7 +92,7 @@ SPANS = frozenset(
         "source.handle", "events.publish", "documents.run", "documents.read", "documents.admit", "documents.parse",
         "documents.chunk", "documents.embed", "documents.plan", "documents.apply",
         "answers.answer", "answers.retrieve", "answers.rerank", "answers.generate", "answers.search",
-        "gateway.request",
+        "gateway.request", "erasures.step",
     }
 )  # fmt: skip
 

@@ -6,6 +6,7 @@ as invalid (4xx) is a bug of ours and is raised unchanged.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -57,6 +58,10 @@ PAGE = 1_000
 WRITE_SECONDS = 60  # also to connect; a large batch on a busy machine takes seconds
 READ_SECONDS = 10
 TIES = 16  # fetched beyond the limit: Qdrant returns equal scores in random order, and a tie at the cut would change the set
+DELETED = 0.2  # share of deleted points above which Qdrant rewrites a segment, its default
+DELETED_FOR_PURGE = 1e-9
+VACUUM_FROM = 100  # points of a segment that may be rewritten, Qdrant's least
+PURGE_SECONDS, PURGE_POLL = 600, 0.2
 OLDEST = (1, 15, 4)  # the first version in which reciprocal rank fusion takes a k
 SETTLE_ATTEMPTS = 8  # of `create` while replicas start; the waits between them add up to seven seconds at most
 SETTLE_WAIT = wait_random_exponential(multiplier=0.1, max=2)
@@ -194,6 +199,30 @@ class QdrantIndex:
             )
         points = [ScoredPoint(str(point.id), point.score, point.payload or {}) for point in response.points]
         return sorted(points, key=lambda point: (-point.score, point.point_id))[:limit]
+
+    async def purge(self, index_id: str) -> None:
+        collection = _collection(index_id)
+        with _failures():
+            await self._optimize(collection, DELETED_FOR_PURGE)
+            try:
+                async with asyncio.timeout(PURGE_SECONDS):
+                    while not await self._is_settled(collection):  # noqa: ASYNC110  (Qdrant reports no event)
+                        await asyncio.sleep(PURGE_POLL)
+            except TimeoutError:
+                raise Unavailable(
+                    f"{collection} is still being rewritten after {PURGE_SECONDS} s: its deleted points are not purged yet"
+                ) from None
+            finally:
+                await self._optimize(collection, DELETED)
+
+    async def _optimize(self, collection: str, deleted: float) -> None:
+        """Have segments rewritten in which more than this share of the points is deleted. Qdrant leaves those under ``VACUUM_FROM``."""
+        changed = models.OptimizersConfigDiff(deleted_threshold=deleted, vacuum_min_vector_number=VACUUM_FROM)
+        await self._client.update_collection(collection, optimizers_config=changed, timeout=WRITE_SECONDS)
+
+    async def _is_settled(self, collection: str) -> bool:
+        info = await self._client.get_collection(collection)
+        return info.status is models.CollectionStatus.GREEN
 
     async def scroll(
         self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None, start: str = ""

@@ -52,10 +52,13 @@ async def get(key: str, cache: AnswerCache) -> Entry | None:
     return None
 
 
-async def put(key: str, entry: Entry, cache: AnswerCache, *, ttl: float) -> None:
-    """Store the entry for ``ttl`` seconds. A cache that does not answer never fails the question."""
+async def put(key: str, entry: Entry, cache: AnswerCache, *, ttl: float, documents: Sequence[str]) -> None:
+    """Store the entry for ``ttl`` seconds. A cache that does not answer never fails the question.
+
+    An erasure of one of the ``documents`` that the generator was given deletes it.
+    """
     try:
-        await cache.put(key, _ENTRY.dump_json(entry), ttl=ttl)
+        await cache.put(key, _ENTRY.dump_json(entry), ttl=ttl, documents=documents)
     except Unavailable as error:
         _count_outage(error)
 

@@ -146,7 +146,8 @@ class Answering:
             if not await self._is_visible(point_ids, access):
                 return False
             if found.is_complete or not answer.abstained:
-                await answer_cache.put(key, Entry(answer, point_ids), self.cache, ttl=self.ttl)
+                documents = sorted({hit.provenance.document_id for hit in found.hits})
+                await answer_cache.put(key, Entry(answer, point_ids), self.cache, ttl=self.ttl, documents=documents)
         return True
 
     async def _is_visible(self, point_ids: Sequence[str], access: AccessFilter) -> bool:

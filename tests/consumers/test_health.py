@@ -188,7 +188,7 @@ def test_every_source_has_a_loop_for_each_stream_and_for_its_listing() -> None:
         work.close()
     assert [loop.name for loop, _ in loops] == [
         "s3", "s3/listing", "uploads/listing", "folder", "folder/listing", "snowflake/CUSTOMERS", "snowflake/TICKETS",
-        "snowflake/listing", "retired",
+        "snowflake/listing", "erasures", "retired",
     ]  # fmt: skip
 
 

@@ -55,6 +55,18 @@ async def test_an_entry_expires(cache: AnswerCache) -> None:
             await asyncio.sleep(0.005)
 
 
+async def test_the_entries_that_rest_on_a_document_are_forgotten(cache: AnswerCache) -> None:
+    await cache.put("f1", b"1", ttl=60, documents=["d1", "d2"])
+    await cache.put("f2", b"2", ttl=60, documents=["d2", "d3"])
+    await cache.put("f3", b"3", ttl=60, documents=["d3"])
+    await cache.put("f4", b"4", ttl=60)
+    assert await cache.rests_on(["d1", "d2", "d4"]) == {"d1", "d2"}
+    assert await cache.forget(["d1", "d2"]) == 2
+    assert [await cache.get(key) for key in ("f1", "f2", "f3", "f4")] == [None, None, b"3", b"4"]
+    assert await cache.rests_on(["d1", "d2", "d3"]) == {"d3"}
+    assert await cache.forget(["d1", "d2"]) == 0
+
+
 @pytest.mark.parametrize("ttl", [0, -1])
 async def test_without_time_to_live_nothing_is_kept(cache: AnswerCache, ttl: float) -> None:
     await cache.put("k4", b"1", ttl=ttl)

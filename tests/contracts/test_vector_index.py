@@ -325,6 +325,18 @@ async def test_an_empty_index_answers_with_nothing(vectors: Any, index: str) -> 
     assert await found(vectors, index) == []
 
 
+async def test_a_purge_keeps_the_points_that_were_not_deleted(vectors: Any, index: str) -> None:
+    points = [point(axis(1), text=f"purged{number}") for number in range(150)]
+    await vectors.upsert(index, points)
+    await vectors.delete(index, [each.point_id for each in points[:50]])
+    await vectors.purge(index)
+    kept = {each.point_id for each in points[50:]}
+    assert {point_id async for point_id, _ in vectors.scroll(index)} == kept
+    assert set(await found(vectors, index, limit=150)) == kept
+    await vectors.upsert(index, points[:1])
+    assert await vectors.count(index) == 101
+
+
 # -- access ---------------------------------------------------------------------------------------------------------
 
 

@@ -123,7 +123,15 @@ class World:
         for number, (low, end) in (await self.events.describe(CHANGED)).bounds.items():
             records += await self.events.read(CHANGED, number, low, end)
         assert not [record.error for record in records if record.error]
-        return sorted((record.value for record in records), key=lambda event: event.announced_at)
+        return sorted((record.value for record in records if record.value), key=lambda event: event.announced_at)
+
+    async def tombstones(self) -> list[str]:
+        """Return the keys of the tombstones of documents.changed.v1."""
+        bounds = (await self.events.describe(CHANGED)).bounds
+        records = [
+            r for number, (low, end) in bounds.items() for r in await self.events.read(CHANGED, number, low, end)
+        ]
+        return [record.key for record in records if record.value is None]
 
     async def index(
         self, text: str, *, name: str = "a.md", principals: Sequence[str] = ("group:staff",), tenant: str = "acme",

@@ -114,7 +114,7 @@ async def test_without_redis_answers_still_flow(world: Any) -> None:
         async def get(self, key: str) -> bytes:
             raise Unavailable("redis does not answer")
 
-        async def put(self, key: str, value: bytes, *, ttl: float) -> None:
+        async def put(self, key: str, value: bytes, *, ttl: float, documents: Any = ()) -> None:
             raise Unavailable("redis does not answer")
 
     world.cache = Down()

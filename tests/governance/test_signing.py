@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from base64 import b64decode, b64encode, urlsafe_b64decode
 
 import pytest
@@ -87,7 +86,7 @@ def test_every_changed_character_is_refused() -> None:
         assert refused.value.reason == "bad_signature"
 
 
-@pytest.mark.parametrize("signed", ["", "a", "a.b", "a.b.c", "....", "é.é.é", secrets.token_hex(16)])
+@pytest.mark.parametrize("signed", ["", "a", "a.b", "a.b.c", "....", "é.é.é", "0123456789abcdef"])
 def test_a_text_that_is_not_a_signature_is_refused(signed: str) -> None:
     with pytest.raises(Rejected, match="signature is refused"):
         verify(signed, Signer.load(SEED).jwks(), kind="a")

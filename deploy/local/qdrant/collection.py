@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -82,9 +83,28 @@ class Collection:
                 shard.flush()  # drops the files of the segments that were replaced
             return shard
         shard.close()
-        module = f"{__package__}.optimize"
-        subprocess.run([sys.executable, "-m", module, str(self.path)], check=True)  # noqa: S603 our own module
+        self._optimize()
         return edge.EdgeShard.load(str(self.path))
+
+    def rewrite(self, created: rest.CreateCollection) -> None:
+        """Take new settings, rewrite the segments that hold more deleted points than they allow, also the small ones, and drop the log
+        of the points that are in the segments. A child process does it; meanwhile requests for this collection wait."""
+        engine = settings.engine(created, self.index_from, vacuum_from=1)  # refuses what the engine does not know
+        shard = self.shard
+        shard.flush()
+        shard.close()
+        self._shard = None
+        try:
+            edge.EdgeShard.load(str(self.path), engine).close()
+            self.created = created
+            self._optimize()
+            shutil.rmtree(self.path / "wal")
+        finally:
+            self._shard = edge.EdgeShard.load(str(self.path))
+            self._unflushed = 0
+
+    def _optimize(self) -> None:
+        subprocess.run([sys.executable, "-m", f"{__package__}.optimize", str(self.path)], check=True)  # noqa: S603 our own module
 
     def apply(self, updates: Iterable[Update]) -> list[dict[str, Any]]:
         results = []

@@ -16,6 +16,7 @@ from deploy.local.qdrant.collection import Collection
 from deploy.local.qdrant.errors import Refused, not_found, parse
 from rag.files import write_whole
 
+DELETED = 0.2  # share of deleted points above which a segment is rewritten, the default
 FORBIDDEN = set('<>:"/\\|?*\0\x1f')  # Qdrant's own rule
 
 
@@ -78,6 +79,17 @@ class Registry:
                 shutil.rmtree(collection.path, ignore_errors=True)
                 raise
             await self._become(replace(self.names, collections=self.names.collections | {name: collection}))
+
+    async def optimize(self, name: str, changes: rest.OptimizersConfigDiff) -> None:
+        async with self.writing:
+            collection = self.find(name)
+            before = collection.created.optimizers_config or rest.OptimizersConfigDiff()
+            after = before.model_copy(update=changes.model_dump(exclude_none=True))
+            created = collection.created.model_copy(update={"optimizers_config": after})
+            if (after.deleted_threshold or DELETED) < (before.deleted_threshold or DELETED):
+                await collection.run(lambda: collection.rewrite(created))
+            collection.created = created
+            await self._become(self.names)
 
     async def delete(self, name: str) -> bool:
         async with self.writing:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from deploy.local.qdrant import points, queries, settings
 from deploy.local.qdrant.collection import Collection
-from deploy.local.qdrant.errors import Refused, decode, parse
+from deploy.local.qdrant.errors import Refused, decode, only, parse
 from deploy.local.qdrant.registry import Registry
 
 READ, WRITE = {"timeout", "consistency"}, {"timeout", "wait", "ordering"}  # query parameters
@@ -33,6 +33,14 @@ async def create_collection(registry: Registry, request: Request) -> Any:
 
 async def delete_collection(registry: Registry, request: Request) -> Any:
     return await registry.delete(request.path_params["name"])
+
+
+async def update_collection(registry: Registry, request: Request) -> Any:
+    """Change how many deleted points a segment may hold, and rewrite the segments that hold more, as Qdrant's optimizers do."""
+    wanted = parse(rest.UpdateCollection, decode(request.state.body))
+    only(wanted, "optimizers_config")
+    await registry.optimize(request.path_params["name"], wanted.optimizers_config or rest.OptimizersConfigDiff())
+    return True
 
 
 async def collection_info(registry: Registry, request: Request) -> Any:
@@ -129,6 +137,7 @@ ROUTES: list[tuple[str, str, Act, set[str]]] = [
     ("POST", "/collections/aliases", change_aliases, WRITE),
     ("PUT", ONE, create_collection, WRITE),
     ("GET", ONE, collection_info, READ),
+    ("PATCH", ONE, update_collection, WRITE),
     ("DELETE", ONE, delete_collection, WRITE),
     ("GET", f"{ONE}/exists", collection_exists, READ),
     ("GET", f"{ONE}/aliases", list_aliases, READ),

@@ -39,6 +39,16 @@ class CatalogPart(LedgerPart):
         async with self.connection() as db:
             return await read_recorded(db, index_id, page, [index_id, partition, after or FIRST_ID, limit])
 
+    async def of_tenant(
+        self, index_id: str, tenant: str, *, after: str = "", limit: int = 1000
+    ) -> list[DocumentRecord]:
+        page = """document_id in (
+            select document_id from documents
+            where index_id = %s and tenant = %s and status <> 'deleted' and document_id > %s::uuid
+            order by document_id limit %s)"""
+        async with self.connection() as db:
+            return await read_recorded(db, index_id, page, [index_id, tenant, after or FIRST_ID, limit])
+
     async def shard(self, index_id: str, shard: str) -> list[DocumentRecord]:
         first, last = f"{shard}000000-0000-0000-0000-000000000000", f"{shard}ffffff-ffff-ffff-ffff-ffffffffffff"
         async with self.connection() as db:

@@ -12,6 +12,7 @@ from rag.adapters.ledger.access import AccessPart
 from rag.adapters.ledger.catalog import CatalogPart
 from rag.adapters.ledger.deletions import DeletionsPart
 from rag.adapters.ledger.documents import DocumentsPart
+from rag.adapters.ledger.erasures import ErasuresPart
 from rag.adapters.ledger.stores import StoresPart
 from rag.errors import Unavailable
 
@@ -19,8 +20,8 @@ from rag.errors import Unavailable
 _LIMITS = "-c lock_timeout=10000 -c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000"
 
 
-class PostgresLedger(DocumentsPart, AccessPart, DeletionsPart, CatalogPart, StoresPart):
-    """Ledger, AccessRules, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Batches and Measurements of
+class PostgresLedger(DocumentsPart, AccessPart, DeletionsPart, CatalogPart, ErasuresPart, StoresPart):
+    """Ledger, AccessRules, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Erasures, Batches and Measurements of
     ``rag.ports``."""
 
     def __init__(self, pool: AsyncConnectionPool) -> None:

@@ -92,14 +92,7 @@ class StoresPart(LedgerPart):
         self, tenant: str, ids: Sequence[str], *, reason: str, events: Sequence[OutboxEvent] = ()
     ) -> None:
         async with self.connection() as db:
-            # Alone: a swap that is under way ends first, and a later one sees the suppression.
-            await db.execute("select pg_advisory_xact_lock(hashtextextended('suppressions:' || %s, 0))", (tenant,))
-            await db.execute(
-                """
-                insert into suppressions (tenant, id, reason) select %s, unnest(%s::text[]), %s on conflict do nothing
-                """,
-                (tenant, list(ids), reason),
-            )
+            await add_suppressions(db, tenant, ids, reason=reason)
             await add_to_outbox(db, events)
 
     async def save(self, run_id: str, step: str, batch: Batch) -> None:
@@ -202,16 +195,29 @@ async def move_position(db: AsyncConnection, index_id: str, done: OffsetRange) -
     )
 
 
+async def add_suppressions(db: AsyncConnection, tenant: str, ids: Sequence[str], *, reason: str) -> None:
+    """Suppress the ids, alone: a swap that runs ends first, and a later one sees the suppressions."""
+    await db.execute("select pg_advisory_xact_lock(hashtextextended('suppressions:' || %s, 0))", (tenant,))
+    await db.execute(
+        "insert into suppressions (tenant, id, reason) select %s, unnest(%s::text[]), %s on conflict do nothing",
+        (tenant, list(ids), reason),
+    )
+
+
 async def add_to_outbox(db: AsyncConnection, events: Sequence[OutboxEvent]) -> None:
-    bodies = [Jsonb(_adapter(event.topic).dump_python(event.value, mode="json")) for event in events]
+    bodies = [_body(event) for event in events]
     await db.execute(
         "insert into outbox (topic, key, event) select * from unnest(%s::text[], %s::text[], %s::jsonb[])",
         ([event.topic for event in events], [event.key for event in events], bodies),
     )
 
 
+def _body(event: OutboxEvent) -> Jsonb | None:
+    return None if event.value is None else Jsonb(_adapter(event.topic).dump_python(event.value, mode="json"))
+
+
 def _event(topic: str, body: Any) -> Any:
-    return _adapter(topic).validate_python(body)
+    return None if body is None else _adapter(topic).validate_python(body)
 
 
 @cache

@@ -13,6 +13,7 @@ class MemoryAccessRules:
     """AccessRules of ``rag.ports``."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._rules: dict[tuple[str, str], AccessRule] = {}  # by tenant and rule id
 
     async def ruled_scopes(self, access: AccessFilter) -> RuledScopes:

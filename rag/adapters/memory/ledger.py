@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rag.adapters.memory.access import MemoryAccessRules
+from rag.adapters.memory.erasures import MemoryErasures
 from rag.ingest.deletions import WAVE_SECONDS, is_mass
 from rag.models import (
     AccessFilter,
@@ -19,6 +20,7 @@ from rag.models import (
     Cause,
     DocumentRecord,
     DocumentStatus,
+    Erasure,
     IndexSpec,
     Inventoried,
     OffsetRange,
@@ -29,6 +31,7 @@ from rag.models import (
 from rag.ports import Delta, DocumentQuery, EventsOf, FreshVectors, OutboxEvent, SwapResult
 from rag.sources import require_settings
 
+ERASED = "erased"  # the reason in the row of a document that was forgotten
 SHOWN = {DocumentStatus.LIVE, DocumentStatus.PARKED}  # the statuses of documents that may have chunks
 Label = tuple[tuple[str, str], ...]
 
@@ -46,8 +49,8 @@ class _Held:
     is_confirmed: bool = False
 
 
-class MemoryLedger(MemoryAccessRules):
-    """Ledger, AccessRules, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Batches and Measurements of
+class MemoryLedger(MemoryAccessRules, MemoryErasures):
+    """Ledger, AccessRules, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Erasures, Batches and Measurements of
     ``rag.ports``."""
 
     def __init__(self) -> None:
@@ -174,6 +177,12 @@ class MemoryLedger(MemoryAccessRules):
         own = [r for r in self._of(index_id) if r.partition == partition and r.status in {"live", "parked", "dead"}]
         return sorted((r for r in own if r.document_id > after), key=lambda r: r.document_id)[:limit]
 
+    async def of_tenant(
+        self, index_id: str, tenant: str, *, after: str = "", limit: int = 1000
+    ) -> list[DocumentRecord]:
+        own = (r for r in self._of(index_id) if r.tenant == tenant and r.status is not DocumentStatus.DELETED)
+        return [r for r in own if r.document_id > after][:limit]
+
     async def shard(self, index_id: str, shard: str) -> list[DocumentRecord]:
         return [record for record in self._of(index_id) if record.document_id.startswith(shard)]
 
@@ -287,6 +296,58 @@ class MemoryLedger(MemoryAccessRules):
     ) -> None:
         self._suppressed |= {(tenant, each) for each in ids}
         self._outbox += events
+
+    async def located(
+        self, tenant: str, *, document_id: str = "", uri_prefix: str = "", subject_ids: Sequence[str] = ()
+    ) -> list[DocumentRecord]:
+        found = {
+            record.document_id: record
+            for record, _ in self._documents.values()
+            if record.tenant == tenant
+            and record.reason != ERASED
+            and (
+                record.document_id == document_id
+                or (uri_prefix and record.uri.startswith(uri_prefix))
+                or not set(record.subjects).isdisjoint(subject_ids)
+            )
+        }
+        return [found[each] for each in sorted(found)]
+
+    async def accept(self, erasure: Erasure, events: Sequence[OutboxEvent]) -> None:
+        async with self._lock:
+            self._suppressed |= {(erasure.tenant, each) for each in (*erasure.document_ids, *erasure.subject_ids)}
+            self._erasures.setdefault(erasure.erasure_id, erasure)
+            self._outbox += events
+
+    async def progress(self, erasure: Erasure, events: Sequence[OutboxEvent] = ()) -> Erasure:
+        recorded = self._progress(erasure)
+        self._outbox += events
+        return recorded
+
+    async def forget(self, tenant: str, document_ids: Sequence[str]) -> None:
+        async with self._lock:
+            for (index_id, document_id), (record, _) in list(self._documents.items()):
+                if record.tenant != tenant or document_id not in document_ids:
+                    continue
+                for placement in record.chunks.values():
+                    self._garbage[index_id, placement.point_id] = _Garbage(time.monotonic(), is_intent=False)
+                if record.reason != ERASED or record.uri:
+                    erased = DocumentRecord(document_id, record.revision + 1, DocumentStatus.SUPPRESSED, tenant, record.source,
+                                            partition=record.partition, reason=ERASED, cause=record.cause)  # fmt: skip
+                    self._documents[index_id, document_id] = (erased, datetime.now(UTC))
+                self._held.pop((index_id, document_id), None)
+            self._vectors = {key: entry for key, entry in self._vectors.items() if entry[0] not in document_ids}
+
+    async def remembered(self, tenant: str, document_ids: Sequence[str]) -> set[str]:
+        rows = {
+            record.document_id
+            for record, _ in self._documents.values()
+            if record.tenant == tenant and (record.uri or record.title or record.chunks)
+        }
+        return (rows | {document_id for document_id, _ in self._vectors.values()}).intersection(document_ids)
+
+    async def index_ids(self) -> list[str]:
+        return list(dict.fromkeys(index_id for index_id, _ in self._documents))
 
     async def save(self, run_id: str, step: str, batch: Batch) -> None:
         self._batches[run_id, step, batch.partition] = batch

@@ -63,6 +63,12 @@ class MemoryObjects:
             self._locate(uri)
             self._objects.pop(uri, None)
 
+    async def erase(self, uris: Sequence[str]) -> None:
+        await self.delete(uris)
+
+    async def kept(self, uris: Sequence[str]) -> set[str]:
+        return {uri for uri in uris if await self.head(uri) is not None}
+
     async def list(self, prefix_uri: str) -> AsyncIterator[ObjectState]:
         self._locate(prefix_uri)
         for uri in sorted(self._objects):

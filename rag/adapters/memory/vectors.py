@@ -55,6 +55,9 @@ class MemoryVectors:
             for point_id, score in fuse(rankings, limit)
         ]
 
+    async def purge(self, index_id: str) -> None:
+        self._of(index_id)
+
     async def scroll(
         self, index_id: str, *, partition: int | None = None, documents: Sequence[str] | None = None, start: str = ""
     ) -> AsyncIterator[tuple[str, str]]:

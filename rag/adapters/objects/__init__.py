@@ -29,6 +29,10 @@ class Container(Protocol):
 
     async def delete(self, keys: Sequence[str]) -> None: ...
 
+    async def erase(self, keys: Sequence[str]) -> None: ...
+
+    async def kept(self, keys: Sequence[str]) -> set[str]: ...
+
     def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectState]]: ...
 
     async def identity(self) -> dict[str, str]: ...
@@ -57,12 +61,25 @@ class Objects:
         return _with_uri(uri, await container.put(key, content, media_type, labels or {}))
 
     async def delete(self, uris: Sequence[str]) -> None:
-        by_container: dict[int, tuple[Container, list[str]]] = {}
+        for container, found in self._by_container(uris):
+            await container.delete(list(found))
+
+    async def erase(self, uris: Sequence[str]) -> None:
+        for container, found in self._by_container(uris):
+            await container.erase(list(found))
+
+    async def kept(self, uris: Sequence[str]) -> set[str]:
+        return {
+            found[key] for container, found in self._by_container(uris) for key in await container.kept(list(found))
+        }
+
+    def _by_container(self, uris: Sequence[str]) -> list[tuple[Container, dict[str, str]]]:
+        """Return each container with key → uri of its objects."""
+        grouped: dict[int, tuple[Container, dict[str, str]]] = {}
         for uri in uris:
             container, key = self._locate(uri)
-            by_container.setdefault(id(container), (container, []))[1].append(key)
-        for container, keys in by_container.values():
-            await container.delete(keys)
+            grouped.setdefault(id(container), (container, {}))[1][key] = uri
+        return list(grouped.values())
 
     async def list(self, prefix_uri: str) -> AsyncIterator[ObjectState]:
         """List objects. One whose key cannot be in a canonical uri (a ``..`` in it) is skipped, counted and logged, and hides no other."""

@@ -4,7 +4,7 @@ with a client that refuses some keys, one odd object would hide all others from 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from email.header import decode_header, make_header
 from functools import partial
 from typing import Any, TypeVar
@@ -106,6 +106,42 @@ class Bucket:
 
         for start in range(0, len(keys), _DELETE_BATCH):
             await self._call(partial(remove, keys[start : start + _DELETE_BATCH]))
+
+    async def erase(self, keys: Sequence[str]) -> None:
+        """Delete every version and delete marker, and abort unfinished uploads."""
+        for key in keys:
+            await self._call(partial(self._erase, self._prefix + key))
+
+    async def kept(self, keys: Sequence[str]) -> set[str]:
+        def look(key: str) -> bool:
+            return next(self._versions(key), None) is not None or next(self._unfinished(key), None) is not None
+
+        return {key for key in keys if await self._call(partial(look, self._prefix + key))}
+
+    def _erase(self, key: str) -> None:
+        for upload in list(self._unfinished(key)):
+            self._client.abort_multipart_upload(Bucket=self._name, Key=key, UploadId=upload)
+        versions = [{"Key": key, "VersionId": version} for version in self._versions(key)]
+        for start in range(0, len(versions), _DELETE_BATCH):
+            batch = {"Objects": versions[start : start + _DELETE_BATCH], "Quiet": True}
+            answer = self._client.delete_objects(Bucket=self._name, Delete=batch)
+            if answer.get("Errors"):
+                code = answer["Errors"][0].get("Code")
+                raise Unavailable(
+                    f"bucket {self._name} did not delete a version ({code}): check its rights and its object lock"
+                )
+
+    def _versions(self, key: str) -> Iterator[str]:
+        """Yield the ids of the key's versions and delete markers. A listing is in order of keys, and ``key`` comes first."""
+        for page in self._client.get_paginator("list_object_versions").paginate(Bucket=self._name, Prefix=key):
+            entries = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+            yield from (entry["VersionId"] for entry in entries if entry["Key"] == key)
+            if entries and all(entry["Key"] != key for entry in entries):
+                return
+
+    def _unfinished(self, key: str) -> Iterator[str]:
+        for page in self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._name, Prefix=key):
+            yield from (upload["UploadId"] for upload in page.get("Uploads", []) if upload["Key"] == key)
 
     async def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectState]]:
         pages = iter(

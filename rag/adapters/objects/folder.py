@@ -68,6 +68,13 @@ class Folder:
 
         await self._call(remove)
 
+    async def erase(self, keys: Sequence[str]) -> None:
+        """Delete the files. A folder has no versions; what its file system keeps (snapshots, free blocks) is not in reach."""
+        await self.delete(keys)
+
+    async def kept(self, keys: Sequence[str]) -> set[str]:
+        return await self._call(lambda: {key for key in keys if os.path.lexists(self._path(key))})
+
     async def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectState]]:
         await self._call(self._require_root)
         files = self._walk(prefix)

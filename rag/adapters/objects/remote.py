@@ -121,6 +121,13 @@ class Remote:
             batch = keys[start : start + _CONCURRENT_DELETES]
             await asyncio.gather(*(self._call(remove(key)) for key in batch))
 
+    async def erase(self, keys: Sequence[str]) -> None:
+        """Delete the objects. Older generations and soft-deleted blobs are not in reach of obstore: the container's lifecycle ends them."""
+        await self.delete(keys)
+
+    async def kept(self, keys: Sequence[str]) -> set[str]:
+        return {key for key in keys if await self.head(key) is not None}
+
     async def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectState]]:
         pages = obstore.list(self._store, prefix=_path(prefix.rstrip("/")) if prefix else None, chunk_size=_LIST_PAGE)
         while (page := await self._call(_following(pages))) is not None:

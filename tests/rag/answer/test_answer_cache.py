@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import structlog
@@ -64,7 +65,7 @@ def test_a_key_does_not_show_the_question_or_the_caller() -> None:
 
 async def test_an_answer_comes_back_with_its_points() -> None:
     cache = MemoryAnswerCache()
-    await answer_cache.put("k", ENTRY, cache, ttl=60)
+    await answer_cache.put("k", ENTRY, cache, ttl=60, documents=["d1"])
     entry = await answer_cache.get("k", cache)
     assert entry
     assert entry.point_ids == ("p1", "p2")
@@ -75,7 +76,9 @@ async def test_an_answer_comes_back_with_its_points() -> None:
 
 async def test_an_abstention_is_an_answer_as_well() -> None:
     cache = MemoryAnswerCache()
-    await answer_cache.put("k", Entry(Answer("Not answered.", (), "extractive", {}, abstained=True), ()), cache, ttl=60)
+    await answer_cache.put(
+        "k", Entry(Answer("Not answered.", (), "extractive", {}, abstained=True), ()), cache, ttl=60, documents=["d1"]
+    )
     entry = await answer_cache.get("k", cache)
     assert entry
     assert entry.answer.abstained
@@ -86,7 +89,7 @@ async def test_an_absent_or_malformed_entry_is_a_miss() -> None:
     assert await answer_cache.get("k", cache) is None
     assert await answer_cache.get("k", NoAnswerCache()) is None
     for value in (b"", b"not json", b'{"answer": 3}', b"\xff\x00"):
-        await cache.put("k", value, ttl=60)
+        await cache.put("k", value, ttl=60, documents=["d1"])
         with structlog.testing.capture_logs() as logs:
             assert await answer_cache.get("k", cache) is None
         assert [each["event"] for each in logs] == ["malformed_cache_entry"]
@@ -99,12 +102,12 @@ class Down:
     async def get(self, key: str) -> bytes | None:
         raise Unavailable("redis does not answer")
 
-    async def put(self, key: str, value: bytes, *, ttl: float) -> None:
+    async def put(self, key: str, value: bytes, *, ttl: float, documents: Sequence[str] = ()) -> None:
         raise Unavailable("redis does not answer")
 
 
 async def test_a_cache_that_does_not_answer_is_counted_and_costs_no_answer() -> None:
     before = REGISTRY.get_sample_value("tidemark_degraded_total", {"part": "cache"}) or 0
     assert await answer_cache.get("k", Down()) is None
-    await answer_cache.put("k", ENTRY, Down(), ttl=60)
+    await answer_cache.put("k", ENTRY, Down(), ttl=60, documents=["d1"])
     assert REGISTRY.get_sample_value("tidemark_degraded_total", {"part": "cache"}) == before + 2

@@ -1,0 +1,90 @@
+"""The worker of erasures: it takes the next step of each accepted erasure when it is due, until its certificate and beyond."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from consumers.health import Loop
+from governance.erasing import Eraser, Policy
+from governance.signing import Signer
+from governance.stores import ArtifactObjects, CachedAnswers, EventRecords, LedgerRows, Points, SourceObjects
+from rag.errors import Conflict, Unavailable
+from rag.ingest.change_events import publish_outbox
+from rag.telemetry import ERASURE_DEADLINE_SECONDS, ERASURES_OPEN, logger
+from rag.wiring import Services
+
+_log = logger(__name__)
+POLL_SECONDS = 0.5  # between two looks for due steps
+PAGE = 100
+Clock = Callable[[], datetime]
+
+
+def eraser(opened: Services, signer: Signer) -> Eraser:
+    """Return the eraser over every store. The objects at the source go first, so that nothing is derived from them meanwhile."""
+    ledger = opened.ledger
+    stores = (
+        SourceObjects(opened.objects, opened.sources),
+        EventRecords(opened.events),
+        CachedAnswers(opened.cache),
+        LedgerRows(ledger),
+        ArtifactObjects(opened.pipeline.artifacts, ledger),
+        Points(opened.vectors, ledger),
+    )
+    policy = Policy(settle=opened.settings.erasure_settle_seconds)
+    return Eraser(ledger, ledger, stores, signer, opened.spec.index_id, policy)
+
+
+def signer_of(opened: Services) -> Signer:
+    key = opened.settings.signing_key
+    return Signer.load(key.get_secret_value() if key else "", opened.settings.signing_public_keys)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def turn(worker: Eraser, opened: Services, *, clock: Clock = _now) -> int:
+    """Take one step of every due erasure, and return their number. A slow or failing one does not hold up the others."""
+    due = await opened.ledger.due_erasures(clock())
+    await asyncio.gather(*(_step(worker, each.erasure_id, each.tenant, opened, clock) for each in due))
+    if due:
+        await publish_outbox(opened.ledger, opened.events)
+    return len(due)
+
+
+async def _step(worker: Eraser, erasure_id: str, tenant: str, opened: Services, clock: Clock) -> None:
+    erasure = await opened.ledger.erasure(tenant, erasure_id)
+    if erasure is None:
+        return
+    try:
+        after = await worker.step(erasure, clock())
+    except Conflict:
+        return  # another worker took the step
+    _log.info("erasure.step", erasure_id=erasure_id, state=after.state.value, attempts=after.attempts)
+
+
+async def run(opened: Services, loop: Loop) -> None:
+    """Take due steps until cancelled, and record each turn in ``loop``."""
+    worker = eraser(opened, signer_of(opened))
+    while True:
+        try:
+            taken = await turn(worker, opened)
+            await _report_open(opened)
+            loop.succeed()
+        except Unavailable as error:
+            taken = 0
+            loop.fail(str(error))
+            _log.warning("erasures.wait", why=str(error))
+        if not taken:
+            await asyncio.sleep(POLL_SECONDS)
+
+
+async def _report_open(opened: Services) -> None:
+    """Report the number of open erasures and the time to the nearest deadline, which an alert watches."""
+    deadlines = await opened.ledger.open_deadlines()
+    ERASURES_OPEN.set(len(deadlines))
+    ERASURE_DEADLINE_SECONDS.set(
+        min((each - _now()).total_seconds() for each in deadlines) if deadlines else float("inf")
+    )
