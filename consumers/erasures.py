@@ -12,7 +12,7 @@ from governance.signing import Signer
 from governance.stores import ArtifactObjects, CachedAnswers, EventRecords, LedgerRows, Points, SourceObjects
 from rag.errors import Conflict, Unavailable
 from rag.ingest.change_events import publish_outbox
-from rag.telemetry import ERASURE_DEADLINE_SECONDS, ERASURES_OPEN, logger
+from rag.telemetry import ERASURE_DEADLINE, ERASURES_OPEN, logger
 from rag.wiring import Services
 
 _log = logger(__name__)
@@ -82,9 +82,7 @@ async def run(opened: Services, loop: Loop) -> None:
 
 
 async def _report_open(opened: Services) -> None:
-    """Report the number of open erasures and the time to the nearest deadline, which an alert watches."""
+    """Report the number of open erasures and the nearest deadline, which an alert watches."""
     deadlines = await opened.ledger.open_deadlines()
     ERASURES_OPEN.set(len(deadlines))
-    ERASURE_DEADLINE_SECONDS.set(
-        min((each - _now()).total_seconds() for each in deadlines) if deadlines else float("inf")
-    )
+    ERASURE_DEADLINE.set(min(each.timestamp() for each in deadlines) if deadlines else float("inf"))

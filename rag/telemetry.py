@@ -41,9 +41,7 @@ HELD_DELETIONS = Gauge("tidemark_held_deletions", "Documents whose deletion wait
 # Erasures: those that came to an outcome (certified, incomplete), the open ones, and the nearest deadline of an open one.
 ERASURES = Counter("tidemark_erasures", "Erasures that came to an outcome", ["outcome"])
 ERASURES_OPEN = Gauge("tidemark_erasures_open", "Accepted erasures without a certificate", [])
-ERASURE_DEADLINE_SECONDS = Gauge(
-    "tidemark_erasure_deadline_seconds", "Time until the next deadline of an open erasure", []
-)
+ERASURE_DEADLINE = Gauge("tidemark_erasure_deadline_timestamp_seconds", "Nearest deadline of an open erasure", [])
 # Differences between ledger, vector index and artifact store, by kind (orphan_point, leftover_artifact, document).
 REPAIRS = Counter(
     "tidemark_repairs", "Orphans deleted and documents derived again by the comparison of the stores", ["reason"]
