@@ -24,7 +24,8 @@ from pydantic import TypeAdapter
 from rag.adapters.ledger import open_ledger, schema
 from rag.adapters.ledger.documents import CHUNKS_OF, VISIBLE
 from rag.adapters.memory.ledger import MemoryLedger
-from rag.errors import OutdatedSettings
+from rag.errors import Conflict, OutdatedSettings
+from rag.ids import erasure_id
 from rag.ingest.deletions import MASS
 from rag.models import (
     AccessFilter,
@@ -34,7 +35,12 @@ from rag.models import (
     DocumentRecord,
     DocumentStatus,
     Effect,
+    Erased,
+    Erasure,
+    ErasureEvent,
+    ErasureState,
     IndexingTask,
+    IndexSpec,
     Inventoried,
     OffsetRange,
     Parking,
@@ -82,7 +88,7 @@ def delta(
         status=fields.pop("status", DocumentStatus.LIVE),
         tenant=fields.pop("tenant", "acme"),
         source="s3",
-        uri=f"s3://bucket/{document_id}.md",
+        uri=fields.pop("uri", f"s3://bucket/{document_id}.md"),
         partition=3,
         principals=fields.pop("principals", ("group:staff",)),
         chunks={chunk: placed(point, ordinal=n) for n, (chunk, point) in enumerate(points.items())},
@@ -752,6 +758,125 @@ async def test_rules_are_listed_page_by_page_and_each_change_begins_a_revision(l
     assert await ledger.withdraw(tenant, decided[0].rule_id) is None
     revisions.append(await ledger.index_revision(index, tenant))
     assert revisions == sorted(set(revisions)), "each change of a rule begins a new revision of the index"
+
+
+# -- erasures ------------------------------------------------------------------------------------------------------------
+
+
+def an_erasure(tenant: str, *documents: str, **fields: Any) -> Erasure:
+    now = datetime.now(UTC)
+    erased = tuple(Erased(each, "s3", f"s3://docs/{each}") for each in documents)
+    deadline = now + timedelta(days=30)
+    return Erasure(erasure_id(), tenant, "document", "asked", "officer", erased, now, deadline, now, **fields)
+
+
+async def test_documents_are_located_by_id_prefix_and_person_in_every_index(ledger: Any, index: str) -> None:
+    tenant, older = uuid.uuid4().hex, uuid.uuid4().hex[:16]
+    one, two, three, four = sorted(an_id() for _ in range(4))
+    for each in (older, index):
+        await ledger.open_index(IndexSpec(each, 8))
+    await applied(ledger, index, delta(one, {an_id(): an_id()}, tenant=tenant, uri="s3://docs/hr/1", subjects=("p1",)))
+    await applied(ledger, index, delta(two, {}, tenant=tenant, uri="s3://docs/hr_2", status=DocumentStatus.DELETED))
+    await applied(
+        ledger, older, delta(three, {an_id(): an_id()}, tenant=tenant, uri="s3://docs/hr/3", subjects=("p1", "p2"))
+    )
+    await applied(ledger, index, delta(four, {}, tenant="another", uri="s3://docs/hr/4", subjects=("p1",)))
+
+    async def ids(**condition: Any) -> list[str]:
+        return [record.document_id for record in await ledger.located(tenant, **condition)]
+
+    assert await ids(document_id=two) == [two]
+    assert await ids(document_id=four) == []
+    assert await ids(uri_prefix="s3://docs/hr/") == [one, three]
+    assert await ids(uri_prefix="s3://docs/hr_") == [two]
+    assert await ids(subject_ids=["p1"]) == [one, three]
+    assert await ids(subject_ids=["p2", "p9"]) == [three]
+    assert await ids() == await ids(subject_ids=[]) == []
+    assert len((await ledger.located(tenant, document_id=three))[0].chunks) == 1
+    assert [each for each in await ledger.index_ids() if each in {older, index}] == [older, index]
+    await ledger.forget(tenant, [three])
+    assert await ids(uri_prefix="s3://docs/hr/") == [one]
+
+
+async def test_an_acceptance_hides_and_announces_in_one_transaction(ledger: Any, index: str) -> None:
+    tenant, document, point = uuid.uuid4().hex, an_id(), an_id()
+    await applied(ledger, index, delta(document, {an_id(): point}, tenant=tenant))
+    erasure = an_erasure(tenant, document, subject_ids=("p1",))
+    await emptied(ledger)
+    await ledger.accept(erasure, [OutboxEvent(CHANGED, document, None)])
+    assert await ledger.visible(index, [point], AccessFilter(tenant, ("group:staff",))) == {}
+    assert await ledger.suppressed(tenant, [document, "p1", "p2"]) == {document, "p1"}
+    async with ledger.unpublished() as events:
+        assert list(events) == [OutboxEvent(CHANGED, document, None)]
+    assert await ledger.erasure(tenant, erasure.erasure_id) == erasure
+    assert await ledger.erasure("another", erasure.erasure_id) is None
+    assert erasure.deadline in await ledger.open_deadlines()
+
+
+async def emptied(ledger: Any) -> None:
+    async with ledger.unpublished():
+        pass
+
+
+async def test_the_progress_of_an_erasure_is_compared_and_swapped(ledger: Any) -> None:
+    tenant = uuid.uuid4().hex
+    erasure = an_erasure(tenant, an_id())
+    await ledger.accept(erasure, [])
+    now = datetime.now(UTC)
+    assert erasure in await ledger.due_erasures(now, limit=1000)
+    history = (ErasureEvent(now, "erased"),)
+    later = replace(
+        erasure,
+        state=ErasureState.VERIFYING,
+        next_at=now + timedelta(hours=1),
+        stores={"ledger": "erased"},
+        history=history,
+    )
+    recorded = await ledger.progress(later)
+    assert (recorded, await ledger.erasure(tenant, erasure.erasure_id)) == (replace(later, revision=1), recorded)
+    with pytest.raises(Conflict, match="another worker"):
+        await ledger.progress(later)
+    assert erasure.erasure_id not in {each.erasure_id for each in await ledger.due_erasures(now, limit=1000)}
+    certified = await ledger.progress(
+        replace(recorded, state=ErasureState.CERTIFIED, next_at=None, certificate="a.b.c")
+    )
+    assert await ledger.erasures(tenant) == [certified]
+    assert certified.deadline not in await ledger.open_deadlines()
+    assert not {each.erasure_id for each in await ledger.due_erasures(now + timedelta(days=9), limit=1000)} & {
+        erasure.erasure_id
+    }
+
+
+async def test_erasures_are_listed_in_the_order_of_their_acceptance(ledger: Any) -> None:
+    tenant = uuid.uuid4().hex
+    accepted = [an_erasure(tenant) for _ in range(3)]
+    for each in accepted:
+        await ledger.accept(each, [])
+    first = await ledger.erasures(tenant, limit=2)
+    assert first + await ledger.erasures(tenant, after=first[-1].erasure_id) == sorted(
+        accepted, key=lambda each: each.erasure_id
+    )
+
+
+async def test_a_forgotten_document_leaves_its_id_and_its_points_become_garbage(ledger: Any, index: str) -> None:
+    tenant, gone, kept = uuid.uuid4().hex, an_id(), an_id()
+    point, other = an_id(), an_id()
+    vectors = {("f", tenant, each.encode()): (each, np.ones(2, np.float32)) for each in (gone, kept)}
+    both = [delta(gone, {an_id(): point}, tenant=tenant), delta(kept, {an_id(): other}, tenant=tenant)]
+    await applied(ledger, index, *both, vectors=vectors)
+    assert await ledger.remembered(tenant, [gone, kept, an_id()]) == {gone, kept}
+    await ledger.forget("another", [gone])
+    await ledger.forget(tenant, [gone])
+    await ledger.forget(tenant, [gone])
+    assert await ledger.remembered(tenant, [gone, kept]) == {kept}
+    record = (await ledger.recorded(index, [gone]))[gone]
+    assert (record.status, record.reason, record.revision) == (DocumentStatus.SUPPRESSED, "erased", 2)
+    assert (record.uri, record.title, record.principals, record.artifacts, record.chunks) == ("", "", (), (), {})
+    assert await ledger.condemn(index) == [point]
+    assert await ledger.lookup("f", tenant, [gone.encode(), kept.encode()]) == {
+        kept.encode(): pytest.approx(np.ones(2))
+    }
+    assert [record.document_id for record in await ledger.of_tenant(index, tenant)] == sorted([gone, kept])
 
 
 @pytest.mark.heavy

@@ -136,6 +136,51 @@ def _refuse_file(path: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(os, "open", denied)
 
 
+async def test_an_erased_object_leaves_nothing(store: Store) -> None:
+    uris = [f"{BASE}/a/gone.md", f"{BASE}/a/gone.md.bak", f"{BASE}/a/kept.md"]
+    for uri in uris:
+        await store.objects.put(uri, b"text")
+    assert await store.objects.kept([*uris, f"{BASE}/none.md"]) == set(uris)
+    for _ in range(2):
+        await store.objects.erase([uris[0], f"{BASE}/none.md"])
+    assert await store.objects.kept(uris) == set(uris[1:])
+    assert await store.objects.head(uris[0]) is None
+
+
+@pytest.mark.parametrize("prefix", ["", "below/"])
+async def test_every_version_marker_and_unfinished_upload_is_erased(s3_endpoint: str, prefix: str) -> None:
+    client = aws_client("s3", region="us-east-1", endpoint=s3_endpoint, key_id="a", secret="b")
+    name = f"versions-{prefix.strip('/')}x"
+    client.create_bucket(Bucket=name)
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    objects = Objects({BASE: Bucket(client, name, prefix)})
+    gone, kept = f"{BASE}/gone.md", f"{BASE}/gone.md2"
+    for number in range(3):
+        await objects.put(gone, b"text %d" % number)
+        await objects.put(kept, b"text")
+    await objects.delete([gone])
+    await objects.put(gone, b"once more")
+    client.create_multipart_upload(Bucket=name, Key=f"{prefix}gone.md")
+    client.create_multipart_upload(Bucket=name, Key=f"{prefix}gone.md2")
+    assert await objects.kept([gone, kept]) == {gone, kept}
+    await objects.erase([gone])
+    assert await objects.kept([gone, kept]) == {kept}
+    left = client.list_object_versions(Bucket=name)
+    assert {each["Key"] for each in left.get("Versions", []) + left.get("DeleteMarkers", [])} == {f"{prefix}gone.md2"}
+    assert len(left["Versions"]) == 3
+    assert [each["Key"] for each in client.list_multipart_uploads(Bucket=name)["Uploads"]] == [f"{prefix}gone.md2"]
+
+
+async def test_an_unfinished_upload_alone_is_kept(s3_endpoint: str) -> None:
+    client = aws_client("s3", region="us-east-1", endpoint=s3_endpoint, key_id="a", secret="b")
+    client.create_bucket(Bucket="unfinished")
+    client.create_multipart_upload(Bucket="unfinished", Key="a.md")
+    objects = Objects({BASE: Bucket(client, "unfinished")})
+    assert await objects.kept([f"{BASE}/a.md"]) == {f"{BASE}/a.md"}
+    await objects.erase([f"{BASE}/a.md"])
+    assert await objects.kept([f"{BASE}/a.md"]) == set()
+
+
 async def test_a_written_object_is_returned_with_the_same_change_token_everywhere(store: Store) -> None:
     uri = object_uri(BASE, "a/b.md")
     await store.objects.put(uri, b"content")

@@ -64,6 +64,7 @@ class MemoryLedger(MemoryAccessRules, MemoryErasures):
         self._revisions: dict[tuple[str, str], int] = defaultdict(int)
         self._vectors: dict[tuple[str, str, bytes], tuple[str, Vector]] = {}
         self._suppressed: set[tuple[str, str]] = set()
+        self._indexes: dict[str, None] = {}  # in the order of their opening
         self._batches: dict[tuple[str, str, int], Batch] = {}
         self._held: dict[tuple[str, str], _Held] = {}
         self._deletions: dict[tuple[str, str, str], list[float]] = defaultdict(list)  # by source: monotonic times
@@ -75,7 +76,7 @@ class MemoryLedger(MemoryAccessRules, MemoryErasures):
     # -- documents
 
     async def open_index(self, spec: IndexSpec) -> None:
-        return None
+        self._indexes[spec.index_id] = None
 
     async def recorded(self, index_id: str, document_ids: Sequence[str]) -> dict[str, DocumentRecord]:
         return {each: self._get(index_id, each) for each in document_ids}
@@ -347,7 +348,7 @@ class MemoryLedger(MemoryAccessRules, MemoryErasures):
         return (rows | {document_id for document_id, _ in self._vectors.values()}).intersection(document_ids)
 
     async def index_ids(self) -> list[str]:
-        return list(dict.fromkeys(index_id for index_id, _ in self._documents))
+        return list(self._indexes)
 
     async def save(self, run_id: str, step: str, batch: Batch) -> None:
         self._batches[run_id, step, batch.partition] = batch
