@@ -40,13 +40,20 @@ class GatewayClient:
 
     def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """Return the body of a successful response. Raises Failed for any other."""
+        return dict(_json(self._request(method, path, **options)))
+
+    def text(self, path: str) -> str:
+        """Return the body of a successful response that is not JSON. Raises Failed for any other."""
+        return self._request("GET", path).text
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             answer = self._client.request(method, path, headers={"Authorization": f"Bearer {self.token()}"}, **options)
         except httpx.HTTPError as error:
             raise Failed(f"the gateway {self.url} does not answer ({type(error).__name__})", UNREACHABLE) from None
-        if answer.is_success:
-            return dict(_json(answer))
-        raise _failed(answer)
+        if not answer.is_success:
+            raise _failed(answer)
+        return answer
 
     def upload(
         self, path: Path, *, title: str = "", principals: Sequence[str] = (), progress: Callable[[int], None]

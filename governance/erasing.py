@@ -22,6 +22,7 @@ from schemas.events import ErasureCompleted
 from schemas.topics import ERASURES_COMPLETED
 
 _log = logger(__name__)
+CONTROLS = 3  # documents that were not erased, which a verification must find
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,7 @@ class Eraser:
     async def _verify(self, erasure: Erasure, now: datetime) -> Erasure:
         if late := await self._remains(erasure, self.stores):
             return await self._erase_again(erasure, late, now)
-        control = await self._control(erasure)
-        checked = await self._find_control(erasure, control)
+        checked = await self._find_controls(erasure, await self._controls(erasure))
         unsigned = replace(
             erasure,
             state=ErasureState.CERTIFIED,
@@ -123,34 +123,36 @@ class Eraser:
             history=(*erasure.history, ErasureEvent(now, f"late remains in {names} were erased; settling again")),
         )
 
-    async def _control(self, erasure: Erasure) -> Erased | None:
-        """Return a live document of the tenant that is not erased, of one of the same sources if there is one."""
+    async def _controls(self, erasure: Erasure) -> list[Erased]:
+        """Return a few live documents of the tenant that are not erased, of the same sources where there are such."""
         erased, sources = set(erasure.document_ids), {each.source for each in erasure.documents}
+        near: list[Erased] = []
         others: list[Erased] = []
         after = ""
-        while page := await self.catalog.of_tenant(self.index_id, erasure.tenant, after=after):
+        while len(near) < CONTROLS and (
+            page := await self.catalog.of_tenant(self.index_id, erasure.tenant, after=after)
+        ):
             for record in page:
                 if record.chunks and record.document_id not in erased:
-                    others.append(Erased(record.document_id, record.source, record.uri))
-                    if record.source in sources:
-                        return others[-1]
+                    control = Erased(record.document_id, record.source, record.uri)
+                    (near if record.source in sources else others).append(control)
             after = page[-1].document_id
-        return others[0] if others else None
+        return [*near, *others][:CONTROLS]
 
-    async def _find_control(self, erasure: Erasure, control: Erased | None) -> dict[str, str]:
-        """Return store → the result of the negative control. Raises Unavailable when a store does not show the control: a check that
-        cannot see what is there proves nothing."""
+    async def _find_controls(self, erasure: Erasure, controls: Sequence[Erased]) -> dict[str, str]:
+        """Return store → the result of the negative control. Raises Void when a store shows none of the controls: a check that cannot
+        see what is there proves nothing. Several controls, because the source may have deleted one a moment ago."""
         checked: dict[str, str] = {}
         for store in self.stores:
             if not store.proves:
                 checked[store.name] = "no control: see the claim"
-            elif control is None:
+            elif not controls:
                 checked[store.name] = "no control: the tenant has no other document"
-            elif control.document_id in await store.remains(erasure.tenant, [control]):
-                checked[store.name] = "control found"
+            elif found := await store.remains(erasure.tenant, controls):
+                checked[store.name] = f"{len(found)} of {len(controls)} controls found"
             else:
                 raise certificates.Void(
-                    f"the check of {store.name} does not find a document that was not erased: repair the store, then it is verified again"
+                    f"the check of {store.name} finds no document that was not erased: repair the store, and it is verified again"
                 )
         return checked
 

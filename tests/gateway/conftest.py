@@ -194,6 +194,7 @@ def settings() -> Settings:
     ]  # fmt: skip
     return Settings(
         _env_file=None, tidemark_environment="development", identity_secret=SECRET, database_url="postgresql://none",
+        signing_key="b25seS1mb3ItdGhlc2UtdGVzdHMtMTIzNDU2Nzg5MHg",
         oidc_issuer=ISSUER, sources=tuple(places), upload_bytes=4096, rate_limit=0,
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
+from consumers.erasures import eraser
 from deploy.local.issuer.app import create_app as create_issuer
 from deploy.local.issuer.grants import Grants
 from deploy.local.issuer.keys import Keys
@@ -257,6 +258,42 @@ async def test_a_dropped_document_is_suppressed_and_a_live_one_is_left(tidemark:
     assert "not dead" in " ".join(refused.output.split())
     await asyncio.to_thread(tidemark, "dead", "drop", dead)
     assert await world.ledger.suppressed("acme", [dead, live]) == {dead}
+
+
+async def test_a_document_is_erased_and_its_certificate_verified_without_a_server(
+    tidemark: Any, world: Any, tmp_path: Path
+) -> None:
+    gone = await world.index(SENTENCE, name="gone.md")
+    await asyncio.to_thread(tidemark, "login", "--client-credentials")
+    dry = await asyncio.to_thread(tidemark, "erase", "run", "--document", gone, "--dry-run", "--json")
+    assert [each["document_id"] for each in json.loads(dry.stdout)["documents"]] == [gone]
+    assert await world.ledger.erasures("acme") == []
+    accepted = json.loads(
+        (await asyncio.to_thread(tidemark, "erase", "run", "--document", gone, "--yes", "--json")).stdout
+    )
+    assert (accepted["state"], accepted["affected"]["documents"]) == ("requested", 1)
+    assert accepted["erasure_id"] in (await asyncio.to_thread(tidemark, "erase", "list")).output
+    signer = world.app.state.signer
+    services: Any = world
+    worker = eraser(services, signer)
+    for _ in range(2):
+        (erasure,) = await world.ledger.erasures("acme")
+        await worker.step(erasure, erasure.next_at)
+    assert "certified" in (await asyncio.to_thread(tidemark, "erase", "status", accepted["erasure_id"])).output
+    file = tmp_path / "certificate.jws"
+    await asyncio.to_thread(tidemark, "erase", "certificate", accepted["erasure_id"], str(file))
+    assert "genuine" in (await asyncio.to_thread(tidemark, "erase", "verify-certificate", str(file))).output
+    head, payload, signature = file.read_text().strip().split(".")
+    file.write_text(".".join((head, payload[:-8] + "AAAAAAAA", signature)))
+    assert "refused" in (await asyncio.to_thread(tidemark, "erase", "verify-certificate", str(file), code=1)).output
+
+
+def test_an_erasure_names_one_target(tidemark: Any) -> None:
+    tidemark("login", "--client-credentials")
+    tidemark("erase", "run", code=2)
+    tidemark("erase", "run", "--email", "a@example.com", "--prefix", "s3://docs/", code=2)
+    tidemark("erase", "run", "--name", "Pat Doe", "--yes", code=0)
+    tidemark("erase", "run", "--document", str(uuid4()), "--yes", code=1)
 
 
 async def test_access_is_granted_explained_listed_and_withdrawn(tidemark: Any, world: Any) -> None:
