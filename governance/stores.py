@@ -151,7 +151,10 @@ class CachedAnswers:
         return await self.cache.rests_on([each.document_id for each in documents])
 
     def claim(self, now: datetime) -> str:
-        return "erased: every answer that was made from the documents. Redis keeps the bytes in its append-only file until it is rewritten"
+        return (
+            "erased: every answer that was made from the documents. A Redis that refuses to rewrite its append-only file keeps the bytes"
+            " until it does so itself"
+        )
 
 
 @dataclass(frozen=True, slots=True)

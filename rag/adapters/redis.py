@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from rag.errors import Unavailable
 
@@ -65,7 +65,8 @@ class RedisAnswerCache:
             raise _unavailable(error) from error
 
     async def forget(self, documents: Sequence[str]) -> int:
-        """Delete the entries that the documents' sets name. An entry that is put meanwhile stays in its set."""
+        """Delete the entries that the documents' sets name, and have the append-only file rewritten without them where the server
+        permits that. An entry that is put meanwhile stays in its set."""
         deleted = 0
         try:
             for each in documents:
@@ -74,6 +75,9 @@ class RedisAnswerCache:
                     page = keys[start : start + PAGE]
                     deleted += await self._client.delete(*page)
                     await self._client.srem(BY_DOCUMENT + each, *page)
+            if deleted:
+                with suppress(ResponseError):  # a managed server refuses it, or a rewrite is under way
+                    await self._client.bgrewriteaof()
         except (RedisError, OSError) as error:
             raise _unavailable(error) from error
         return deleted
