@@ -11,9 +11,11 @@ from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import format_sse_event
 
 from gateway import problems
+from gateway.auditing import Audit, Audited, Recorded
 from gateway.dependencies import Asking, Backend, access_of
 from gateway.messages import AnswerRequest, AnswerResponse, CitationMessage
 from gateway.openapi import STREAM, event_schema
+from governance.audit import code
 from rag.answer.answering import Answered
 from rag.models import AccessFilter
 from rag.telemetry import trace_id
@@ -27,7 +29,7 @@ router = APIRouter(prefix="/v1", tags=["questions"])
 @router.post(
     "/answers", response_model=AnswerResponse, responses={200: {"content": {STREAM: {"schema": event_schema()}}}}
 )
-async def answers(request: AnswerRequest, caller: Asking, services: Backend) -> Any:
+async def answers(request: AnswerRequest, caller: Asking, services: Backend, audit: Audited) -> Any:
     """Answer from the documents that the caller may see, with citations. Abstain when they contain no answer.
 
     A stream has ``delta`` events while the text is written, then ``citations`` and ``done`` with the final answer, or ``error``
@@ -35,8 +37,18 @@ async def answers(request: AnswerRequest, caller: Asking, services: Backend) -> 
     """
     access = access_of(caller, request.filters)
     if request.stream:
-        return _stream(request, access, services)
-    return _message(await services.answering.answer(request.question, access, top_k=request.top_k), services)
+        return _stream(request, access, services, audit)
+    async with audit.asking("query.answer", request.question) as recorded:
+        answered = await services.answering.answer(request.question, access, top_k=request.top_k)
+        _add_sources(answered, recorded)
+    return _message(answered, services)
+
+
+def _add_sources(answered: Answered, recorded: Recorded) -> None:
+    """Add the documents that the answer was made from. Of a cached answer, those are known that it cites."""
+    read = [hit.provenance.document_id for hit in answered.hits]
+    recorded.add_documents(read + [citation.document_id for citation in answered.answer.citations])
+    recorded.details["generator"] = code(answered.answer.generator)
 
 
 def _message(answered: Answered, services: Services) -> AnswerResponse:
@@ -53,16 +65,19 @@ def _message(answered: Answered, services: Services) -> AnswerResponse:
     )
 
 
-def _stream(request: AnswerRequest, access: AccessFilter, services: Services) -> Response:
+def _stream(request: AnswerRequest, access: AccessFilter, services: Services, audit: Audit) -> Response:
     async def events() -> AsyncIterator[bytes]:
         try:
-            async for piece in services.answering.stream(request.question, access, top_k=request.top_k):
-                if isinstance(piece, str):
-                    yield _event("delta", {"text": piece})
-                else:
-                    fields = _message(piece, services).model_dump(mode="json")
-                    yield _event("citations", {"citations": fields.pop("citations")})
-                    yield _event("done", fields)
+            async with audit.asking("query.answer", request.question, streams=True) as recorded:
+                async for piece in services.answering.stream(request.question, access, top_k=request.top_k):
+                    if isinstance(piece, str):
+                        yield _event("delta", {"text": piece})
+                    else:
+                        answered = piece
+                _add_sources(answered, recorded)
+            fields = _message(answered, services).model_dump(mode="json")
+            yield _event("citations", {"citations": fields.pop("citations")})
+            yield _event("done", fields)
         except Exception as error:
             yield _event("error", json.loads(bytes(problems.of(error).body)))
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from gateway import access, answers, docs, documents, erasures, health, keys, problems, search
+from gateway import access, answers, audit, auditing, docs, documents, erasures, health, keys, problems, search
 from gateway.identity import Verifier
 from gateway.limits import RateLimit
 from gateway.middleware import FORM_OVERHEAD, BoundedBody, Observed
 from gateway.openapi import PROBLEMS
+from governance.checkpoints import Checkpoints, anchor_forever
 from governance.signing import Signer
 from rag.errors import Unavailable
 from rag.telemetry import logger
@@ -26,9 +28,14 @@ def create_app(services: Services, verifier: Verifier, *, redis_url: str | None 
     settings = services.settings
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await _prepare(services)
+        anchoring = asyncio.create_task(
+            anchor_forever(services.ledger, app.state.checkpoints, settings.audit_checkpoint_seconds)
+        )
         yield
+        anchoring.cancel()
+        await app.state.trail.close()
 
     app = FastAPI(
         title="Tidemark",
@@ -54,13 +61,16 @@ def create_app(services: Services, verifier: Verifier, *, redis_url: str | None 
     app.state.failed_logins = RateLimit(settings.failed_login_limit, redis_url, counted="refused tokens")
     signing_key = settings.signing_key.get_secret_value() if settings.signing_key else ""
     app.state.signer = Signer.load(signing_key, settings.signing_public_keys)
+    app.state.checkpoints = Checkpoints(services.objects, settings.audit_folder, app.state.signer)
     problems.install(app)
+    auditing.install(app)
     for router in (
         search.router,
         answers.router,
         documents.router,
         access.router,
         erasures.router,
+        audit.router,
         keys.router,
         health.router,
     ):

@@ -19,6 +19,7 @@ SCOPES = {
     "rag:query": "search, ask and look at documents",
     "rag:ingest": "upload documents and withdraw your own",
     "rag:erase": "erase documents and people of your tenant for ever, with a certificate",
+    "rag:audit": "search, export and verify the audit log of your tenant",
     "rag:admin": "grant and revoke access, withdraw uploads of others, and try dead documents again",
 }
 # The addresses are the issuer's, and gateway.docs fills them in when it serves the API page.
@@ -67,6 +68,7 @@ async def _verified(request: Request) -> Caller:
     except InvalidToken:
         await state.failed_logins.check(state.services.ids.caller_id("", network_of(request)))
         raise
+    request.state.caller = caller
     return caller
 
 
@@ -95,6 +97,7 @@ Asking = Annotated[Caller, Security(_caller, scopes=["rag:query"])]
 Ingesting = Annotated[Caller, Security(_caller, scopes=["rag:ingest"])]
 Administering = Annotated[Caller, Security(_caller, scopes=["rag:admin"])]
 Erasing = Annotated[Caller, Security(_caller, scopes=["rag:erase"])]
+Auditing = Annotated[Caller, Security(_caller, scopes=["rag:audit"])]
 Withdrawing = Annotated[Caller, Depends(_withdrawing)]
 WITHDRAWING_SECURITY = [
     {scheme.scheme_name: [scope]} for scope in ("rag:ingest", "rag:erase") for scheme in _schemes

@@ -14,6 +14,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from gateway import erasures, uploads
+from gateway.auditing import Audited
 from gateway.dependencies import WITHDRAWING_SECURITY, Administering, Asking, Backend, Ingesting, Withdrawing, access_of
 from gateway.identity import Caller
 from gateway.messages import TEXT_PATTERN, DocumentList, DocumentMessage, LineageMessage, UploadResponse
@@ -64,7 +65,9 @@ router = APIRouter(prefix=PATH, tags=["documents"])
 
 
 @router.post("", status_code=202, response_model=UploadResponse, openapi_extra=_FORM)
-async def upload(request: Request, response: Response, caller: Ingesting, services: Backend) -> UploadResponse:
+async def upload(
+    request: Request, response: Response, caller: Ingesting, services: Backend, audit: Audited
+) -> UploadResponse:
     """Accept a file. It is searchable when ``status_url`` reports live.
 
     An upload is known by its uploader and its file name: the same file again is the same document, and a changed file of that
@@ -97,6 +100,7 @@ async def upload(request: Request, response: Response, caller: Ingesting, servic
         uri, source.name, services.ids.content_hash(caller.tenant, content), (earlier or {}).get("revision", 0)
     )
     await _note(document_id, noted, caller, services)
+    await audit.record("document.upload", f"document:{document_id}")
     response.headers["Location"] = status_url = f"{PATH}/{document_id}"
     replaces = earlier is not None and earlier["status"] != DocumentStatus.DELETED
     return UploadResponse(document_id=document_id, uri=uri, status_url=status_url, replaces=replaces)
@@ -147,17 +151,19 @@ async def lineage(document_id: UUID, caller: Asking, services: Backend) -> Linea
 
 
 @router.delete("/{document_id}", status_code=202, openapi_extra={"security": WITHDRAWING_SECURITY})
-async def withdraw(document_id: UUID, caller: Withdrawing, services: Backend) -> DocumentMessage:
+async def withdraw(document_id: UUID, caller: Withdrawing, services: Backend, audit: Audited) -> DocumentMessage:
     """Withdraw an upload, or, with the scope rag:erase, erase any document that the caller may see, as an erasure does.
 
     An upload may come back. An erased document is hidden at once, and no upload, replay, listing or backfill brings it back.
     """
     row = await _known(str(document_id), caller, services) or _absent(str(document_id))
     if "rag:erase" in caller.scopes:
-        await erasures.accept_for(_named(str(document_id), row, caller), "", None, caller, services)
+        async with audit.acting("document.erase", f"document:{document_id}"):
+            await erasures.accept_for(_named(str(document_id), row, caller), "", None, caller, services)
         row |= {"status": DocumentStatus.SUPPRESSED}
     elif row["source"] == uploads.source_of(caller, services).name:
-        await uploads.withdraw(str(document_id), row["uri"], caller, services)
+        async with audit.acting("document.withdraw", f"document:{document_id}"):
+            await uploads.withdraw(str(document_id), row["uri"], caller, services)
     else:
         raise Conflict(
             f"document {document_id} comes from source {row['source']!r}: delete it there, and it will disappear here,"
@@ -168,12 +174,13 @@ async def withdraw(document_id: UUID, caller: Withdrawing, services: Backend) ->
 
 
 @router.post("/{document_id}/redrive", status_code=202)
-async def redrive(document_id: UUID, caller: Administering, services: Backend) -> DocumentMessage:
+async def redrive(document_id: UUID, caller: Administering, services: Backend, audit: Audited) -> DocumentMessage:
     """Announce a document again, so that its object is read although it did not change: after its cause of death was removed."""
     row = await _known(str(document_id), caller, services) or _absent(str(document_id))
     source = services.sources.owner(row["source"], caller.tenant, row["uri"])
     change = ObjectChange(row["uri"], datetime.now(UTC), REDRIVE, version=row.get("source_version"))
-    await publish_changes([change], source, services.ids, services.events)
+    async with audit.acting("document.redrive", f"document:{document_id}"):
+        await publish_changes([change], source, services.ids, services.events)
     return DocumentMessage.model_validate(row)
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from starlette.exceptions import HTTPException
 
+from gateway.auditing import Audited
 from gateway.dependencies import Backend, Erasing
 from gateway.identity import Caller
 from gateway.messages import ErasureList, ErasureMessage, ErasureRequest, LocatedMessage
@@ -31,7 +32,7 @@ router = APIRouter(prefix=PATH, tags=["erasures"])
     "", status_code=202, responses={200: {"model": LocatedMessage, "description": "a dry run"}}, response_model=None
 )
 async def request(
-    body: ErasureRequest, response: Response, caller: Erasing, services: Backend
+    body: ErasureRequest, response: Response, caller: Erasing, services: Backend, audit: Audited
 ) -> LocatedMessage | ErasureMessage:
     """Erase a document, the documents under a prefix of uris, or those of a person. With ``dry_run``, list them and change nothing.
 
@@ -39,12 +40,18 @@ async def request(
     """
     person = Identifier(body.subject.kind, body.subject.value) if body.subject else None
     target = Target(str(body.document_id or ""), body.uri_prefix, person)
-    located = await located_for(target, caller, services)
     if body.dry_run:
+        async with audit.recording("erasure.locate") as recorded:
+            located = await located_for(target, caller, services)
+            recorded.add_documents(each.document_id for each in located.documents)
         response.status_code = 200
         return LocatedMessage.of(located)
+    located = await located_for(target, caller, services)
     confirmed = None if body.documents is None else [str(each) for each in body.documents]
-    accepted = await accept_for(located, body.reason, confirmed, caller, services)
+    named = [f"document:{each.document_id}" for each in located.chosen(confirmed)]
+    async with audit.acting("erasure.request", *named) as recorded:
+        accepted = await accept_for(located, body.reason, confirmed, caller, services)
+        recorded.objects.append(f"erasure:{accepted.erasure_id}")
     response.headers["Location"] = f"{PATH}/{accepted.erasure_id}"
     return ErasureMessage.of(accepted)
 

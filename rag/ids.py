@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import time
@@ -128,6 +129,31 @@ class Ids:
     def query_id(self, tenant: str, *parts: str) -> str:
         """Return the key of a cached answer. The key reveals nothing about the question to a reader of the cache."""
         return self._mac(tenant, "query", *parts).hex()
+
+    def question_id(self, tenant: str, question: str) -> str:
+        """Return the pseudonym of a question in the audit log. Equal questions of one tenant have equal pseudonyms."""
+        return self._mac(tenant, "question", question).hex()[:32]
+
+    def seal(self, tenant: str, fields: Mapping[str, object]) -> str:
+        """Return the proof that an entry of the audit log was written with this deployment's secret."""
+        return self._mac(tenant, "audit", _json(fields)).hex()[:32]
+
+
+NO_LINK = "0" * 64  # before the first entry of a chain
+
+
+def link(previous: str, fields: Mapping[str, object]) -> str:
+    """Return the SHA-256 (hex) of an entry of the audit log and the link before it. It needs no secret: anyone can verify a chain."""
+    return hashlib.sha256(bytes.fromhex(previous) + _json(fields).encode()).hexdigest()
+
+
+def _json(fields: Mapping[str, object]) -> str:
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def event_id() -> str:
+    """Return a new UUIDv7 for an event of the audit log."""
+    return point_id()
 
 
 def point_id() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -493,3 +493,71 @@ class Erasure:
     @property
     def document_ids(self) -> list[str]:
         return [each.document_id for each in self.documents]
+
+
+# -- audit --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """What somebody did, or tried to do. It holds pseudonyms, keyed hashes and codes, never a name, an address or content.
+
+    ``governance.audit`` makes and seals events. ``objects`` are of the form ``kind:id``. ``outcome`` is one of started, success,
+    failure, denied.
+    """
+
+    event_id: str
+    at: datetime
+    tenant: str
+    actor: str
+    action: str
+    objects: tuple[str, ...] = ()
+    outcome: str = "success"
+    reason: str = ""
+    details: Mapping[str, str | int] = field(default_factory=dict)
+    seal: str = ""
+
+    def fields(self) -> dict[str, Any]:
+        """Return everything that the links of a chain cover, as values of JSON."""
+        return {
+            "event_id": self.event_id,
+            "at": self.at.astimezone(UTC).isoformat(timespec="microseconds"),
+            "tenant": self.tenant,
+            "actor": self.actor,
+            "action": self.action,
+            "objects": list(self.objects),
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "details": dict(self.details),
+            "seal": self.seal,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """An event in the chain of its tenant. ``number`` counts from 1; ``previous`` and ``link`` are of ``rag.ids.link``."""
+
+    number: int
+    previous: str
+    link: str
+    event: AuditEvent
+
+
+@dataclass(frozen=True, slots=True)
+class AuditHead:
+    """The number and the link of a chain's last entry."""
+
+    number: int
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditQuery:
+    """The wanted events. An empty field selects all. ``action`` selects ``query.search`` also by its first word."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    actor: str = ""
+    action: str = ""
+    object: str = ""
+    outcome: str = ""

@@ -15,6 +15,10 @@ from rag.models import (
     AccessFilter,
     AccessRule,
     Answer,
+    AuditEntry,
+    AuditEvent,
+    AuditHead,
+    AuditQuery,
     Batch,
     DocumentRecord,
     Embedding,
@@ -565,6 +569,24 @@ class Measurements(Protocol):
     async def totals(self) -> dict[SampleKey, float]: ...
 
 
+class AuditLog(Protocol):
+    """Append-only chains of events, one for each tenant. Whoever changes an entry breaks its chain (``governance.audit_chain``)."""
+
+    async def append_audit(self, events: Sequence[AuditEvent]) -> None:
+        """Append the events to the chains of their tenants, in one transaction and in this order. Several processes may append at once.
+
+        Idempotent by event id, so a call whose result was lost may be repeated.
+        """
+
+    async def audit_entries(
+        self, tenant: str, wanted: AuditQuery, *, after: int = 0, newest_first: bool = False, limit: int = 1000
+    ) -> list[AuditEntry]:
+        """Return a page of a chain by number: the entries beyond ``after``, or with ``newest_first`` those before it (0: the end)."""
+
+    async def audit_heads(self) -> dict[str, AuditHead]:
+        """Return tenant → head of its chain, for the chains that have entries."""
+
+
 class Stores(
     Ledger,
     AccessRules,
@@ -578,6 +600,7 @@ class Stores(
     Batches,
     Cursors,
     Measurements,
+    AuditLog,
     Protocol,
 ):
     """The ports of one database, because they share its transactions."""

@@ -306,6 +306,20 @@ class Settings(BaseSettings):
         "http://127.0.0.1:18030", description="Dagster's webserver, to which the stream lane reports; empty: no reports"
     )
 
+    # audit log
+    audit_questions: Literal["hash", "text", "none"] = Field(
+        "hash", description="what an entry keeps of a question; a text can never be erased from the log"
+    )
+    audit_queries: Literal["answer", "refuse"] = Field(
+        "answer",
+        description="when the log cannot be written: answer and count the loss, or refuse; erasures are always refused",
+    )
+    audit_url: str = Field(
+        "",
+        description="s3://bucket/prefix of the signed checkpoints, under a retention lock; default: audit/ of INTERNAL_BUCKET",
+    )
+    audit_checkpoint_seconds: float = Field(60.0, gt=0, description="seconds between two checkpoints of a growing log")
+
     # telemetry
     otel_exporter_otlp_endpoint: str | None = Field(None, description="OTLP over HTTP; when unset, nothing is exported")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -389,6 +403,11 @@ class Settings(BaseSettings):
             built_in.append(SourceSettings(name="snowflake", kind="snowflake", base_uri=f"{internal}/rows",
                                            tables=self.snowflake_tables, **common))  # fmt: skip
         return built_in
+
+    @property
+    def audit_folder(self) -> str:
+        """Return the uri of the folder of the audit log's checkpoints."""
+        return self.audit_url.rstrip("/") or f"s3://{self.internal_bucket}/audit"
 
     def source_registry(self) -> Sources:
         return Sources({settings.name: settings.source() for settings in self.configured_sources})

@@ -73,6 +73,16 @@ DEGRADED = Counter("tidemark_degraded", "Requests served without an unavailable 
 RERANK_FALLBACKS = Counter(
     "tidemark_rerank_fallbacks", "Questions answered in the order of retrieval, without the unavailable reranker", []
 )
+# The audit log. An event waits in memory until its batch is written; ``started`` is the outcome of an action that waits for that.
+AUDIT_ENTRIES = Counter("tidemark_audit_entries", "Entries of the audit log by outcome", ["outcome"])
+# Events of answered queries that are not in the log: queue_full, shutdown, flood (attempts without a token), bug.
+AUDIT_LOST = Counter("tidemark_audit_lost", "Events that could not be recorded", ["reason"])
+AUDIT_LAG_SECONDS = Histogram(
+    "tidemark_audit_lag_seconds", "From an event to its entry in the audit log", [], buckets=_SECONDS
+)
+AUDIT_ANCHORED = Gauge(
+    "tidemark_audit_anchored_timestamp_seconds", "Last time that checkpoints of the audit log were stored", []
+)
 # Of each loop of a source: its notifications, its listing, each of its tables.
 SOURCE_UP = Gauge("tidemark_source_up", "1 while the source's loop runs without error", ["source"])
 SOURCE_LAST_SUCCESS = Gauge(

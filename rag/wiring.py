@@ -183,9 +183,8 @@ def aws(settings: Settings, service: str, *, read_timeout: float = 30) -> Any:
 
 def _objects(settings: Settings) -> Objects:
     s3 = aws(settings, "s3")
-    containers: dict[str, Container] = {
-        f"s3://{name}": Bucket(s3, name) for name in (settings.s3_bucket, settings.internal_bucket)
-    }
+    buckets = (settings.s3_bucket, settings.internal_bucket, urlsplit(settings.audit_folder).netloc)
+    containers: dict[str, Container] = {f"s3://{name}": Bucket(s3, name) for name in buckets}
     if settings.inbox_dir:
         containers["folder://inbox"] = Folder(settings.inbox_dir)
     containers |= remote_containers(settings)

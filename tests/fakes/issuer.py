@@ -17,6 +17,7 @@ USERS: dict[str, dict[str, Any]] = {
     "alice": {"tenant": "acme", "groups": ["staff", "engineering"]},
     "bob": {"tenant": "acme", "groups": ["contractors"]},
     "eve": {"tenant": "globex", "groups": ["staff", "engineering"]},
+    "dpo": {"tenant": "acme", "groups": ["staff", "privacy"]},
     "evaluator": {"tenant": "evals", "groups": ["staff"]},
     "nobody": {},
 }

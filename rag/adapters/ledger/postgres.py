@@ -9,6 +9,7 @@ from psycopg import AsyncConnection, InterfaceError, OperationalError
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from rag.adapters.ledger.access import AccessPart
+from rag.adapters.ledger.audit import AuditPart
 from rag.adapters.ledger.catalog import CatalogPart
 from rag.adapters.ledger.deletions import DeletionsPart
 from rag.adapters.ledger.documents import DocumentsPart
@@ -20,9 +21,9 @@ from rag.errors import Unavailable
 _LIMITS = "-c lock_timeout=10000 -c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000"
 
 
-class PostgresLedger(DocumentsPart, AccessPart, DeletionsPart, CatalogPart, ErasuresPart, StoresPart):
-    """Ledger, AccessRules, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Erasures, Batches and Measurements of
-    ``rag.ports``."""
+class PostgresLedger(DocumentsPart, AccessPart, DeletionsPart, CatalogPart, ErasuresPart, StoresPart, AuditPart):
+    """Ledger, AccessRules, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Erasures, Batches, Measurements and
+    AuditLog of ``rag.ports``."""
 
     def __init__(self, pool: AsyncConnectionPool) -> None:
         self._pool = pool

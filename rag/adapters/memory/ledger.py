@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rag.adapters.memory.access import MemoryAccessRules
+from rag.adapters.memory.audit import MemoryAuditLog
 from rag.adapters.memory.erasures import MemoryErasures
 from rag.ingest.deletions import WAVE_SECONDS, is_mass
 from rag.models import (
@@ -49,12 +50,13 @@ class _Held:
     is_confirmed: bool = False
 
 
-class MemoryLedger(MemoryAccessRules, MemoryErasures):
-    """Ledger, AccessRules, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Erasures, Batches and Measurements of
-    ``rag.ports``."""
+class MemoryLedger(MemoryAccessRules, MemoryErasures, MemoryAuditLog):
+    """Ledger, AccessRules, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Erasures, Batches, Measurements and
+    AuditLog of ``rag.ports``."""
 
     def __init__(self) -> None:
         super().__init__()
+        MemoryAuditLog.__init__(self)
         self._lock = asyncio.Lock()
         self._documents: dict[tuple[str, str], tuple[DocumentRecord, datetime]] = {}
         self._garbage: dict[tuple[str, str], _Garbage] = {}
