@@ -7,12 +7,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from consumers.health import Loop
+from governance.audit import SYSTEM, event
 from governance.erasing import Eraser, Policy
 from governance.signing import Signer
 from governance.stores import ArtifactObjects, CachedAnswers, EventRecords, LedgerRows, Points, SourceObjects
 from rag.errors import Conflict, Unavailable
 from rag.ingest.change_events import publish_outbox
-from rag.telemetry import ERASURE_DEADLINE, ERASURES_OPEN, logger
+from rag.models import Erasure
+from rag.telemetry import AUDIT_LOST, ERASURE_DEADLINE, ERASURES_OPEN, logger
 from rag.wiring import Services
 
 _log = logger(__name__)
@@ -62,7 +64,20 @@ async def _step(worker: Eraser, erasure_id: str, tenant: str, opened: Services, 
         after = await worker.step(erasure, clock())
     except Conflict:
         return  # another worker took the step
+    if after.certificate and not erasure.certificate:
+        await _record(after, opened)
     _log.info("erasure.step", erasure_id=erasure_id, state=after.state.value, attempts=after.attempts)
+
+
+async def _record(certified: Erasure, opened: Services) -> None:
+    """Record in the audit log that the erasure was certified. The certificate proves it too, so an outage does not undo it."""
+    objects = [f"erasure:{certified.erasure_id}", *(f"document:{each}" for each in certified.document_ids)]
+    made = event("erasure.certify", tenant=certified.tenant, actor=SYSTEM, ids=opened.ids, objects=objects)
+    try:
+        await opened.ledger.append_audit([made])
+    except Unavailable as error:
+        AUDIT_LOST.labels("unavailable").inc()
+        _log.error("audit.lost", erasure_id=certified.erasure_id, why=str(error))
 
 
 async def run(opened: Services, loop: Loop) -> None:

@@ -13,6 +13,7 @@ from consumers.preview import read_only_parts
 from consumers.retired import withdraw_retired
 from consumers.snowflake import diff, tables
 from governance.admission import announceable
+from governance.audit import OPERATOR, event
 from rag.adapters.snowflake import SnowflakeWarehouse
 from rag.errors import Unavailable
 from rag.ingest.change_events import publish_changes
@@ -106,11 +107,24 @@ async def reconcile_all(settings: Settings, *, confirmed: bool = False, is_dry: 
     async with services(settings) as opened:
         if is_dry:
             opened = replace(opened, **read_only_parts(opened, print))
+        elif confirmed:
+            await record_confirmation(opened)
         for chosen in settings.configured_sources:
             if chosen.kind == "snowflake":
                 await _reconcile_rows(chosen, opened, confirmed=confirmed)
             await reconcile(chosen.source(), opened, confirmed=confirmed)
         await withdraw_retired(opened, confirmed=confirmed)
+
+
+async def record_confirmation(opened: Services) -> None:
+    """Record in the audit log that a person confirms the deletions of every source. Raises Unavailable before any of them happens."""
+    sources = sorted((each.tenant, each.name) for each in opened.settings.configured_sources)
+    await opened.ledger.append_audit(
+        [
+            event("deletions.confirm", tenant=tenant, actor=OPERATOR, ids=opened.ids, objects=[f"source:{name}"], outcome="started")
+            for tenant, name in sources
+        ]
+    )  # fmt: skip
 
 
 async def _reconcile_rows(chosen: SourceSettings, opened: Services, *, confirmed: bool) -> None:

@@ -8,11 +8,13 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from starlette.exceptions import HTTPException
 
+from gateway.auditing import Audited
 from gateway.dependencies import Administering, Backend
 from gateway.identity import Caller
 from gateway.messages import TEXT_PATTERN, AccessRequest, DecidedMessage, RuleList, RuleMessage
 from governance.access import MAX_VALUE, principals_of
 from governance.access_rules import explain, for_document, for_source
+from governance.audit import code
 from rag.models import AccessRule, DocumentRecord
 
 if TYPE_CHECKING:
@@ -24,9 +26,13 @@ router = APIRouter(prefix="/v1/access", tags=["access"])
 
 
 @router.post("")
-async def decide(request: AccessRequest, caller: Administering, services: Backend) -> RuleMessage:
+async def decide(request: AccessRequest, caller: Administering, services: Backend, audit: Audited) -> RuleMessage:
     """Grant or revoke. The rule replaces an earlier one for its scope and principal, and the next search obeys it."""
-    return RuleMessage.model_validate(await services.ledger.decide(await _rule(request, caller, services)))
+    rule = await _rule(request, caller, services)
+    async with audit.acting(f"access.{rule.effect.value}", *_objects(rule, services)) as recorded:
+        rule = await services.ledger.decide(rule)
+        recorded.objects.append(f"rule:{rule.rule_id}")
+    return RuleMessage.model_validate(rule)
 
 
 @router.get("")
@@ -72,11 +78,13 @@ async def why(
 
 
 @router.delete("/{rule_id}")
-async def withdraw(rule_id: UUID, caller: Administering, services: Backend) -> RuleMessage:
+async def withdraw(rule_id: UUID, caller: Administering, services: Backend, audit: Audited) -> RuleMessage:
     """Withdraw a rule, so that labels and other rules decide again. Return it."""
-    rule = await services.ledger.withdraw(caller.tenant, str(rule_id))
-    if rule is None:
-        raise HTTPException(404, f"rule {rule_id} is not one of your tenant: list the rules for their ids")
+    async with audit.acting("access.withdraw", f"rule:{rule_id}") as recorded:
+        rule = await services.ledger.withdraw(caller.tenant, str(rule_id))
+        if rule is None:
+            raise HTTPException(404, f"rule {rule_id} is not one of your tenant: list the rules for their ids")
+        recorded.objects += _objects(rule, services)
     return RuleMessage.model_validate(rule)
 
 
@@ -98,6 +106,14 @@ async def _rule(request: AccessRequest, caller: Caller, services: Services) -> A
         actor=actor,
         reason=request.reason,
     )
+
+
+def _objects(rule: AccessRule, services: Services) -> list[str]:
+    """Return the source or the document of a rule, and its principal, for the audit log. A user is known there by the pseudonym that the
+    user's own requests have. The uri of a folder is in the rule alone."""
+    kind, _, name = rule.principal.partition(":")
+    known = services.ids.caller_id(rule.tenant, name) if kind == "user" else code(name)
+    return [f"document:{rule.document_id}" if rule.document_id else f"source:{rule.source}", f"{kind}:{known}"]
 
 
 async def _known(document_id: UUID, caller: Caller, services: Services) -> DocumentRecord:

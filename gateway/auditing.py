@@ -83,7 +83,11 @@ class Audit:
         except BaseException as error:
             self._fail(action, recorded, error)
             raise
-        self.trail.note(self._event(action, recorded, "success", reason))
+        done = self._event(action, recorded, "success", reason)
+        try:
+            await self.trail.write(done)
+        except Unavailable:  # it is done, and its start is in the log
+            self.trail.note(done)
 
     def deny(self, error: Denied) -> None:
         """Record a refused request (401, 403). Nothing of its token is recorded."""

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from rich.table import Table
 from rich.text import Text
 
-from gateway import dead, erase, grants
+from gateway import audit_commands, dead, erase, grants
 from gateway.client import Failed
 from gateway.login import Target, TokenFile, by_browser, by_client_credentials
 from gateway.terminal import AsJson, Context, Limit, complaints, console, plain, print_json, reported, why
@@ -29,6 +29,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(dead.app, name="dead")
 app.add_typer(grants.app, name="access")
 app.add_typer(erase.app, name="erase")
+app.add_typer(audit_commands.app, name="audit")
 Filter = Annotated[list[str] | None, typer.Option("--filter", help="field=value, repeatable: source, language, ...")]
 TopK = Annotated[int, typer.Option(min=1, max=50, help="how many hits")]
 

@@ -55,6 +55,18 @@ class GatewayClient:
             raise _failed(answer)
         return answer
 
+    def lines(self, path: str, **options: Any) -> Iterator[str]:
+        """Yield the lines of a successful response as they arrive. Raises Failed for any other."""
+        headers = {"Authorization": f"Bearer {self.token()}"}
+        try:
+            with self._client.stream("GET", path, headers=headers, **options) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _failed(answer)
+                yield from answer.iter_lines()
+        except httpx.HTTPError as error:
+            raise Failed(f"the gateway {self.url} does not answer ({type(error).__name__})", UNREACHABLE) from None
+
     def upload(
         self, path: Path, *, title: str = "", principals: Sequence[str] = (), progress: Callable[[int], None]
     ) -> dict[str, Any]:

@@ -43,9 +43,10 @@ ACTIONS = {
 MAX_OBJECTS = 1000  # of an entry; an erasure of more is itself an object, which has its documents
 OUTCOMES = ("started", "success", "failure", "denied")
 OPERATOR = "operator"  # a person at a command line of the platform, whom no token names
+SYSTEM = "system"  # a worker of the platform
 QUESTION = "question"  # the detail that may hold a text, if a setting says so
 _ACTOR = re.compile(r"[0-9a-f]{24}|operator|system|")
-_OBJECT = re.compile(r"[a-z]+:[A-Za-z0-9._~/{}-]{1,160}")
+_OBJECT = re.compile(r"[a-z]+:[A-Za-z0-9._:~/{}-]{1,160}")
 _CODE = re.compile(r"[A-Za-z0-9._:/{}#-]{0,128}")
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
 from consumers.announcements import Announcements
 from consumers.folder import FolderStream
-from consumers.reconcile import reconcile
+from consumers.reconcile import reconcile, record_confirmation
 from consumers.retired import withdraw_retired
 from consumers.runner import step
 from consumers.snowflake import SnowflakeStream
@@ -20,6 +21,7 @@ from rag.sources import Source
 from rag.tables import Table
 from schemas.topics import CHANGED, DEAD
 from tests.consumers.test_snowflake import MemoryWarehouse
+from tests.fakes.gateway import SETTINGS
 from tests.fakes.world import IDS, SOURCE, SPEC, TEXT, World
 
 
@@ -330,3 +332,13 @@ async def test_a_column_that_becomes_a_subject_reaches_rows_that_did_not_change(
     assert "ropes" in await world.found("ropes")
     await world.ledger.suppress("acme", [IDS.subject_id("acme", "pat@example.com")], reason="erasure")
     assert await world.found("ropes") == ""
+
+
+async def test_a_confirmation_is_in_the_audit_log_before_anything_is_deleted() -> None:
+    world = World()
+    opened = SimpleNamespace(ids=IDS, ledger=world.ledger, settings=SETTINGS)
+    await record_confirmation(opened)  # type: ignore[arg-type]
+    events = [entry.event for entry in world.ledger.chains["acme"]]
+    assert [(e.action, e.actor, e.outcome, e.objects) for e in events] == [
+        ("deletions.confirm", "operator", "started", ("source:s3",))
+    ]

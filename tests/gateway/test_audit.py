@@ -129,6 +129,24 @@ async def test_a_dry_run_of_an_erasure_is_recorded_without_the_identifier(world:
     assert "jane" not in str(entry)
 
 
+async def test_grants_revokes_and_withdrawals_are_recorded_with_the_pseudonym_of_their_user(world: Any) -> None:
+    headers = world.bearer("alice", "rag:admin")
+    for effect, principal in (("grant", "user:bob"), ("revoke", "group:the board")):
+        body = {"effect": effect, "principal": principal, "source": "s3", "reason": "Bob asked"}
+        rule = (await world.client.post("/v1/access", json=body, headers=headers)).json()["rule_id"]
+    assert (await world.client.delete(f"/v1/access/{rule}", headers=headers)).status_code == 200
+    entries = await recorded(world)
+    done = [(e.event.action, *e.event.objects) for e in entries if e.event.outcome == "success"]
+    assert [each[:3] for each in done] == [
+        ("access.grant", "source:s3", f"user:{actor(world, 'bob')}"),
+        ("access.revoke", "source:s3", "group:the_board"),
+        ("access.withdraw", f"rule:{rule}", "source:s3"),
+    ]
+    assert len(entries) == 6
+    assert "ob asked" not in str(entries)
+    assert "user:bob" not in str(entries)
+
+
 async def test_a_redrive_is_recorded(world: Any) -> None:
     document = await world.index("High water at noon.")
     headers = world.bearer("alice", "rag:query rag:admin")
@@ -201,6 +219,7 @@ def _down(world: Any) -> None:
         ("DELETE", "/v1/documents/{}", "rag:query rag:erase"),
         ("POST", "/v1/documents/{}/redrive", "rag:query rag:admin"),
         ("POST", "/v1/erasures", "rag:erase"),
+        ("POST", "/v1/access", "rag:admin"),
     ],
 )
 async def test_erasures_and_administration_are_refused_and_nothing_is_done(
@@ -208,7 +227,11 @@ async def test_erasures_and_administration_are_refused_and_nothing_is_done(
 ) -> None:
     document = await world.index("High water at noon.")
     _down(world)
-    body = {"json": {"document_id": document}} if path == "/v1/erasures" else {}
+    bodies = {
+        "/v1/erasures": {"document_id": document},
+        "/v1/access": {"effect": "revoke", "principal": "user:alice", "document_id": document},
+    }
+    body = {"json": bodies[path]} if path in bodies else {}
     answer = await world.client.request(method, path.format(document), headers=world.bearer("alice", scope), **body)
     assert answer.status_code == 503
     assert "audit log" in answer.json()["detail"]

@@ -312,6 +312,31 @@ async def test_access_is_granted_explained_listed_and_withdrawn(tidemark: Any, w
     assert "no grant names the caller" in " ".join((await asyncio.to_thread(tidemark, *why)).output.split())
 
 
+async def test_the_audit_log_is_searched_exported_and_verified(tidemark: Any, world: Any, tmp_path: Path) -> None:
+    document = await world.index(SENTENCE)
+    await asyncio.to_thread(tidemark, "login", "--client-credentials")
+    for _ in range(2):
+        await asyncio.to_thread(tidemark, "search", "lanterns")
+    found = (await asyncio.to_thread(tidemark, "audit", "search", "--action", "query", "--object", document)).output
+    assert found.count("query.search") == 2
+    rows = json.loads((await asyncio.to_thread(tidemark, "audit", "search", "--limit", "2", "--json")).output)
+    assert [row["number"] for row in rows] == [3, 2]
+    file = tmp_path / "audit.jsonl"
+    await asyncio.to_thread(tidemark, "audit", "export", "--action", "query", "--out", str(file))
+    printed = (await asyncio.to_thread(tidemark, "audit", "export", "--action", "query")).output
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["class_uid"] for line in lines] == [6003, 6003]
+    assert printed == file.read_text()
+    assert "intact" in (await asyncio.to_thread(tidemark, "audit", "verify")).output
+    del world.ledger.chains["acme"][0]
+    changed = await asyncio.to_thread(lambda: tidemark("audit", "verify", code=1))
+    assert "missing 1:" in changed.output
+    assert not json.loads((await asyncio.to_thread(lambda: tidemark("audit", "verify", "--json", code=1))).output)[
+        "intact"
+    ]
+    await asyncio.to_thread(lambda: tidemark("audit", "export", "--out", str(tmp_path / "no" / "folder"), code=1))
+
+
 def test_a_rule_names_one_target(tidemark: Any) -> None:
     tidemark("login", "--client-credentials")
     tidemark("access", "grant", "user:bob", code=2)

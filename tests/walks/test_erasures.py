@@ -371,3 +371,17 @@ async def test_two_workers_take_one_step(world: World, door: Gateway) -> None:
 
 def test_a_tombstone_in_the_outbox_is_published_as_one() -> None:
     assert OutboxEvent(CHANGED, "d", None).value is None
+
+
+async def test_the_audit_log_tells_the_whole_erasure_without_a_name(world: World, door: Gateway) -> None:
+    erasure = await ask(door, subject={"kind": "email", "value": PERSON}, documents=[document_id(ABOUT)])
+    await Office(world).until_certified(erasure["erasure_id"])
+    events = [entry.event for entry in world.ledger.chains["acme"]]
+    told = [(e.action, e.outcome, e.actor) for e in events if e.action.startswith("erasure")]
+    officer = IDS.caller_id("acme", "alice")
+    assert told == [
+        ("erasure.request", "started", officer), ("erasure.request", "success", officer), ("erasure.certify", "success", "system"),
+    ]  # fmt: skip
+    assert {f"document:{document_id(ABOUT)}"} < set(events[-1].objects)
+    assert f"erasure:{erasure['erasure_id']}" in events[-1].objects
+    assert "pat" not in str(events).lower().replace("path", "")
