@@ -22,6 +22,8 @@ from rag.telemetry import logger
 if TYPE_CHECKING:
     from rag.wiring import Services
 
+GRACE = 5.0  # seconds that the last checkpoint may take
+
 
 def create_app(services: Services, verifier: Verifier, *, redis_url: str | None = None) -> FastAPI:
     """Build the application. Without ``redis_url``, its limits are counted in this process alone."""
@@ -34,8 +36,9 @@ def create_app(services: Services, verifier: Verifier, *, redis_url: str | None 
             anchor_forever(services.ledger, app.state.checkpoints, settings.audit_checkpoint_seconds)
         )
         yield
-        anchoring.cancel()
         await app.state.trail.close()
+        anchoring.cancel()  # which anchors what was written last
+        await asyncio.wait({anchoring}, timeout=GRACE)
 
     app = FastAPI(
         title="Tidemark",

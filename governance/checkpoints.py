@@ -80,14 +80,21 @@ async def anchor(heads: Mapping[str, AuditHead], written: dict[str, AuditHead], 
 
 
 async def anchor_forever(log: AuditLog, checkpoints: Checkpoints, every: float) -> None:
-    """Anchor the chains again and again. A failure is logged and tried again at the next turn."""
+    """Anchor the chains again and again, and a last time when it is cancelled. A failure is logged and tried again at the next turn."""
     written: dict[str, AuditHead] = {}
-    while True:
-        await asyncio.sleep(every)
-        try:
-            await anchor(await log.audit_heads(), written, checkpoints)
-            AUDIT_ANCHORED.set_to_current_time()
-        except Unavailable as error:
-            _log.warning("audit.not_anchored", why=str(error))
-        except Exception as error:
-            _log.error("audit.bug", error=type(error).__name__, exc_info=error)
+    try:
+        while True:
+            await asyncio.sleep(every)
+            await _turn(log, written, checkpoints)
+    finally:
+        await _turn(log, written, checkpoints)
+
+
+async def _turn(log: AuditLog, written: dict[str, AuditHead], checkpoints: Checkpoints) -> None:
+    try:
+        await anchor(await log.audit_heads(), written, checkpoints)
+        AUDIT_ANCHORED.set_to_current_time()
+    except Unavailable as error:
+        _log.warning("audit.not_anchored", why=str(error))
+    except Exception as error:
+        _log.error("audit.bug", error=type(error).__name__, exc_info=error)
