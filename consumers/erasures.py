@@ -39,8 +39,7 @@ def eraser(opened: Services, signer: Signer) -> Eraser:
 
 
 def signer_of(opened: Services) -> Signer:
-    key = opened.settings.signing_key
-    return Signer.load(key.get_secret_value() if key else "", opened.settings.signing_public_keys)
+    return Signer.load(opened.settings.required_signing_key, opened.settings.signing_public_keys)
 
 
 def _now() -> datetime:

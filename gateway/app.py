@@ -62,8 +62,7 @@ def create_app(services: Services, verifier: Verifier, *, redis_url: str | None 
     app.state.services, app.state.verifier = services, verifier
     app.state.limits = RateLimit(settings.rate_limit, redis_url)
     app.state.failed_logins = RateLimit(settings.failed_login_limit, redis_url, counted="refused tokens")
-    signing_key = settings.signing_key.get_secret_value() if settings.signing_key else ""
-    app.state.signer = Signer.load(signing_key, settings.signing_public_keys)
+    app.state.signer = Signer.load(settings.required_signing_key, settings.signing_public_keys)
     app.state.checkpoints = Checkpoints(services.objects, settings.audit_folder, app.state.signer)
     problems.install(app)
     auditing.install(app)

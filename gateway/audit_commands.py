@@ -49,6 +49,8 @@ def search(
     if as_json:
         return print_json(rows)
     table = Table("number", "time", "actor", "action", "outcome", "objects", box=None)
+    for column in table.columns[1:4]:
+        column.no_wrap = True  # a pseudonym is to be copied
     for row in rows:
         outcome = f"{row['outcome']} ({row['reason']})" if row["reason"] else row["outcome"]
         more = f" and {len(row['objects']) - 1} more" if len(row["objects"]) > 1 else ""

@@ -405,6 +405,18 @@ class Settings(BaseSettings):
         return built_in
 
     @property
+    def required_signing_key(self) -> str:
+        """Return the key of a process that signs: gateway and consumers. Raises ValueError in production when it is not set; in
+        development an empty text, for a key that ends with the process."""
+        if self.signing_key is None:
+            if self.tidemark_environment == "production" and "SIGNING_KEY" not in self.allow_insecure:
+                raise ValueError(
+                    "SIGNING_KEY is not set: gateway and consumers sign with it; take 32 random bytes in base64"
+                )
+            return ""
+        return self.signing_key.get_secret_value()
+
+    @property
     def audit_folder(self) -> str:
         """Return the uri of the folder of the audit log's checkpoints."""
         return self.audit_url.rstrip("/") or f"s3://{self.internal_bucket}/audit"

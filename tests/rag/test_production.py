@@ -23,7 +23,6 @@ UNSAFE = [
     ("identity_secret", "a" * 40, "repeated"),
     ("identity_secret", "change-me-change-me-change-me", "default secrets"),
     ("identity_secret", "example-secret-0000-1111", "default secrets"),
-    ("signing_key", None, "is not set"),
     ("signing_key", "a" * 43, "repeated"),
     ("oidc_issuer", "http://issuer.internal", "https"),
     ("oidc_client_secret", "0123456789abcdef0123456789abcdef", "consecutive"),
@@ -59,6 +58,14 @@ def refusal(**values: Any) -> str:
     with pytest.raises(ValidationError) as caught:
         production(**values)
     return str(caught.value)
+
+
+def test_only_a_process_that_signs_needs_the_signing_key() -> None:
+    assert production().required_signing_key == KEY
+    with pytest.raises(ValueError, match="SIGNING_KEY is not set"):
+        _ = production(signing_key=None).required_signing_key
+    assert production(signing_key=None, tidemark_environment="development").required_signing_key == ""
+    assert production(signing_key=None, allow_insecure="SIGNING_KEY").required_signing_key == ""
 
 
 def test_safe_settings_are_accepted() -> None:
