@@ -88,6 +88,22 @@ def test_buckets_are_private_and_documents_keep_versions(applied: Applied) -> No
     assert s3.get_bucket_versioning(Bucket=applied.settings["S3_BUCKET"])["Status"] == "Enabled"
 
 
+def test_only_the_gateway_writes_checkpoints_and_nobody_deletes_them(applied: Applied) -> None:
+    bucket = applied.settings["AUDIT_URL"].split("/")[2]
+    rule = applied.client("s3").get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"]["Rule"]
+    assert rule["DefaultRetention"]["Mode"] == "COMPLIANCE"
+    iam = applied.client("iam")
+    for part, arn in applied.roles.items():
+        policy = iam.get_role_policy(RoleName=arn.rsplit("/", 1)[1], PolicyName="least")["PolicyDocument"]
+        actions = {
+            action
+            for statement in policy["Statement"]
+            if bucket in str(statement["Resource"])
+            for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+        }
+        assert actions == ({"s3:ListBucket", "s3:GetObject", "s3:PutObject"} if part == "gateway" else set()), part
+
+
 def test_no_part_may_do_everything(applied: Applied) -> None:
     iam = applied.client("iam")
     assert set(applied.roles) == {"assets", "consumers", "gateway", "stream"}

@@ -18,6 +18,7 @@ locals {
     documents = "${var.name}-documents" # watched: people and systems put documents here
     internal  = "${var.name}-internal"  # row objects, uploads
     artifacts = "${var.name}-artifacts" # parsed text, chunks, vectors
+    audit     = "${var.name}-audit"     # signed checkpoints of the audit log, which nobody can delete or replace before their time
   }
   queue_name = "${var.name}-documents"
 }
@@ -27,6 +28,18 @@ resource "aws_s3_bucket" "this" {
   bucket        = each.value
   force_destroy = var.force_destroy
   tags          = var.tags
+
+  object_lock_enabled = each.key == "audit"
+}
+
+resource "aws_s3_bucket_object_lock_configuration" "audit" {
+  bucket = aws_s3_bucket.this["audit"].id
+  rule {
+    default_retention {
+      mode = "COMPLIANCE" # not even the root user shortens it
+      days = var.audit_days
+    }
+  }
 }
 
 resource "aws_s3_bucket_public_access_block" "this" {
@@ -50,7 +63,7 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "this" {
   }
 }
 
-# Only the watched bucket keeps versions: what is derived can be derived again, and must be quick to erase.
+# Only the watched bucket keeps versions (and the locked one, which has to): what is derived can be derived again, and must be quick to erase.
 resource "aws_s3_bucket_versioning" "documents" {
   bucket = aws_s3_bucket.this["documents"].id
   versioning_configuration {

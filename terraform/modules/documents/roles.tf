@@ -2,6 +2,7 @@
 
 locals {
   arns = { for name, bucket in aws_s3_bucket.this : name => bucket.arn }
+  read = [local.arns.documents, local.arns.internal, local.arns.artifacts]
   rights = {
     # Receives notifications, lists the sources, writes row objects.
     consumers = [
@@ -12,19 +13,21 @@ locals {
     ]
     # The stream lane: reads documents, keeps artifacts.
     stream = [
-      { actions = ["s3:ListBucket"], resources = values(local.arns) },
-      { actions = ["s3:GetObject"], resources = [for arn in values(local.arns) : "${arn}/*"] },
+      { actions = ["s3:ListBucket"], resources = local.read },
+      { actions = ["s3:GetObject"], resources = [for arn in local.read : "${arn}/*"] },
       { actions = ["s3:PutObject", "s3:DeleteObject"], resources = ["${local.arns.artifacts}/*"] },
     ]
     # Reads documents, keeps artifacts, writes row objects for the sampler.
     assets = [
-      { actions = ["s3:ListBucket"], resources = values(local.arns) },
-      { actions = ["s3:GetObject"], resources = [for arn in values(local.arns) : "${arn}/*"] },
+      { actions = ["s3:ListBucket"], resources = local.read },
+      { actions = ["s3:GetObject"], resources = [for arn in local.read : "${arn}/*"] },
       { actions = ["s3:PutObject", "s3:DeleteObject"], resources = ["${local.arns.artifacts}/*"] },
       { actions = ["s3:PutObject"], resources = ["${local.arns.internal}/rows/*"] },
     ]
-    # Takes uploads. It never reads a document's source: answers come from the index.
+    # Takes uploads, and anchors the audit log. It never reads a document's source: answers come from the index.
     gateway = [
+      { actions = ["s3:ListBucket"], resources = [local.arns.audit] },
+      { actions = ["s3:GetObject", "s3:PutObject"], resources = ["${local.arns.audit}/*"] },
       { actions = ["s3:ListBucket"], resources = [local.arns.internal] },
       { actions = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], resources = ["${local.arns.internal}/uploads/*"] },
     ]

@@ -15,17 +15,17 @@ variable "trust" {
 variable "secrets" {
   description = "Names of the secrets to make, without values."
   type        = list(string)
-  default     = ["identity", "database", "qdrant", "qdrant_read_only", "redis", "snowflake", "models"]
+  default     = ["identity", "signing", "database", "qdrant", "qdrant_read_only", "redis", "snowflake", "models"]
 }
 
 variable "secrets_of" {
   description = "Which part may read which secrets."
   type        = map(list(string))
   default = {
-    consumers = ["identity", "database", "snowflake"]
+    consumers = ["identity", "signing", "database", "snowflake"]
     stream    = ["identity", "database", "qdrant", "models"]
     assets    = ["identity", "database", "qdrant", "snowflake", "models"]
-    gateway   = ["identity", "database", "qdrant_read_only", "redis", "models"]
+    gateway   = ["identity", "signing", "database", "qdrant_read_only", "redis", "models"]
   }
 }
 
@@ -33,6 +33,12 @@ variable "noncurrent_days" {
   description = "Days after which a replaced or deleted document's old versions are gone for good."
   type        = number
   default     = 30
+}
+
+variable "audit_days" {
+  description = "Days for which a checkpoint of the audit log can be neither deleted nor replaced."
+  type        = number
+  default     = 365
 }
 
 variable "force_destroy" {
