@@ -1,4 +1,4 @@
-"""python -m evals quality | bench | freshness | speed"""
+"""python -m evals quality | bench | freshness | speed | audit"""
 
 from __future__ import annotations
 
@@ -106,6 +106,14 @@ def speed(
     json_file.parent.mkdir(parents=True, exist_ok=True)
     json_file.write_text(json.dumps(asdict(figures), indent=2) + "\n")
     console.print(f"written to {json_file}", soft_wrap=True)
+
+
+@app.command()
+def audit() -> None:
+    """Measure the cost of the audit log to a query and to an erasure, on a PostgreSQL of its own."""
+    from evals.auditing import run
+
+    report.audit(asyncio.run(run()), console)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from evals.auditing import AuditCost
 from evals.bench import CHUNKS, Figures
 from evals.freshness import Freshness
 from evals.latency import Latency
@@ -66,6 +67,19 @@ def speed(figures: Speed, console: Console) -> None:
             _shares(each.cpu, 1000.0, ""),
         )  # fmt: skip
     console.print(table)
+
+
+def audit(cost: AuditCost, console: Console) -> None:
+    """Print the cost of the audit log."""
+    added = cost.late_with_p95 - cost.late_without_p95
+    console.print(
+        f"a query is noted in {cost.note_p50:.3f} ms p50, {cost.note_p95:.3f} p95 (aim: below 1)\n"
+        f"the loop is late by {cost.late_with_p95:.3f} ms p95 while queries are noted and written, {cost.late_without_p95:.3f} "
+        f"otherwise: {added:+.3f}\n"
+        f"an action waits {cost.write_p50:.1f} ms p50, {cost.write_p95:.1f} p95 until its entry is written\n"
+        f"{cost.verified:,.0f} entries a second are verified (of {cost.entries})",
+        soft_wrap=True,
+    )
 
 
 def _shares(cpu: Mapping[str, float], scale: float, unit: str) -> str:

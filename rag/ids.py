@@ -147,8 +147,7 @@ def link(previous: str, fields: Mapping[str, object]) -> str:
     return hashlib.sha256(bytes.fromhex(previous) + _json(fields).encode()).hexdigest()
 
 
-def _json(fields: Mapping[str, object]) -> str:
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 def event_id() -> str:

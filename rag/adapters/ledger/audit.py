@@ -17,10 +17,14 @@ from rag.ids import NO_LINK, link
 from rag.models import AuditEntry, AuditEvent, AuditHead, AuditQuery
 
 _COLUMNS = "number, previous, link, event_id::text, at, tenant, actor, action, objects, outcome, reason, details, seal"
+# One value for all rows: the driver's work for it is a tenth of that for thirteen values a row, and it delays the queries.
 _INSERT = """
     insert into audit_entries
         (tenant, number, previous, link, event_id, at, actor, action, objects, outcome, reason, details, seal)
-    values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    select tenant, number, previous, link, event_id, at, actor, action,
+        array(select jsonb_array_elements_text(objects)), outcome, reason, details, seal
+    from jsonb_to_recordset(%s::jsonb) as row(tenant text, number bigint, previous text, link text, event_id uuid, at timestamptz,
+        actor text, action text, objects jsonb, outcome text, reason text, details jsonb, seal text)
 """
 
 
@@ -55,32 +59,40 @@ class AuditPart(LedgerPart):
 
 async def _append(db: AsyncConnection, tenant: str, events: Sequence[AuditEvent]) -> None:
     """Append events of one tenant. The lock on the head's row lets one writer at a time read and move it."""
-    await db.execute(
-        "insert into audit_heads (tenant, number, link) values (%s, 0, %s) on conflict do nothing", (tenant, NO_LINK)
-    )
-    head = await db.execute("select number, link from audit_heads where tenant = %s for update", (tenant,))
-    number, last = await head.fetchone() or (0, NO_LINK)
-    head_number = number
+    head = await _locked_head(db, tenant)
     known = await _known(db, [event.event_id for event in events])
-    rows: list[tuple[Any, ...]] = []
+    number, last = head.number, head.link
+    rows: list[dict[str, Any]] = []
     for event in events:
         if event.event_id in known:
             continue
         known.add(event.event_id)
+        fields = event.fields()
         previous, number = last, number + 1
-        last = link(previous, event.fields())
-        rows.append((tenant, number, previous, last, event.event_id, event.at, event.actor, event.action,
-                     list(event.objects), event.outcome, event.reason, Jsonb(dict(event.details)), event.seal))  # fmt: skip
+        last = link(previous, fields)
+        rows.append({**fields, "number": number, "previous": previous, "link": last})
     if not rows:
         return
     try:
-        async with db.cursor() as cursor:
-            await cursor.executemany(_INSERT, rows)
+        await db.execute(_INSERT, (Jsonb(rows),))
     except UniqueViolation:
         raise Unavailable(
-            f"the audit log of tenant {tenant!r} has entries beyond its head {head_number}, so it was tampered with: verify it"
+            f"the audit log of tenant {tenant!r} has entries beyond its head {head.number}, so it was tampered with: verify it"
         ) from None
     await db.execute("update audit_heads set number = %s, link = %s where tenant = %s", (number, last, tenant))
+
+
+async def _locked_head(db: AsyncConnection, tenant: str) -> AuditHead:
+    """Lock the head of the chain until the end of the transaction, and return it. Make one for a new chain."""
+    select = "select number, link from audit_heads where tenant = %s for update"
+    found = await (await db.execute(select, (tenant,))).fetchone()
+    if found is None:
+        await db.execute(
+            "insert into audit_heads (tenant, number, link) values (%s, 0, %s) on conflict do nothing",
+            (tenant, NO_LINK),
+        )
+        found = await (await db.execute(select, (tenant,))).fetchone()
+    return AuditHead(*found) if found else AuditHead(0, NO_LINK)
 
 
 async def _known(db: AsyncConnection, event_ids: Sequence[str]) -> set[str]:
