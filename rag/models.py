@@ -224,6 +224,7 @@ class DocumentStatus(enum.StrEnum):
     PARKED = "parked"  # its object cannot be read now, for ``reason``; its chunks, if any, are of the older version
 
 
+ERASED = "erased"  # the reason in the row of a suppressed document of which nothing but the id is known any more
 RETIRED = "retired"  # the reason of a deletion whose source is no longer configured, or no longer contains the document
 
 

@@ -39,6 +39,7 @@ from rag.ingest.tasks import (
     windows_of_text,
 )
 from rag.models import (
+    ERASED,
     Batch,
     Chunk,
     DocumentRecord,
@@ -196,12 +197,12 @@ class Pipeline:
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def one(task: IndexingTask) -> IndexingTask | None:
-            if task.document_id in refused:
-                return suppressed(task)
+            record = records[task.document_id]
+            if task.document_id in refused:  # of an erased one, the ledger must not learn the name again
+                return None if record.reason == ERASED else suppressed(task)
             async with slots:
                 with span("documents.read"):
                     # A recorded subject was suppressed since: its current labels decide whether the document is still about them.
-                    record = records[task.document_id]
                     reading = await self.reader.read(
                         task, record, reread=task.must_reread or not refused.isdisjoint(record.subjects)
                     )

@@ -137,7 +137,8 @@ class World:
 
     async def published(self, topic: str) -> list[Any]:
         bounds: Mapping[int, tuple[int, int]] = (await self.log.describe(topic)).bounds
-        return [r.value for p, (low, end) in bounds.items() for r in await self.log.read(topic, p, low, end)]
+        records = [r for p, (low, end) in bounds.items() for r in await self.log.read(topic, p, low, end)]
+        return [record.value for record in records if record.value is not None]
 
     async def row(self, key: str) -> Any:
         document_id = IDS.document_id("acme", "s3", f"s3://docs/{key}")

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from governance.erasing import Eraser
 from rag import ids
 from rag.adapters.memory import ledger
 from rag.adapters.memory.events import MemoryEventLog
 from rag.adapters.memory.ledger import MemoryLedger, _Garbage
 from rag.answer import retrieval
-from rag.ingest import change_events, indexing, lane
+from rag.ingest import change_events, indexing, lane, pipeline
 from rag.ingest.pipeline import Pipeline
 from rag.models import AccessFilter, Batch, Cause, Hit, OffsetRange, Provenance, ScoredPoint
 from rag.ports import Delta, EventLog, Outbox, SwapResult
@@ -158,6 +159,20 @@ def grants_unknown_to_the_index(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AccessFilter, "under", lambda self, ruled: self)
 
 
+def erasures_unverified(patch: pytest.MonkeyPatch) -> None:
+    """Certify what the stores were asked to do, without a look at what is left."""
+
+    async def nothing(self: Eraser, *_: Any) -> list[Any]:
+        return []
+
+    patch.setattr(Eraser, "_remains", nothing)
+
+
+def names_learned_again(patch: pytest.MonkeyPatch) -> None:
+    """Let a late event write the name of an erased document to the ledger again."""
+    patch.setattr(pipeline, "ERASED", "never")
+
+
 async def _guess(point: ScoredPoint, ledger: MemoryLedger, index_id: str) -> Provenance:
     document_id, text = point.payload["document_id"], point.payload["text"]
     row = (await ledger.recorded(index_id, [document_id]))[document_id]
@@ -223,6 +238,7 @@ MUTANTS: dict[str, Patch] = {
     "backfill without compare-and-swap": backfill_without_compare,
     "settings unchecked": settings_unchecked,
     "ledger read switched off": ledger_read_off,
+    "names of erased documents learned again": names_learned_again,
     "revokes ignored": revokes_ignored,
     "grants unknown to the index": grants_unknown_to_the_index,
     "_derive_again dropped": derive_again_dropped,
@@ -230,6 +246,7 @@ MUTANTS: dict[str, Patch] = {
 }
 ELSEWHERE: dict[str, tuple[Patch, str]] = {
     "no fence on intents": (no_fence_on_intents, "tests/faults/test_takeovers.py"),
+    "erasures unverified": (erasures_unverified, "tests/walks/test_erasures.py"),
     "ids reused": (ids_reused, "tests/faults/test_takeovers.py"),
     "constant run key": (constant_run_key, "tests/assets/test_sensors.py"),
 }

@@ -31,11 +31,17 @@ OF_COMPARISON = (
     "ledger.shard", "ledger.unknown_points", "vectors.retrieve", "vectors.delete", "artifacts.delete",
     "ledger.record_intent", "vectors.upsert", "ledger.swap",
 )  # fmt: skip
+OF_ERASURE = (
+    "ledger.due_erasures", "ledger.erasure", "objects.erase", "log.publish", "cache.forget", "ledger.forget", "artifacts.delete",
+    "vectors.delete", "vectors.purge", "objects.kept", "ledger.remembered", "vectors.retrieve", "ledger.of_tenant", "ledger.progress",
+    *OF_PUBLISH,
+)  # fmt: skip
 _APPLY = ("ledger.record_intent", "vectors.upsert", "ledger.swap")
 OF_LANE = ("log.read", "objects.head", "artifacts.head", *OF_BACKFILL, *_APPLY, *_APPLY, "log.read", "log.read")
 """The calls at which a schedule may place a fault, by the work that makes them. The calls around a swap come up most often."""
 
-REPEATABLE = {"vectors.upsert", "vectors.delete", "log.publish", "artifacts.put", "artifacts.delete", "cache.put"}
+REPEATABLE = {"vectors.upsert", "vectors.delete", "log.publish", "artifacts.put", "artifacts.delete", "cache.put",
+              "objects.erase", "ledger.forget", "cache.forget"}  # fmt: skip
 """Writes that a client sends again after a timeout, so that a server may execute them twice."""
 DEFERRABLE = REPEATABLE | {"ledger.record_intent", "ledger.swap", "ledger.condemn", "ledger.forget_points"}
 """Writes that a server may execute after their caller gave up."""

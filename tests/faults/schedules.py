@@ -20,7 +20,17 @@ from hypothesis.stateful import (
 from rag.labels import encode_label
 from rag.models import Effect
 from tests.fakes.world import IDS, SOURCE
-from tests.faults.points import OF_ANSWER, OF_BACKFILL, OF_COMPARISON, OF_LANE, OF_PUBLISH, OF_SWEEP, Fault, kinds_of
+from tests.faults.points import (
+    OF_ANSWER,
+    OF_BACKFILL,
+    OF_COMPARISON,
+    OF_ERASURE,
+    OF_LANE,
+    OF_PUBLISH,
+    OF_SWEEP,
+    Fault,
+    kinds_of,
+)
 from tests.faults.station import CALLERS, DOCUMENTS, PERSON, Station
 
 PARAGRAPHS = {
@@ -67,6 +77,7 @@ def faults_at(points: Sequence[str]) -> st.SearchStrategy[Fault]:
     return st.builds(lambda pair, nth: Fault(pair[0], nth, pair[1]), st.sampled_from(pairs), st.sampled_from((1, 1, 2)))
 
 
+MOST_ERASED = 2  # documents: the others must stay comparable
 MOST_STOPPED = 3  # processes that wait to be resumed
 
 
@@ -132,6 +143,11 @@ class Schedule(RuleBasedStateMachine):
     def decide(self, key: str, level: int, group: str, effect: Effect | None) -> None:
         self.station.decide(BY_KEY[key], level, f"group:{group}", effect)
 
+    @precondition(lambda self: len(self.station.erasures) < MOST_ERASED)
+    @rule(key=keys)
+    def erase(self, key: str) -> None:
+        self.station.erase(BY_KEY[key])
+
     # -- the log
 
     @rule(
@@ -170,6 +186,11 @@ class Schedule(RuleBasedStateMachine):
     @rule(fault=faults_at(OF_BACKFILL) | st.none())
     def retry_parked(self, fault: Fault | None) -> None:
         self.station.retry_parked(fault)
+
+    @precondition(lambda self: self.station.erasures and len(self.station.stopped) < MOST_STOPPED)
+    @rule(fault=faults_at(OF_ERASURE) | st.none())
+    def work_on_erasures(self, fault: Fault | None) -> None:
+        self.station.work_on_erasures(fault)
 
     @precondition(lambda self: len(self.station.stopped) < MOST_STOPPED)
     @rule(fault=faults_at(OF_PUBLISH))

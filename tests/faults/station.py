@@ -9,17 +9,21 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from consumers.erasures import eraser, turn
 from governance.access import filter_for
+from governance.signing import Signer
 from rag.adapters.memory.events import MemoryEventLog, partition_of
 from rag.adapters.memory.models import HashEmbedder
 from rag.adapters.memory.objects import MemoryObjects
 from rag.errors import Conflict, OutdatedSettings, Rejected, Unavailable
+from rag.ids import erasure_id
 from rag.ingest import indexing
 from rag.ingest.artifacts import shard_of
 from rag.ingest.change_events import ObjectChange, publish_changes
@@ -28,8 +32,8 @@ from rag.ingest.parking import ParkingPolicy
 from rag.ingest.parsing import parse
 from rag.ingest.repair import ABANDONED_SECONDS, repair_documents, repair_points
 from rag.labels import SUBJECTS_LABEL, TITLE_LABEL, decode_label, split_label
-from rag.models import AccessFilter, AccessRule, Effect, ParsedDocument, Provenance
-from rag.ports import Delta, SwapResult
+from rag.models import AccessFilter, AccessRule, Effect, Erased, Erasure, ParsedDocument, Provenance
+from rag.ports import Delta, OutboxEvent, SwapResult
 from rag.sources import Source, Sources
 from schemas.topics import CHANGED, DEAD, INDEXED, TOPICS
 from tests.fakes.crashes import Crash
@@ -43,6 +47,7 @@ RIVAL = Source("rival", "rival", "s3://rival", ("group:staff",))
 PERSON = "ann@example.com"
 CALLERS = (("acme", "staff"), ("acme", "finance"), ("acme", "guests"), ("rival", "staff"))
 GARBAGE = "no document"
+SIGNER = Signer.load("")
 QUESTION = "ropes storm gangway soup captain"
 REPORTED_AS = {"suppressed": ("deleted",), "parked": ("live", "deleted")}  # status → states of its event
 ENDS = (Unavailable, Conflict)  # a worker that meets a fault ends like this, and its range is run again
@@ -152,6 +157,8 @@ class Station:
         self.pending: list[tuple[Document, bool]] = []  # notifications that are not announced yet
         self.stopped: list[Process] = []
         self.backup: Backup | None = None
+        self.erasures: list[Erasure] = []  # as they were accepted
+        self.later = datetime.now(UTC)  # the time of the worker of erasures
         self.is_degraded = False  # a store was lost or restored, and nothing has repaired the index yet
         self.wasted: list[str] = []
         self._watch_swaps()
@@ -215,6 +222,19 @@ class Station:
         for each in DOCUMENTS:
             if each.tenant == document.tenant and self.model.states[each.document_id]:
                 self.pending.append((each, False))
+
+    def erase(self, document: Document) -> None:
+        """Accept the erasure of a document, as an officer's request does."""
+        now = datetime.now(UTC)
+        erased = Erased(document.document_id, document.source, document.uri)
+        erasure = Erasure(erasure_id(), document.tenant, "document", "asked", "officer", (erased,), now, now, now)
+        self.erasures.append(erasure)
+        self._accept(erasure)
+
+    def _accept(self, erasure: Erasure) -> None:
+        tombstones = [OutboxEvent(CHANGED, each, None) for each in erasure.document_ids]
+        self._wait(self.world.ledger.accept(erasure, tombstones))
+        self.model.suppressed |= {(erasure.tenant, each) for each in erasure.document_ids}
 
     def decide(self, document: Document, level: int, principal: str, effect: Effect | None) -> None:
         """Grant or revoke the scope of this level of the document (0 its source, -1 itself), or withdraw such a rule."""
@@ -312,6 +332,21 @@ class Station:
             await self.world.lane.derive(await self.world.pipeline.live_batch(partition))
 
         self._start(f"backfill {partition}", work(), fault)
+
+    def work_on_erasures(self, fault: Fault | None) -> None:
+        """Take the next step of every erasure, whose waits are over."""
+        self.later += timedelta(days=30)
+        later = self.later
+        self._start("erasures", turn(eraser(self._office(), SIGNER), self._office(), clock=lambda: later), fault)
+
+    def _office(self) -> Any:
+        """The fields of ``rag.wiring.Services`` that the worker of erasures uses."""
+        world = self.world
+        return SimpleNamespace(
+            settings=SimpleNamespace(erasure_settle_seconds=0), ids=IDS, spec=SPEC, sources=world.sources, objects=world.objects,
+            events=world.log,
+            ledger=world.ledger, vectors=world.vectors, cache=world.cache, pipeline=world.pipeline,
+        )  # fmt: skip
 
     def retry_parked(self, fault: Fault | None) -> None:
         self._start("retry", self.world.lane.retry_parked(), fault)
@@ -413,7 +448,7 @@ class Station:
             self._restore_ledger(self.backup)
 
     def _restore_ledger(self, backup: Backup) -> None:
-        """Restore the database, after the workers ended and with them their sessions. The suppressions and the rules are requested again,
+        """Restore the database, after the workers ended and with them their sessions. Suppressions, rules and erasures are requested again,
         and the consumers, which start again, declare their settings."""
         self._end_workers()
         self.faults.late = [each for each in self.faults.late if not each[0].startswith("ledger.")]
@@ -422,6 +457,8 @@ class Station:
         for tenant, each in self.model.suppressed:
             self._wait(self.world.ledger.suppress(tenant, [each], reason="erasure"))
         self._decide_again()
+        for erasure in self.erasures:
+            self._accept(erasure)
         self._declare()
 
     def lose(self, store: str) -> None:
@@ -495,9 +532,12 @@ class Station:
         self.publish(None)
         self.sweep(None)
         self.compare_stores(None, abandoned_seconds=0)
+        while self._wait(self._open_erasures()):
+            self.work_on_erasures(None)
         self.is_degraded = False
         self._wait(self._assert_equals_clean_build())
         self._wait(self._assert_published())
+        self._wait(self._assert_erased())
         for caller in CALLERS:
             self.search(caller)
 
@@ -514,7 +554,26 @@ class Station:
                     [ObjectChange(document.uri, datetime.now(UTC), "listing")], source, IDS, clean.log
                 )
         await clean.run_lane()
+        for erasure in self.erasures:
+            await clean.ledger.forget(erasure.tenant, erasure.document_ids)
         await assert_equal(world, clean)
+
+    async def _open_erasures(self) -> list[Erasure]:
+        """Return the erasures that have another step. Raises AssertionError for one that does not come to its end."""
+        due = await self.world.ledger.due_erasures(datetime.max.replace(tzinfo=UTC), limit=1000)
+        assert all(erasure.attempts < 5 for erasure in due), f"an erasure does not end: {due[0].history}"
+        return due
+
+    async def _assert_erased(self) -> None:
+        """No store holds anything of an erased document, but for objects that were put at the source again."""
+        worker = eraser(self._office(), SIGNER)
+        for erasure in self.erasures:
+            recorded = await self.world.ledger.erasure(erasure.tenant, erasure.erasure_id)
+            assert recorded, "an erasure is lost"
+            assert recorded.certificate, f"no certificate: {recorded.history}"
+            for store in worker.stores:
+                left = await store.remains(recorded.tenant, recorded.documents)
+                assert not left, f"{store.name} still holds something of {left}"
 
     async def _assert_published(self) -> None:
         """Every applied revision has its event, with the state that the revision has."""

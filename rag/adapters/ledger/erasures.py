@@ -13,10 +13,9 @@ from rag.adapters.ledger.documents import read_recorded
 from rag.adapters.ledger.rows import LedgerPart
 from rag.adapters.ledger.stores import add_suppressions, add_to_outbox
 from rag.errors import Conflict
-from rag.models import DocumentRecord, Erasure
+from rag.models import ERASED, DocumentRecord, Erasure
 from rag.ports import OutboxEvent
 
-ERASED = "erased"  # the reason in the row of a document that was forgotten
 _ERASURE = TypeAdapter(Erasure)
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
 

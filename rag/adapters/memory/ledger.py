@@ -16,6 +16,7 @@ from rag.adapters.memory.audit import MemoryAuditLog
 from rag.adapters.memory.erasures import MemoryErasures
 from rag.ingest.deletions import WAVE_SECONDS, is_mass
 from rag.models import (
+    ERASED,
     AccessFilter,
     Batch,
     Cause,
@@ -32,7 +33,6 @@ from rag.models import (
 from rag.ports import Delta, DocumentQuery, EventsOf, FreshVectors, OutboxEvent, SwapResult
 from rag.sources import require_settings
 
-ERASED = "erased"  # the reason in the row of a document that was forgotten
 SHOWN = {DocumentStatus.LIVE, DocumentStatus.PARKED}  # the statuses of documents that may have chunks
 Label = tuple[tuple[str, str], ...]
 
