@@ -110,9 +110,9 @@ async def _rule(request: AccessRequest, caller: Caller, services: Services) -> A
 
 def _objects(rule: AccessRule, services: Services) -> list[str]:
     """Return the source or the document of a rule, and its principal, for the audit log. A user is known there by the pseudonym that the
-    user's own requests have. The uri of a folder is in the rule alone."""
+    user's own requests have, and a group by its name, if that is one of codes. The uri of a folder is in the rule alone."""
     kind, _, name = rule.principal.partition(":")
-    known = services.ids.caller_id(rule.tenant, name) if kind == "user" else code(name)
+    known = name if kind == "group" and code(name) == name else services.ids.caller_id(rule.tenant, name)
     return [f"document:{rule.document_id}" if rule.document_id else f"source:{rule.source}", f"{kind}:{known}"]
 
 

@@ -57,14 +57,21 @@ async def listed(
 
 
 @router.get("/verify")
-async def verify(request: Request, caller: Auditing, services: Backend, audit: Audited) -> VerifiedMessage:
+async def verify(
+    request: Request,
+    caller: Auditing,
+    services: Backend,
+    audit: Audited,
+    after: Annotated[int, Query(ge=0, description="begin at the last signed checkpoint at or before this entry")] = 0,
+) -> VerifiedMessage:
     """Verify every entry of the caller's tenant, and the signed checkpoints. Findings name the entries that were changed."""
     async with audit.recording("audit.verify"):
         await audit.trail.flush()
         checkpoints = request.app.state.checkpoints
-        return VerifiedMessage.of(
-            await verify_log(caller.tenant, log=services.ledger, checkpoints=checkpoints, ids=services.ids)
+        found = await verify_log(
+            caller.tenant, log=services.ledger, checkpoints=checkpoints, ids=services.ids, after=after
         )
+    return VerifiedMessage.of(found)
 
 
 async def _exported(tenant: str, wanted: AuditQuery, services: Services) -> AsyncIterator[bytes]:

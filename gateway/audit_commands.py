@@ -91,10 +91,14 @@ def _copy(lines: Iterable[str], file: TextIO) -> int:
 
 
 @app.command()
-def verify(context: typer.Context, as_json: AsJson = False) -> None:
+def verify(
+    context: typer.Context,
+    after: Annotated[int, typer.Option(min=0, help="begin at the last signed checkpoint at or before this entry")] = 0,
+    as_json: AsJson = False,
+) -> None:
     """Verify every entry and the signed checkpoints. Exit with 1 when an entry was edited, deleted, moved or cut off."""
     with reported():
-        found = context.obj.gateway().call("GET", "/v1/audit/verify")
+        found = context.obj.gateway().call("GET", "/v1/audit/verify", params={"after": after})
     if as_json:
         print_json(found)
     else:
@@ -105,7 +109,7 @@ def verify(context: typer.Context, as_json: AsJson = False) -> None:
 
 def _print_verified(found: dict[str, Any]) -> None:
     state = "intact" if found["intact"] else f"CHANGED: {len(found['findings'])} findings"
-    console.print(f"{state}: {found['entries']} entries, last link {found['link']}", soft_wrap=True)
+    console.print(f"{state}: entries {found['first']} to {found['entries']}, last link {found['link']}", soft_wrap=True)
     anchored = f"up to entry {found['anchored']}, {found['anchored_at'][:19]}" if found["anchored_at"] else "none"
     console.print(f"confirmed by a signed checkpoint: {anchored}")
     for each in found["findings"]:

@@ -53,7 +53,8 @@ class VerifiedMessage(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     intact: bool
-    entries: int
+    first: int = Field(description="the first entry that was verified")
+    entries: int = Field(description="the number of the last entry")
     link: str = Field(description="of the last entry: keep it, and a later verification of yours can compare it")
     anchored: int = Field(description="the last entry that a signed checkpoint outside the database confirms")
     anchored_at: datetime | None
@@ -65,6 +66,7 @@ class VerifiedMessage(BaseModel):
         findings = [FindingMessage.model_validate(each) for each in verified.findings]
         return cls(
             intact=not findings,
+            first=verified.first,
             entries=verified.entries,
             link=verified.link,
             anchored=verified.anchored,

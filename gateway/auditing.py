@@ -152,7 +152,7 @@ async def _denied(request: Request, error: Exception) -> Response:
 
 def _route(request: Request) -> str:
     """Return the method and the route's pattern, never the path, which a caller chooses."""
-    return f"{request.method}:{getattr(request.scope.get('route'), 'path', 'unmatched')}"
+    return f"{code(request.method)}:{getattr(request.scope.get('route'), 'path', 'unmatched')}"
 
 
 def _reason(error: BaseException) -> str:

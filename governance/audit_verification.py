@@ -20,8 +20,10 @@ _NONE = AuditHead(0, NO_LINK)
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The result of a verification. Nothing outside the database holds the entries after ``anchored``."""
+    """The result of a verification from the entry ``first`` to ``entries``, the last one. Nothing outside the database holds the entries
+    after ``anchored``."""
 
+    first: int
     entries: int
     link: str
     anchored: int
@@ -30,25 +32,28 @@ class Verified:
     findings: tuple[Finding, ...]
 
 
-async def verify_log(tenant: str, *, log: AuditLog, checkpoints: Checkpoints, ids: Ids) -> Verified:
+async def verify_log(tenant: str, *, log: AuditLog, checkpoints: Checkpoints, ids: Ids, after: int = 0) -> Verified:
     """Verify every entry of the tenant's chain, its order and its end, and every checkpoint that does not agree with it.
 
-    A checkpoint whose name agrees with the chain adds no doubt, so only the newest of these has its signature verified.
+    With ``after``, a long log is verified from the last genuine checkpoint at or before that entry. A checkpoint whose name agrees with
+    the chain adds no doubt, so only the newest of these has its signature verified.
     """
     listed = await checkpoints.listed(tenant)
-    numbers = {each.head.number for each in listed}
-    links: dict[int, str] = {}
     before = (await log.audit_heads()).get(tenant, _NONE)
-    progress, findings = Progress(), list[Finding]()
+    start = await _start(tenant, listed, min(after, before.number), checkpoints)
+    listed = [each for each in listed if each.head.number >= start.number]
+    numbers, links = {each.head.number for each in listed}, {start.number: start.link}
+    progress, findings = start, list[Finding]()
     while entries := await log.audit_entries(tenant, AuditQuery(), after=progress.number, limit=PAGE):
         progress, found = await asyncio.to_thread(check_page, progress, entries, ids)
         findings += found[: MAX_FINDINGS - len(findings)]
         links |= {entry.number: entry.link for entry in entries if entry.number in numbers}
-    after = (await log.audit_heads()).get(tenant, _NONE)
-    findings += check_end(progress, before, after)
+    last = (await log.audit_heads()).get(tenant, _NONE)
+    findings += check_end(progress, before, last)
     newest, signed, foreign = await _examined(tenant, listed, links, checkpoints)
     findings += [*check_checkpoints(links, progress.number, signed), *foreign]
     return Verified(
+        first=start.number + 1,
         entries=progress.number,
         link=progress.link,
         anchored=newest.head.number if newest else 0,
@@ -56,6 +61,14 @@ async def verify_log(tenant: str, *, log: AuditLog, checkpoints: Checkpoints, id
         checkpoints=len(listed),
         findings=tuple(findings[:MAX_FINDINGS]),
     )
+
+
+async def _start(tenant: str, listed: Sequence[Checkpoint], after: int, checkpoints: Checkpoints) -> Progress:
+    """Return the place of the last genuine checkpoint at or before the entry ``after``, or the beginning."""
+    for checkpoint in reversed(listed):
+        if checkpoint.head.number <= after and await checkpoints.is_genuine(tenant, checkpoint):
+            return Progress(checkpoint.head.number, checkpoint.head.link)
+    return Progress()
 
 
 async def _examined(

@@ -349,6 +349,28 @@ async def test_a_checkpoint_after_a_rewriting_does_not_hide_it(
     assert [(each.kind, each.last) for each in findings] == [("rewritten", 8)]
 
 
+async def test_a_long_log_is_verified_from_a_signed_checkpoint_on(
+    log: Any, tampering: Tampering, tenant: str, checkpoints: Checkpoints
+) -> None:
+    for count in (3, 2, 3):
+        await filled(log, tenant, count)
+        await anchored(log, tenant, checkpoints)
+    whole = await tampering.read(tenant)
+
+    async def found(after: int) -> tuple[int, list[tuple[str, int]]]:
+        verified = await verify_log(tenant, log=log, checkpoints=checkpoints, ids=IDS, after=after)
+        return verified.first, [(each.kind, each.first) for each in verified.findings]
+
+    assert [await found(after) for after in (2, 3, 4, 5, 99)] == [(1, []), (4, []), (4, []), (6, []), (9, [])]
+    await tampering.replace(tenant, [*whole[:3], _edited(whole[3], actor=BOB), *whole[4:]], None)
+    assert await found(4) == (4, [("edited", 4)])
+    assert await found(5) == (6, [])
+    await tampering.replace(tenant, _linked([*whole[:3], whole[4], whole[3], *whole[5:]]), None)
+    assert (await found(5))[1][0] == ("unlinked", 5)
+    await tampering.replace(tenant, whole[:6], None)
+    assert await found(99) == (6, [("truncated", 7)])
+
+
 async def test_a_checkpoint_that_nobody_signed_is_reported_and_proves_nothing(
     log: Any, tenant: str, checkpoints: Checkpoints
 ) -> None:
