@@ -116,6 +116,23 @@ def audit() -> None:
     report.audit(asyncio.run(run()), console)
 
 
+@app.command()
+def erasures(
+    documents: Annotated[int, typer.Option(help="documents of 2 KB to load")] = 2000,
+    mentioning: Annotated[int, typer.Option(help="documents that mention the person")] = 20,
+    json_file: Annotated[Path, typer.Option("--json", help="file for the figures")] = ROOT / ".stack" / "erasures.json",
+    keep: Annotated[bool, typer.Option("--keep", help="keep the stack's folder, with its logs")] = False,
+) -> None:
+    """Measure how long an erasure takes to hide, revoked access to hold, and a person to be erased and certified."""
+    from evals.erasing import run
+
+    figures = asyncio.run(run(documents, mentioning, console, keep=keep))
+    report.erasures(figures, console)
+    json_file.parent.mkdir(parents=True, exist_ok=True)
+    json_file.write_text(json.dumps(asdict(figures), indent=2) + "\n")
+    console.print(f"written to {json_file}", soft_wrap=True)
+
+
 def main() -> None:
     try:
         app()

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from evals.auditing import AuditCost
 from evals.bench import CHUNKS, Figures
+from evals.erasing import Erasing
 from evals.freshness import Freshness
 from evals.latency import Latency
 from evals.quality import CUTS, Quality
@@ -78,6 +79,19 @@ def audit(cost: AuditCost, console: Console) -> None:
         f"otherwise: {added:+.3f}\n"
         f"an action waits {cost.write_p50:.1f} ms p50, {cost.write_p95:.1f} p95 until its entry is written\n"
         f"{cost.verified:,.0f} entries a second are verified (of {cost.entries})",
+        soft_wrap=True,
+    )
+
+
+def erasures(figures: Erasing, console: Console) -> None:
+    """Print how soon erasures and rules hold, and how long a person's erasure takes."""
+    console.print(
+        f"accepted to not found by any search: {1000 * figures.hidden_p95:.0f} ms p95 (aim: 250)\n"
+        f"revoked to not found: {1000 * figures.revoked_p95:.0f} ms p95, granted to found: {1000 * figures.granted_p95:.0f} (aim: 1000)\n"
+        f"searches after a response that still showed the document: {figures.leaks} of {figures.searches} (aim: 0)\n"
+        f"a person in {figures.found} of {figures.documents} documents ({figures.mentioning} mention the person): located in"
+        f" {figures.dry_run:.1f} s, accepted in {figures.accepted:.1f} s, certified after {figures.certified:.1f} s, of which"
+        f" {figures.settle:.0f} s are the settling time (aim: 10 s)",
         soft_wrap=True,
     )
 

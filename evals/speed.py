@@ -100,7 +100,7 @@ async def _load(texts: Sequence[str], opened: Services) -> Loading:
     folder = Path(settings.inbox_dir or "") / "speed"
     before, began = _cpu(settings), time.perf_counter()
     await asyncio.to_thread(_write, texts, folder)
-    await _until_live(len(texts), opened)
+    await until_live(len(texts), opened)
     seconds, spent = time.perf_counter() - began, _spent(before, _cpu(settings))
     alone = await measure_embedder(*await chunk_inputs(opened), opened.pipeline.embedder)
     return Loading(len(texts), alone.chunks, seconds, alone.seconds, spent)
@@ -112,7 +112,8 @@ def _write(texts: Sequence[str], folder: Path) -> None:
         write_whole(folder / f"{number}.md", text.encode())
 
 
-async def _until_live(number: int, opened: Services) -> None:
+async def until_live(number: int, opened: Services) -> None:
+    """Wait until the folder source has this number of live documents. Raises Unavailable when none comes any more."""
     source = opened.sources.named("folder")
     live, progressed = 0, time.monotonic()
     while live < number:

@@ -335,6 +335,17 @@ async def test_a_purge_keeps_the_points_that_were_not_deleted(vectors: Any, inde
     assert set(await found(vectors, index, limit=150)) == kept
     await vectors.upsert(index, points[:1])
     assert await vectors.count(index) == 101
+    await vectors.delete(index, [each.point_id for each in points[40:140]])
+    assert await vectors.count(index) == 11
+    await vectors.purge(index)
+    await vectors.upsert(index, points[60:70])
+    assert {each.point_id for each in await vectors.retrieve(index, [each.point_id for each in points])} == {
+        each.point_id for each in (points[0], *points[60:70], *points[140:])
+    }
+    (kept,) = await vectors.retrieve(index, [points[145].point_id])
+    assert kept.payload == points[145].payload
+    assert np.allclose(kept.embedding.dense, points[145].embedding.dense)
+    assert np.array_equal(kept.embedding.sparse.indices, points[145].embedding.sparse.indices)
 
 
 # -- access ---------------------------------------------------------------------------------------------------------

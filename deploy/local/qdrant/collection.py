@@ -21,6 +21,7 @@ from deploy.local.qdrant.points import Update, Vectors
 
 log = logging.getLogger(__name__)
 
+COPY_POINTS = 500  # of one step of a copy
 FLUSH_POINTS = 5_000  # 40 ms of flushing; unflushed points cost a quarter of a millisecond each at the next start
 
 
@@ -59,8 +60,7 @@ class Collection:
         return self._shard
 
     def create(self) -> None:
-        self.path.mkdir(parents=True)
-        self._shard = edge.EdgeShard.create(str(self.path), settings.engine(self.created, self.index_from))
+        self._shard = edge.EdgeShard.create(str(_made(self.path)), settings.engine(self.created, self.index_from))
         self.ready = True
 
     def open(self) -> None:
@@ -83,28 +83,33 @@ class Collection:
                 shard.flush()  # drops the files of the segments that were replaced
             return shard
         shard.close()
-        self._optimize()
+        module = f"{__package__}.optimize"
+        subprocess.run([sys.executable, "-m", module, str(self.path)], check=True)  # noqa: S603 our own module
         return edge.EdgeShard.load(str(self.path))
 
-    def rewrite(self, created: rest.CreateCollection) -> None:
-        """Take new settings, rewrite the segments that hold more deleted points than they allow, also the small ones, and drop the log
-        of the points that are in the segments. A child process does it; meanwhile requests for this collection wait."""
-        engine = settings.engine(created, self.index_from, vacuum_from=1)  # refuses what the engine does not know
-        shard = self.shard
-        shard.flush()
-        shard.close()
-        self._shard = None
-        try:
-            edge.EdgeShard.load(str(self.path), engine).close()
-            self.created = created
-            self._optimize()
-            shutil.rmtree(self.path / "wal")
-        finally:
-            self._shard = edge.EdgeShard.load(str(self.path))
-            self._unflushed = 0
+    def rewrite(self, path: Path, record: Callable[[], None]) -> None:
+        """Copy the live points to a new shard in ``path``, have that recorded, and drop the old files with the bytes of deleted points.
 
-    def _optimize(self) -> None:
-        subprocess.run([sys.executable, "-m", f"{__package__}.optimize", str(self.path)], check=True)  # noqa: S603 our own module
+        The log of the engine cannot be dropped instead: the engine numbers operations by it, and ignores one that is older than its
+        point. Requests for this collection wait meanwhile.
+        """
+        old, before = self.shard, self.path
+        fresh = edge.EdgeShard.create(str(_made(path)), settings.engine(self.created, self.index_from))
+        for field, held in old.info().payload_schema.items():
+            fresh.update(edge.UpdateOperation.create_field_index(field, held.params or held.data_type))
+        offset = None
+        while True:
+            page = edge.ScrollRequest(offset=offset, limit=COPY_POINTS, with_payload=True, with_vector=True)
+            found, offset = old.scroll(page)
+            points = [edge.Point(each.id, each.vector or {}, each.payload) for each in found]
+            fresh.update(edge.UpdateOperation.upsert_points(points))
+            if offset is None:
+                break
+        fresh.flush()
+        record()
+        self._shard, self.path, self._unflushed = fresh, path, 0
+        old.close()
+        shutil.rmtree(before)
 
     def apply(self, updates: Iterable[Update]) -> list[dict[str, Any]]:
         results = []
@@ -129,6 +134,11 @@ class Collection:
         if shard is not None:
             shard.flush()
             shard.close()
+
+
+def _made(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
 
 
 def _engine_errors(work: Callable[[], Any]) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 from qdrant_client.http import models as rest
 
+from deploy.local.qdrant import settings
 from deploy.local.qdrant.collection import Collection
 from deploy.local.qdrant.errors import Refused, not_found, parse
 from rag.files import write_whole
@@ -85,10 +86,11 @@ class Registry:
             collection = self.find(name)
             before = collection.created.optimizers_config or rest.OptimizersConfigDiff()
             after = before.model_copy(update=changes.model_dump(exclude_none=True))
-            created = collection.created.model_copy(update={"optimizers_config": after})
+            settings.engine(collection.created.model_copy(update={"optimizers_config": after}), self.index_from)
+            collection.created = collection.created.model_copy(update={"optimizers_config": after})
             if (after.deleted_threshold or DELETED) < (before.deleted_threshold or DELETED):
-                await collection.run(lambda: collection.rewrite(created))
-            collection.created = created
+                path = self.shards / uuid.uuid4().hex
+                await collection.run(lambda: collection.rewrite(path, lambda: self._write({collection.name: path})))
             await self._become(self.names)
 
     async def delete(self, name: str) -> bool:
@@ -136,16 +138,21 @@ class Registry:
             aliases[renamed.new_alias_name] = aliases.pop(renamed.old_alias_name)
 
     async def _become(self, names: Names) -> None:
+        await asyncio.to_thread(self._write, {}, names)
+        self.names = names
+
+    def _write(self, moved: dict[str, Path], names: Names | None = None) -> None:
+        """Record the names, and the new directories of ``moved`` collections."""
+        names = names or self.names
         collections = {
             name: {
-                "directory": collection.path.name,
+                "directory": moved.get(name, collection.path).name,
                 "created": collection.created.model_dump(mode="json", exclude_none=True),
             }
             for name, collection in names.collections.items()
         }
         content = json.dumps({"collections": collections, "aliases": names.aliases}, indent=1).encode()
-        await asyncio.to_thread(write_whole, self.file, content)
-        self.names = names
+        write_whole(self.file, content)
 
 
 def _check(name: str) -> None:

@@ -28,7 +28,7 @@ def dense(wanted: rest.CreateCollection) -> dict[str, rest.VectorParams]:
     return {"": vectors} if isinstance(vectors, rest.VectorParams) else vectors
 
 
-def engine(wanted: rest.CreateCollection, index_from: int, *, vacuum_from: int | None = None) -> edge.EdgeConfig:
+def engine(wanted: rest.CreateCollection, index_from: int) -> edge.EdgeConfig:
     """Return the settings for the engine, which builds no graph under `index_from` points: until then a scan costs less than a graph."""
     only(wanted, *COLLECTION, *LAYOUT)
     for name in LAYOUT:  # kept and shown, as a single node of Qdrant does
@@ -49,9 +49,7 @@ def engine(wanted: rest.CreateCollection, index_from: int, *, vacuum_from: int |
         hnsw_config=_hnsw(wanted.hnsw_config),
         quantization_config=_quantization(wanted.quantization_config),
         optimizers=edge.EdgeOptimizersConfig(
-            **{name: getattr(optimizers, name) for name in OPTIMIZERS}
-            | ({"vacuum_min_vector_number": vacuum_from} if vacuum_from else {}),
-            indexing_threshold=max(threshold, 1),
+            **{name: getattr(optimizers, name) for name in OPTIMIZERS}, indexing_threshold=max(threshold, 1)
         ),
     )
 

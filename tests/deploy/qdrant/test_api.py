@@ -521,7 +521,8 @@ def test_an_absent_collection_is_reported_as_qdrant_reports_it(client: QdrantCli
     assert http.get("/collections/docs/points/1").json()["result"]["payload"] == {"n": 1, "k": "v1"}
     assert http.get("/collections/docs/points/99").status_code == 404
     assert http.post("/collections/docs/points/search", json={}).status_code == 404
-    assert http.patch("/collections/docs", json={}).status_code in (404, 405)
+    assert http.patch("/collections/other", json={}).status_code == 404
+    assert http.patch("/collections/docs", json={"vectors": {}}).status_code == 400
 
 
 # -- aliases ------------------------------------------------------------------------------------------------------------

@@ -251,3 +251,28 @@ def test_a_large_collection_gets_its_graph_at_start_while_health_answers(run_ser
     assert httpx.get(server.url + "/readyz").status_code == 200
     assert client(server).query_points("docs", [1.0] * 64, using="dense", limit=3).points
     server.stop(signal.SIGTERM)
+
+
+def test_a_rewrite_drops_the_bytes_of_deleted_points_and_survives_a_kill(server: Any) -> None:
+    opened = made(server)
+    for number in range(3):  # the engine numbers operations by its log: none may be lost after a rewrite
+        first = 1000 * number
+        opened.upsert("docs", some(first, 300), wait=True)
+        canary = f"zq{number}canary{os.urandom(6).hex()}"
+        opened.upsert("docs", [rest.PointStruct(id=first, vector=some(first, 1)[0].vector, payload={"text": canary})])
+        assert holding(server, canary)
+        opened.delete("docs", rest.PointIdsList(points=list(range(first, first + 100))), wait=True)
+        for deleted in (1e-9, 0.2):
+            opened.update_collection("docs", optimizers_config=rest.OptimizersConfigDiff(deleted_threshold=deleted))
+        assert holding(server, canary) == []
+        assert opened.count("docs", exact=True).count == 200 * (number + 1)
+    server.stop(signal.SIGKILL)
+    server.start()
+    again = client(server)
+    assert again.count("docs", exact=True).count == 600
+    assert again.get_collection("docs").payload_schema["tenant"].points == 600
+
+
+def holding(server: Any, canary: str) -> list[str]:
+    files = (path for path in server.data.rglob("*") if path.is_file())
+    return [str(path) for path in files if canary.encode() in path.read_bytes()]
