@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from deploy.local.qdrant.points import Update, Vectors
 
 log = logging.getLogger(__name__)
 
-COPY_POINTS = 500  # of one step of a copy
+COPY_POINTS = 200  # of one step of a copy
 FLUSH_POINTS = 5_000  # 40 ms of flushing; unflushed points cost a quarter of a millisecond each at the next start
 
 
@@ -41,11 +42,29 @@ class Collection:
         self._shard: edge.EdgeShard | None = None
         self._unflushed = 0
         self._operations = 0
+        self._meanwhile: list[edge.UpdateOperation] | None = None  # updates since a copy began
 
     async def run(self, work: Callable[[], Any]) -> Any:
         if self.closed:
             raise not_found(self.name)
         return await asyncio.get_running_loop().run_in_executor(self.thread, _engine_errors, work)
+
+    async def rewrite(self, path: Path, record: Callable[[], None]) -> None:
+        """Copy the live points to a new shard in ``path``, have that recorded, and drop the old files with the bytes of deleted points.
+
+        The log of the engine cannot be dropped instead: the engine numbers operations by it, and ignores one that is older than its
+        point. Other requests run between two steps of the copy, and the updates among them are repeated on it.
+        """
+        fresh = await self.run(lambda: self._begin_copy(path))
+        try:
+            offset = await self.run(lambda: self._copy(fresh, None))
+            while offset is not None:
+                offset = await self.run(partial(self._copy, fresh, offset))
+            await self.run(lambda: self._take(fresh, path, record))
+        except BaseException:
+            self._meanwhile = None
+            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+            raise
 
     # The methods below run in the thread.
 
@@ -87,27 +106,29 @@ class Collection:
         subprocess.run([sys.executable, "-m", module, str(self.path)], check=True)  # noqa: S603 our own module
         return edge.EdgeShard.load(str(self.path))
 
-    def rewrite(self, path: Path, record: Callable[[], None]) -> None:
-        """Copy the live points to a new shard in ``path``, have that recorded, and drop the old files with the bytes of deleted points.
-
-        The log of the engine cannot be dropped instead: the engine numbers operations by it, and ignores one that is older than its
-        point. Requests for this collection wait meanwhile.
-        """
-        old, before = self.shard, self.path
+    def _begin_copy(self, path: Path) -> edge.EdgeShard:
         fresh = edge.EdgeShard.create(str(_made(path)), settings.engine(self.created, self.index_from))
-        for field, held in old.info().payload_schema.items():
+        for field, held in self.shard.info().payload_schema.items():
             fresh.update(edge.UpdateOperation.create_field_index(field, held.params or held.data_type))
-        offset = None
-        while True:
-            page = edge.ScrollRequest(offset=offset, limit=COPY_POINTS, with_payload=True, with_vector=True)
-            found, offset = old.scroll(page)
-            points = [edge.Point(each.id, each.vector or {}, each.payload) for each in found]
-            fresh.update(edge.UpdateOperation.upsert_points(points))
-            if offset is None:
-                break
+        self._meanwhile = []
+        return fresh
+
+    def _copy(self, fresh: edge.EdgeShard, offset: Any) -> Any:
+        """Copy a page of points, and return the offset of the next one."""
+        page = edge.ScrollRequest(offset=offset, limit=COPY_POINTS, with_payload=True, with_vector=True)
+        found, following = self.shard.scroll(page)
+        points = [edge.Point(each.id, each.vector or {}, each.payload) for each in found]
+        fresh.update(edge.UpdateOperation.upsert_points(points))
+        return following
+
+    def _take(self, fresh: edge.EdgeShard, path: Path, record: Callable[[], None]) -> None:
+        """Repeat the updates that came meanwhile, and go on with the copy."""
+        for operation in self._meanwhile or ():
+            fresh.update(operation)
         fresh.flush()
         record()
-        self._shard, self.path, self._unflushed = fresh, path, 0
+        old, before = self.shard, self.path
+        self._shard, self.path, self._unflushed, self._meanwhile = fresh, path, 0, None
         old.close()
         shutil.rmtree(before)
 
@@ -116,6 +137,8 @@ class Collection:
         for update in updates:
             self._unflushed += update.points
             self.shard.update(update.operation)
+            if self._meanwhile is not None:
+                self._meanwhile.append(update.operation)
             self._operations += 1
             results.append({"operation_id": self._operations, "status": "completed"})
         return results

@@ -90,7 +90,7 @@ class Registry:
             collection.created = collection.created.model_copy(update={"optimizers_config": after})
             if (after.deleted_threshold or DELETED) < (before.deleted_threshold or DELETED):
                 path = self.shards / uuid.uuid4().hex
-                await collection.run(lambda: collection.rewrite(path, lambda: self._write({collection.name: path})))
+                await collection.rewrite(path, lambda: self._write({collection.name: path}))
             await self._become(self.names)
 
     async def delete(self, name: str) -> bool:

@@ -276,3 +276,26 @@ def test_a_rewrite_drops_the_bytes_of_deleted_points_and_survives_a_kill(server:
 def holding(server: Any, canary: str) -> list[str]:
     files = (path for path in server.data.rglob("*") if path.is_file())
     return [str(path) for path in files if canary.encode() in path.read_bytes()]
+
+
+def test_updates_during_a_rewrite_are_kept(server: Any) -> None:
+    opened = made(server)
+    opened.upsert("docs", some(0, 4000), wait=True)
+    opened.delete("docs", rest.PointIdsList(points=list(range(0, 4000, 2))), wait=True)
+    ended = threading.Event()
+
+    def rewrite() -> None:
+        client(server).update_collection("docs", optimizers_config=rest.OptimizersConfigDiff(deleted_threshold=1e-9))
+        ended.set()
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    written = 0
+    while not ended.is_set():
+        opened.upsert("docs", some(10_000 + written, 1), wait=True)
+        opened.delete("docs", rest.PointIdsList(points=[2 * written + 1]), wait=True)
+        written += 1
+    writer.join(30)
+    assert written > 3, "no update came while the copy was made"
+    expected = {*range(1, 4000, 2), *range(10_000, 10_000 + written)} - {2 * each + 1 for each in range(written)}
+    assert contents(opened).keys() == expected
