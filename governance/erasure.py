@@ -20,6 +20,7 @@ from rag.ports import Catalog, Erasures, OutboxEvent
 from schemas.events import ErasureKind, ErasureRequested
 from schemas.topics import CHANGED, ERASURES_REQUESTED
 
+LONG = 50_000  # characters; a shorter text is scanned faster than a thread takes over
 AT_ONCE = 16  # parsed documents that are scanned for mentions together
 NAMED, DECLARED, MENTIONED, PROBABLE = "named", "declared", "mentioned", "probable"
 
@@ -120,7 +121,7 @@ async def _mentioning(
             except Conflict:  # overtaken or damaged: a repair makes it again
                 unread.append(record.document_id)
             else:
-                if await asyncio.to_thread(person.is_in, text):
+                if await asyncio.to_thread(person.is_in, text) if len(text) > LONG else person.is_in(text):
                     mentioning.append(record)
         elif record.chunks:
             unread.append(record.document_id)

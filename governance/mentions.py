@@ -15,6 +15,7 @@ _SEPARATED = {
     "phone": r"[\s().\-/]{0,3}",
     "iban": r"[\s\-]?",
 }  # between the characters of a kind that people write in groups
+_EDGES = {"email": (r"(?<![\w.+%-])", r"(?![\w-]|\.\w)")}  # an address may be the end of a longer one
 MIN_LENGTH = {"phone": 7, "iban": 15, "email": 5, "id": 3, "custom": 3, "name": 3}
 MAX_LENGTH = 200
 
@@ -54,10 +55,13 @@ class Identifier:
     def _pattern(self) -> re.Pattern[str]:
         between = _SEPARATED.get(self.kind, "")
         letters = [r"\s+" if each.isspace() else re.escape(each) for each in re.sub(r"\s+", " ", self._essence)]
-        return re.compile(rf"(?<![^\W_]){between.join(letters)}(?![^\W_])")
+        before, after = _EDGES.get(self.kind, (r"(?<![^\W_])", r"(?![^\W_])"))
+        return re.compile(f"{before}{between.join(letters)}{after}")
 
 
 def folded(text: str) -> str:
     """Return the text in one spelling: compatible characters (NFKC), case folded, without invisible characters."""
+    if text.isascii():
+        return text.casefold()
     normal = unicodedata.normalize("NFKC", text).casefold()
     return "".join(each for each in normal if unicodedata.category(each) != "Cf")
