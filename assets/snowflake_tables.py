@@ -13,6 +13,7 @@ from dagster_snowflake import SnowflakeResource
 from assets.policy import RUN_RETRIES
 from assets.resources import OpenServices, open_for_run
 from assets.sources import OBSERVE_SECONDS, Metadata, changes_since, table_key
+from governance.admission import admitted_rows
 from rag.adapters.snowflake import key_expression, select_rows
 from rag.ingest.change_events import publish_changes
 from rag.ingest.warehouse_rows import RowChange, object_change, record_hashes, table_uri, write_rows
@@ -174,7 +175,8 @@ def announcing_job(tables: Sequence[MappedTable]) -> dg.JobDefinition:
 
 async def _announce(mapped: MappedTable, rows: Sequence[Row], services: Services) -> int:
     source, changes = mapped.source, [RowChange(mapped.table, row.key, row, "sampler") for row in rows]
-    written = await write_rows(source, changes, services.objects)
+    admitted = await admitted_rows(changes, source, services.ids, services.ledger)
+    written = await write_rows(source, admitted, services.objects)
     events = [object_change(source, change) for change in written]
     await publish_changes(events, source, services.ids, services.events)
     await record_hashes(source, changes, services.ledger)

@@ -12,7 +12,7 @@ from consumers.listing import differences
 from consumers.preview import read_only_parts
 from consumers.retired import withdraw_retired
 from consumers.snowflake import diff, tables
-from governance.admission import announceable
+from governance.admission import admitted_rows, announceable
 from governance.audit import OPERATOR, event
 from rag.adapters.snowflake import SnowflakeWarehouse
 from rag.errors import Unavailable
@@ -132,7 +132,8 @@ async def _reconcile_rows(chosen: SourceSettings, opened: Services, *, confirmed
     source, warehouse = chosen.source(), SnowflakeWarehouse(snowflake_parameters(opened.settings))
     for table in tables(chosen):
         changes = await diff(table, source, warehouse, opened.objects, opened.ledger, confirmed=confirmed)
-        written = await write_rows(source, changes, opened.objects)
+        admitted = await admitted_rows(changes, source, opened.ids, opened.ledger)
+        written = await write_rows(source, admitted, opened.objects)
         await publish_changes([object_change(source, change) for change in written], source, opened.ids, opened.events)
         await record_hashes(source, changes, opened.ledger)
         _log.info("reconcile.rows", source=source.name, table=table.name, announced=len(changes))

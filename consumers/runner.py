@@ -48,16 +48,16 @@ async def step(
 ) -> int:
     """Run one turn and return the number of published events. A crash at any line repeats messages and loses none.
 
-    Nothing is published about a document of ``suppressions``.
+    Nothing is written or published for a document of ``suppressions``.
     """
     messages = await stream.receive()
     if not messages:
         return 0
     with span("source.handle", source=stream.source.name, messages=len(messages)):
         changes = [change for message in messages for change in _decode(stream, message)]  # 1 decode
+        if suppressions:  # before an object of an erased row or page is written again
+            changes = await announceable(changes, stream.source, ids, suppressions)
         handled = await stream.handle(changes)  # 2 handle
-        if suppressions:
-            handled = await announceable(handled, stream.source, ids, suppressions)
         await publish_changes(handled, stream.source, ids, log)  # 3 publish, 4 flush: all are acknowledged on return
         if announcements:
             announcements.note(change.uri for change in handled)

@@ -348,6 +348,8 @@ class ErasureRequest(_Request):
     def _names_one_target(self) -> Self:
         if sum(map(bool, (self.document_id, self.uri_prefix, self.subject))) != 1:
             raise ValueError("name exactly one of document_id, uri_prefix and subject")
+        if self.uri_prefix and not all(self.uri_prefix.partition("://")[::2]):
+            raise ValueError("uri_prefix names no container: write it as scheme://container/folder/")
         return self
 
 

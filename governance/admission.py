@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rag.ids import Ids
 from rag.ingest.change_events import ObjectChange
 from rag.ingest.pipeline import FindSuppressed
+from rag.ingest.warehouse_rows import RowChange, object_change
 from rag.ports import Suppressions
 from rag.sources import Source
 
@@ -29,3 +30,12 @@ async def announceable(
     if not suppressed:
         return list(changes)
     return [each for each in changes if ids.document_id(source.tenant, source.name, each.uri) not in suppressed]
+
+
+async def admitted_rows(
+    changes: Sequence[RowChange], source: Source, ids: Ids, suppressions: Suppressions
+) -> list[RowChange]:
+    """Return the changes without those of suppressed rows, whose objects must not be written again."""
+    by_uri = {each.uri: each for each in (object_change(source, change) for change in changes)}
+    kept = {each.uri for each in await announceable(list(by_uri.values()), source, ids, suppressions)}
+    return [change for change in changes if object_change(source, change).uri in kept]

@@ -191,6 +191,8 @@ async def test_a_prefix_is_erased(world: World, door: Gateway) -> None:
         ({"document_id": document_id(GONE), "uri_prefix": BASE}, 422),
         ({"document_id": document_id("absent.md")}, 404),
         ({"uri_prefix": "s3://docs/none/"}, 404),
+        ({"uri_prefix": "s3://"}, 422),
+        ({"uri_prefix": "s"}, 422),
         ({"subject": {"kind": "email", "value": "nobody"}}, 422),
         ({"subject": {"kind": "phone", "value": "12"}}, 422),
         ({"subject": {"kind": "face", "value": "Pat"}}, 422),
@@ -231,7 +233,7 @@ async def test_nothing_brings_it_back(world: World, door: Gateway) -> None:
     ]
 
 
-async def test_no_event_is_published_about_a_suppressed_document(world: World, door: Gateway) -> None:
+async def test_nothing_is_written_or_published_about_a_suppressed_document(world: World, door: Gateway) -> None:
     await ask(door, document_id=document_id(GONE))
 
     class Notified:
@@ -244,11 +246,15 @@ async def test_no_event_is_published_about_a_suppressed_document(world: World, d
             return [ObjectChange(BASE + message, datetime.now(UTC), "notification")]
 
         async def handle(self, changes: Sequence[ObjectChange]) -> Sequence[ObjectChange]:
+            for change in changes:
+                await world.objects.put(change.uri, b"read at its source again")
             return changes
 
         async def commit(self, messages: Sequence[str]) -> None: ...
 
+    await world.objects.erase([BASE + GONE])
     assert await step(Notified(), IDS, world.log, suppressions=world.ledger) == 1
+    assert await world.objects.kept([BASE + GONE, BASE + OTHER]) == {BASE + OTHER}
 
 
 # -- a hostile world ----------------------------------------------------------------------------------------------------
