@@ -1,19 +1,22 @@
-"""python -m evals quality | bench | freshness | speed | audit"""
+"""python -m evals quality | bench | audit | erasures"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from evals import report
+from evals.options import sizes
 from evals.questions import NAMES, ROOT, load
 from rag.errors import TidemarkError
 
@@ -56,56 +59,33 @@ def quality(
 
 @app.command()
 def bench(
+    groups: Annotated[list[str] | None, typer.Argument(help="groups to measure; without one, all")] = None,
     small: Annotated[
-        bool, typer.Option("--small", help="a quick pass over 40 documents, to check that the bench works")
+        bool, typer.Option("--small", help="a quick pass with few documents, to check that the bench works")
     ] = False,
+    events: Annotated[int | None, typer.Option(help="events of the group events")] = None,
+    chunks: Annotated[int | None, typer.Option(help="chunks of the large index of the group growth")] = None,
+    documents: Annotated[int | None, typer.Option(help="documents of the groups speed, workers and embeddings")] = None,
     json_file: Annotated[Path, typer.Option("--json", help="file for the figures")] = ROOT / ".stack" / "bench.json",
-    keep: Annotated[bool, typer.Option("--keep", help="keep the stack's folder, with its logs")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="keep the stacks' folders, with their logs")] = False,
+    show_groups: Annotated[bool, typer.Option("--groups", help="list the groups")] = False,
 ) -> None:
-    """Measure throughput, latency and retrieval quality on a temporary stack, in one run."""
-    from evals.bench import run
+    """Measure every figure on temporary stacks, group by group, each beside its aim."""
+    from evals import bench_report
+    from evals.bench import run, write_json
+    from evals.groups import GROUPS
 
-    figures = asyncio.run(run(small=small, keep=keep, console=console))
-    report.bench(figures, console)
-    json_file.parent.mkdir(parents=True, exist_ok=True)
-    json_file.write_text(json.dumps(asdict(figures), indent=2) + "\n")
+    if show_groups:
+        for name, group in GROUPS.items():
+            console.print(f"{name:<16} {group.about}", soft_wrap=True)
+        return
+    options = sizes(small=small, keep=keep, events=events, chunks=chunks, documents=documents)
+    say = lambda text: console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {escape(text)}", soft_wrap=True)  # noqa: E731
+    finished = asyncio.run(run(groups or (), options, say, lambda so_far: write_json(so_far, json_file)))
+    bench_report.show(finished, console)
     console.print(f"written to {json_file}", soft_wrap=True)
-
-
-@app.command()
-def freshness(
-    embedder: Annotated[str, typer.Option(help="hash (costs nothing) | minilm (the default of the platform)")] = "hash",
-    changes: Annotated[int, typer.Option(help="edits to measure")] = 120,
-    json_file: Annotated[Path, typer.Option("--json", help="file for the figures")] = ROOT
-    / ".stack"
-    / "freshness.json",
-    keep: Annotated[bool, typer.Option("--keep", help="keep the stack's folder, with its logs")] = False,
-) -> None:
-    """Measure how long a change takes to be found by a search, on a temporary stack with the stream lane."""
-    from evals.freshness import run
-
-    figures = asyncio.run(run(embedder, changes, console, keep=keep))
-    report.freshness(figures, console)
-    json_file.parent.mkdir(parents=True, exist_ok=True)
-    json_file.write_text(json.dumps([asdict(each) for each in figures], indent=2) + "\n")
-    console.print(f"written to {json_file}", soft_wrap=True)
-
-
-@app.command()
-def speed(
-    embedder: Annotated[str, typer.Option(help="hash (costs nothing) | minilm (the default of the platform)")] = "hash",
-    documents: Annotated[int, typer.Option(help="documents of 2 KB to load")] = 2000,
-    json_file: Annotated[Path, typer.Option("--json", help="file for the figures")] = ROOT / ".stack" / "speed.json",
-    keep: Annotated[bool, typer.Option("--keep", help="keep the stack's folder, with its logs")] = False,
-) -> None:
-    """Measure documents and searches per second, and the CPU of each process."""
-    from evals.speed import run
-
-    figures = asyncio.run(run(embedder, documents, console, keep=keep))
-    report.speed(figures, console)
-    json_file.parent.mkdir(parents=True, exist_ok=True)
-    json_file.write_text(json.dumps(asdict(figures), indent=2) + "\n")
-    console.print(f"written to {json_file}", soft_wrap=True)
+    if not finished.is_right:
+        sys.exit(1)
 
 
 @app.command()

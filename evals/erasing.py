@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 from rich.console import Console
 
+from evals.loading import until_live
 from evals.local_stack import temporary_stack
 from evals.metrics import percentile
-from evals.speed import until_live
 from rag.adapters.issuer import fetch_token
 from rag.errors import Unavailable
 from rag.files import write_whole

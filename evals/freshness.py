@@ -1,4 +1,4 @@
-"""Freshness: the time from a change at the source until a search with a token shows it, or no longer shows it.
+"""The group ``freshness``: the time from a change at the source until a search with a token shows it, or no longer shows it.
 
 A change is due every half second, whether or not the one before was found. Each change is searched for until its effect is seen, so a
 change that is never found is counted and not left out.
@@ -7,155 +7,152 @@ change that is never found is counted and not left out.
 from __future__ import annotations
 
 import asyncio
-import random
+import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import httpx
-from rich.console import Console
-
+from evals.figures import Aim, Figure
+from evals.generated_texts import questions
 from evals.local_stack import temporary_stack
 from evals.metrics import percentile
-from rag.adapters.issuer import fetch_token
-from rag.files import write_whole
-from rag.settings import Settings, load
+from evals.options import Options, Say
+from evals.own_process import free_port
+from evals.postgres_rows import rows, sources
+from evals.probe import Probe, key
+from evals.searching import caller
+from rag.errors import Unavailable
+from rag.settings import load
 from rag.wiring import aws
 
 EVERY = 0.5  # seconds between two changes
-DOCUMENTS = 20  # that are changed in turn, so that each has settled before its next change
+DOCUMENTS = 20  # of each source that are changed in turn, so that each has settled before its next change
 LOOK = 0.005  # seconds between two searches for one change
-LONGEST = 60.0  # seconds after which a change counts as missed
+LONGEST = 60.0  # seconds after which a change counts as missed; it counts as so late in the percentiles
 WARM_UP = 5  # changes that are not measured: pools and processes are cold
+FIRST = 120.0  # seconds in which a source must have shown its first document
+
+Change = Callable[[int], Coroutine[None, None, str]]
+Condition = Callable[[str], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
-class Freshness:
-    """Seconds from the end of a change until a search shows its effect. ``missed`` changes were not seen within a minute."""
+class Series:
+    """One kind of change, ``count`` times from document ``start`` on. ``p50`` and ``p95`` are the aims in seconds."""
 
-    kind: str
-    n: int
-    p50: float
-    p95: float
-    slowest: float
-    missed: int
-
-
-@dataclass
-class Probe:
-    """A caller who changes objects of the watched bucket and searches for them."""
-
-    settings: Settings
-    client: httpx.AsyncClient
-    s3: Any
-    words: random.Random = field(default_factory=lambda: random.Random(7))  # noqa: S311  (words, not secrets)
-
-    async def put(self, number: int, word: str, **labels: str) -> None:
-        text = _text(number, word).encode()
-        await asyncio.to_thread(
-            self.s3.put_object, Bucket=self.settings.s3_bucket, Key=_key(number), Body=text, Metadata=labels
-        )
-
-    async def write(self, number: int, word: str) -> None:
-        """Write the document to the watched folder."""
-        path = Path(self.settings.inbox_dir or "") / _key(number)
-        await asyncio.to_thread(write_whole, path, _text(number, word).encode())
-
-    async def delete(self, number: int) -> None:
-        await asyncio.to_thread(self.s3.delete_object, Bucket=self.settings.s3_bucket, Key=_key(number))
-
-    async def finds(self, word: str) -> bool:
-        response = await self.client.post("/v1/search", json={"query": f"newest word {word}", "top_k": 3})
-        return any(word in hit["text"] for hit in response.raise_for_status().json()["hits"])
-
-    def word(self) -> str:
-        return "".join(self.words.choice("bcdfghjklmnpqrstvwxz") for _ in range(12))
+    name: str
+    change: Change
+    seen: Condition
+    count: int
+    start: int = 0
+    p50: float | None = None
+    p95: float | None = None
 
 
-async def run(embedder: str, changes: int, console: Console, *, keep: bool = False) -> list[Freshness]:
-    """Measure on a temporary stack with the stream lane and ``embedder``."""
-    async with temporary_stack(keep=keep, lane="stream", settings={"EMBEDDER": embedder}) as folder:
-        return await measure(folder, embedder, changes, console)
+async def free_embedder(options: Options, say: Say) -> list[Figure]:
+    """Measure every source with the hash embedder, which costs nothing."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="tidemark-bench-") as name:
+        dsn_file = Path(name) / "dsn"
+        environment = {"EMBEDDER": "hash", "TIDEMARK_PORT_S3": str(port), "SOURCES": sources(dsn_file, port)}
+        async with temporary_stack(keep=options.keep, lane="stream", settings=environment) as folder:
+            settings = load(folder).model_copy(update={"embedder": "hash"})
+            async with rows(settings, dsn_file) as table, caller(settings) as client:
+                probe = Probe(settings, client, aws(settings, "s3"), table)
+                await _warm_up(probe, (probe.put, probe.write, probe.upsert))
+                one = await _search_seconds(probe)
+                return [each for series in _series_of(probe, options) for each in await _measured(series, one, say)]
 
 
-async def measure(folder: Path, embedder: str, changes: int, console: Console) -> list[Freshness]:
-    settings = load(folder)
-    token = fetch_token(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret)
-    headers = {"Authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(base_url=settings.gateway_url, headers=headers, timeout=60) as client:
-        probe = Probe(settings, client, aws(settings, "s3"))
-        words: dict[int, str] = {}
-
-        async def edited(number: int) -> float | None:
-            words[number] = word = probe.word()
-            await probe.put(number, word)
-            return await _until(lambda: probe.finds(word))
-
-        async def written(number: int) -> float | None:
-            word = probe.word()
-            await probe.write(number, word)
-            return await _until(lambda: probe.finds(word))
-
-        async def revoked(number: int) -> float | None:
-            word = words[number]
-            await probe.put(number, word, principals="group:nobody")
-            return await _until(lambda: _absent(probe, word))
-
-        async def deleted(number: int) -> float | None:
-            word = words[number]
-            await probe.delete(number)
-            return await _until(lambda: _absent(probe, word))
-
-        await _series(edited, DOCUMENTS + WARM_UP)
-        (Path(settings.inbox_dir or "") / _key(0)).parent.mkdir(parents=True, exist_ok=True)
-        await _series(written, DOCUMENTS + WARM_UP)
-        figures = []
-        for kind, change, count in (
-            ("edit in S3 to found", edited, changes),
-            ("edit in a folder to found", written, changes),
-            ("revoked to not found", revoked, DOCUMENTS // 2),
-            ("deleted to not found", deleted, DOCUMENTS),
-        ):
-            start = DOCUMENTS // 2 if change is deleted else 0
-            console.print(f"{kind}: {count} changes, one every {EVERY} s, embedder {embedder}")
-            figures.append(_figures(f"{kind}, {embedder}", await _series(change, count - start, start)))
-        return figures
+async def default_embedder(options: Options, say: Say) -> list[Figure]:
+    """Measure objects in S3 with the default embedder."""
+    async with temporary_stack(keep=options.keep, lane="stream", settings={"EMBEDDER": "minilm"}) as folder:
+        settings = load(folder)
+        async with caller(settings) as client:
+            probe = Probe(settings, client, aws(settings, "s3"))
+            await _warm_up(probe, (probe.put,))
+            one = await _search_seconds(probe)
+            series = Series("S3 edit → found, MiniLM", probe.put, probe.finds, options.changes, p95=0.3)
+            return await _measured(series, one, say)
 
 
-async def _absent(probe: Probe, word: str) -> bool:
-    return not await probe.finds(word)
+def _series_of(probe: Probe, options: Options) -> list[Series]:
+    """Return the changes in the order in which they are made: the last ones take the documents away."""
+    changes, half = options.changes, DOCUMENTS // 2
+    return [
+        Series("folder edit → found", probe.write, probe.finds, changes, p50=0.06, p95=0.12),
+        Series("S3 edit → found", probe.put, probe.finds, changes, p95=0.15),
+        Series("Postgres row edit → found", probe.upsert, probe.finds, changes, p95=0.3),
+        Series("label closed → not found", probe.close_label, probe.misses, half // 2, p95=0.15),
+        Series("revoked by rule → not found", probe.revoke, probe.misses, half - half // 2, half // 2, p95=0.15),
+        Series("S3 delete → not found", probe.remove_object, probe.misses, half, half, p95=0.15),
+        Series("folder delete → not found", probe.remove_file, probe.misses, half, p95=0.12),
+        Series("Postgres row delete → not found", probe.remove_row, probe.misses, half, p95=0.3),
+    ]
 
 
-async def _series(change: Callable[[int], Awaitable[float | None]], count: int, start: int = 0) -> list[float | None]:
-    """Start a change every ``EVERY`` seconds, and wait for all of them."""
+async def _warm_up(probe: Probe, changes: Sequence[Change]) -> None:
+    """Create the documents, and wait for the first one of each source, which may have to connect first."""
+    (Path(probe.settings.inbox_dir or "") / key(0)).parent.mkdir(parents=True, exist_ok=True)
+    for change in changes:
+        if await seconds_until(partial(probe.finds, await change(0)), FIRST) is None:
+            raise Unavailable(f"no search found the first document of {change.__qualname__} in {FIRST:.0f} s")
+        await measure(Series("warm-up", change, probe.finds, DOCUMENTS + WARM_UP))
+
+
+async def _search_seconds(probe: Probe) -> float:
+    """Return the median seconds of one search on the same stack, to which the figures are compared."""
+    taken = []
+    for question in questions(30):
+        began = time.perf_counter()
+        await probe.hits(question)
+        taken.append(time.perf_counter() - began)
+    return percentile(taken, 0.5)
+
+
+async def _measured(series: Series, one: float, say: Say) -> list[Figure]:
+    say(f"{series.name}: {series.count} changes, one every {EVERY} s")
+    return figures(series, await measure(series), one)
+
+
+async def measure(series: Series) -> list[float | None]:
+    """Start a change every ``EVERY`` seconds, and wait until all are seen. Return the seconds of each, None for a missed one."""
+
+    async def one(number: int) -> float | None:
+        word = await series.change(number % DOCUMENTS)
+        return await seconds_until(lambda: series.seen(word))
+
     tasks = []
-    for number in range(start, start + count):
-        tasks.append(asyncio.ensure_future(change(number % DOCUMENTS)))
+    for number in range(series.start, series.start + series.count):
+        tasks.append(asyncio.ensure_future(one(number)))
         await asyncio.sleep(EVERY)
     return list(await asyncio.gather(*tasks))
 
 
-async def _until(condition: Callable[[], Awaitable[bool]]) -> float | None:
-    """Return the seconds until the condition holds, or None after ``LONGEST`` seconds."""
+async def seconds_until(condition: Callable[[], Awaitable[bool]], longest: float | None = None) -> float | None:
+    """Return the seconds until the condition holds, or None after ``longest`` seconds (``LONGEST``)."""
     began = time.perf_counter()
     while not await condition():
-        if time.perf_counter() - began > LONGEST:
+        if time.perf_counter() - began > (longest or LONGEST):
             return None
         await asyncio.sleep(LOOK)
     return time.perf_counter() - began
 
 
-def _figures(kind: str, seconds: list[float | None]) -> Freshness:
-    seen = [each for each in seconds if each is not None] or [float("nan")]
-    missed = sum(each is None for each in seconds)
-    return Freshness(kind, len(seconds), percentile(seen, 0.5), percentile(seen, 0.95), max(seen), missed)
+def figures(series: Series, seconds: Sequence[float | None], one_search: float) -> list[Figure]:
+    """Return the percentiles, from the end of the change, and the number of changes whose effect was not seen."""
+    late = [LONGEST if each is None else each for each in seconds]
+    missed, n = sum(each is None for each in seconds), len(seconds)
+    p50, p95 = percentile(late, 0.5), percentile(late, 0.95)
+    note = f"{p50 / one_search:.1f} times one search ({1000 * one_search:.1f} ms); slowest {1000 * max(late):.0f} ms"
+    return [
+        Figure(f"{series.name}, p50", 1000 * p50, "ms", _aim(series.p50), n, note),
+        Figure(f"{series.name}, p95", 1000 * p95, "ms", _aim(series.p95), n),
+        Figure(f"{series.name}: never seen", missed, "", Aim("==", 0), n, is_required=True),
+    ]
 
 
-def _text(number: int, word: str) -> str:
-    return f"# Freshness {number}\n\nThe newest word of this document is {word}.\n\n## Rest\n\nThis section stays.\n"
-
-
-def _key(number: int) -> str:
-    return f"freshness/{number}.md"
+def _aim(seconds: float | None) -> Aim | None:
+    return Aim("<=", 1000 * seconds) if seconds else None

@@ -17,9 +17,11 @@ from rag.errors import Unavailable
 
 @asynccontextmanager
 async def temporary_stack(
-    *, keep: bool = False, lane: str = "dagster", settings: Mapping[str, str] | None = None
+    *, keep: bool = False, lane: str = "dagster", only: str = "", settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[Path]:
     """Start a stack without a rate limit and yield its folder, which has the settings in ``env``. ``settings`` add to the environment.
+
+    ``only`` names the processes to start, comma-separated, instead of all.
 
     On exit, stop the stack and delete the folder, unless ``keep`` is set.
     """
@@ -30,7 +32,8 @@ async def temporary_stack(
         cwd=ROOT, env=_environ(), start_new_session=True, stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        await deploy("up", folder, "--free-ports", "--lane", lane, settings=settings)
+        arguments = ("--only", only) if only else ()
+        await deploy("up", folder, "--free-ports", "--lane", lane, *arguments, settings=settings)
         yield folder
     finally:
         cleaner.kill()

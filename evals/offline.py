@@ -98,14 +98,18 @@ def empty_index(
 
 
 async def index(objects: Sequence[CorpusObject], backend: Offline) -> int:
-    """Store the objects, announce them and run the lane over every partition. Return the number of chunks."""
+    """Store the objects, announce them and run the lane over their events. Return the number of chunks."""
     lane, pipeline = backend.lane, backend.pipeline
     await pipeline.prepare()
     for each in objects:
         await pipeline.reader.objects.put(each.uri, each.content, media_type=each.media_type, labels=each.labels)
+    before = await lane.log.describe(CHANGED)
     now = datetime.now(UTC)
     changes = [ObjectChange(each.uri, now, "listing") for each in objects]
     await publish_changes(changes, pipeline.reader.sources.named(SOURCE), pipeline.ids, lane.log)
     state = await lane.log.describe(CHANGED)
-    ranges = [OffsetRange(CHANGED, state.epoch, number, low, end) for number, (low, end) in state.bounds.items()]
+    ranges = [
+        OffsetRange(CHANGED, state.epoch, number, before.bounds[number][1], end)
+        for number, (_, end) in state.bounds.items()
+    ]
     return sum([(await lane.run(due)).chunks for due in ranges])

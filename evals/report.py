@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from rich.console import Console
 from rich.table import Table
 
 from evals.auditing import AuditCost
-from evals.bench import CHUNKS, Figures
+from evals.dagster_lane import CHUNKS, Figures
 from evals.erasing import Erasing
-from evals.freshness import Freshness
 from evals.latency import Latency
 from evals.quality import CUTS, Quality
-from evals.speed import Speed
 
 
 def quality(measured: Quality, console: Console) -> None:
@@ -35,39 +31,6 @@ def quality(measured: Quality, console: Console) -> None:
     if citations := measured.citations:
         console.print(f"{'quotes word for word in the source (ragas)':<42} {citations.aligned:.4f}, exactly at their span "
                       f"{citations.at_span:.4f}  n {citations.n}", soft_wrap=True)  # fmt: skip
-
-
-def freshness(figures: Sequence[Freshness], console: Console) -> None:
-    """Print the seconds from a change until a search shows its effect."""
-    table = Table(title="from the end of a change until a search shows it, milliseconds", title_justify="left")
-    for column in ("", "n", "p50", "p95", "slowest", "missed"):
-        table.add_column(column)
-    for each in figures:
-        milliseconds = (f"{1000 * value:.0f}" for value in (each.p50, each.p95, each.slowest))
-        table.add_row(each.kind, str(each.n), *milliseconds, str(each.missed))
-    console.print(table)
-
-
-def speed(figures: Speed, console: Console) -> None:
-    """Print documents and searches per second, with the CPU that each process spends on them."""
-    loading = figures.loading
-    console.print(
-        f"{loading.documents} documents in {loading.chunks} chunks, in {loading.seconds:.1f} s: "
-        f"{loading.documents / loading.seconds:.0f} a second, {sum(loading.cpu.values()):.1f} s of CPU "
-        f"({_shares(loading.cpu, 1.0, 's')})",
-        soft_wrap=True,
-    )
-    ratio = loading.alone / loading.seconds
-    console.print(f"the embedder alone takes {loading.alone:.1f} s for these chunks: a ratio of {ratio:.2f}")
-    table = Table(title="searches over HTTP, milliseconds", title_justify="left")
-    for column in ("callers", "n", "p50", "p95", "a second", "CPU for one, by process"):
-        table.add_column(column)
-    for each in figures.searching:
-        table.add_row(
-            str(each.callers), str(each.n), f"{1000 * each.p50:.1f}", f"{1000 * each.p95:.1f}", f"{each.per_second:.0f}",
-            _shares(each.cpu, 1000.0, ""),
-        )  # fmt: skip
-    console.print(table)
 
 
 def audit(cost: AuditCost, console: Console) -> None:
@@ -96,13 +59,6 @@ def erasures(figures: Erasing, console: Console) -> None:
     )
 
 
-def _shares(cpu: Mapping[str, float], scale: float, unit: str) -> str:
-    """Return the processes with the CPU that each spent, most first. Those below a hundredth of all are left out."""
-    total = sum(cpu.values())
-    shown = sorted(((spent, name) for name, spent in cpu.items() if spent > total / 100), reverse=True)
-    return ", ".join(f"{name} {scale * spent:.1f}{unit}" for spent, name in shown)
-
-
 def _retrieval(measured: Quality) -> Table:
     table = Table(
         title=f"{measured.dataset}: {measured.answerable} answerable questions, 95% bootstrap intervals",
@@ -122,7 +78,7 @@ def _retrieval(measured: Quality) -> Table:
     return table
 
 
-def bench(figures: Figures, console: Console) -> None:
+def dagster(figures: Figures, console: Console) -> None:
     """Print all figures, and warnings about those that may be misleading."""
     console.print(_throughput(figures))
     console.print(_startup(figures), soft_wrap=True)

@@ -1,196 +1,97 @@
-"""Documents through the stream lane and searches over HTTP, with the CPU of each process.
+"""The groups ``speed`` and ``lane``: documents through the stream lane, and searches of what they hold.
 
-The hash embedder costs nothing, so it shows the speed of everything else. Another embedder is also measured alone, on the same chunks.
-Every search has a token, a filter and a ledger read, as those of callers have.
+The hash embedder costs nothing, so ``speed`` shows everything else. ``lane`` compares the default embedder's lane with the embedder alone.
 """
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import httpx
-import psutil
-from rich.console import Console
-
-from evals.bench import chunk_inputs, measure_embedder
+from evals import process_cpu, step_shares
+from evals.embedder_alone import chunk_inputs, measure_embedder
+from evals.figures import Aim, Figure
+from evals.generated_texts import BYTES, questions, texts
+from evals.loading import Loading, load
 from evals.local_stack import temporary_stack
-from evals.metrics import percentile
-from rag.adapters.issuer import fetch_token
-from rag.errors import Unavailable
-from rag.files import write_whole
-from rag.models import DocumentStatus
-from rag.settings import Settings, load
-from rag.wiring import Services, services
+from evals.options import Options, Say
+from evals.searching import CALLERS, WARM_UP, Searching, caller, search
+from rag.settings import Settings
+from rag.settings import load as load_settings
+from rag.wiring import services
 
-SEED = 9
-WORDS = 4_000  # of the invented vocabulary, used as often as words of a language are: the nth word 1/n times
-BYTES = 2_000  # of a document
-CALLERS = 8
-SEARCHES = 400  # of one caller, and of all callers together
-WARM_UP = 50
-STANDSTILL = 120.0  # seconds without progress until the run fails
+AIM_DOCUMENTS = 2_000  # the number that the aim for the CPU names
+WARM = 20  # documents that are not measured: processes and pools of the lane are cold
 
 
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """Documents from the first file until the last one is live. ``cpu`` is process → seconds of CPU, with those of its children.
-
-    ``alone`` is the seconds that the embedder alone takes for the same chunks, afterwards.
-    """
-
-    documents: int
-    chunks: int
-    seconds: float
-    alone: float
-    cpu: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Searching:
-    """Searches of ``callers`` at once, each of whom sends one after the other. ``cpu`` is process → seconds of CPU for one search."""
-
-    callers: int
-    n: int
-    p50: float
-    p95: float
-    per_second: float
-    cpu: Mapping[str, float]
+async def speed(options: Options, say: Say) -> list[Figure]:
+    """Measure documents a second and searches with the free embedder."""
+    async with temporary_stack(keep=options.keep, lane="stream", settings={"EMBEDDER": "hash"}) as folder:
+        settings = _settings(folder, "hash")
+        async with services(settings) as opened:
+            await load(texts(WARM, seed=1), "warm-up", opened)
+            say(f"loading {options.documents} documents of {BYTES} bytes through a folder and the stream lane")
+            before = step_shares.read(settings)
+            loading = await load(texts(options.documents), "speed", opened)
+            steps = step_shares.shares(before, step_shares.read(settings))
+        return [*loading_figures(loading, steps), *await searches(settings, options, say)]
 
 
-@dataclass(frozen=True, slots=True)
-class Speed:
-    loading: Loading
-    searching: tuple[Searching, ...]
+async def lane(options: Options, say: Say) -> list[Figure]:
+    """Measure the lane with the default embedder, and then the embedder alone on the same chunks."""
+    async with temporary_stack(keep=options.keep, lane="stream", settings={"EMBEDDER": "minilm"}) as folder:
+        settings = _settings(folder, "minilm")
+        async with services(settings) as opened:
+            await load(texts(3, seed=1), "warm-up", opened)
+            say(f"loading {options.model_documents} documents with the default embedder")
+            before = step_shares.read(settings)
+            loading = await load(texts(options.model_documents), "lane", opened)
+            steps = step_shares.shares(before, step_shares.read(settings))
+            say("measuring the embedder alone on the same chunks")
+            inputs, tokens = await chunk_inputs(opened)
+            alone = await measure_embedder(inputs, tokens, opened.pipeline.embedder)
+    note = f"{loading.seconds:.1f} s for {alone.chunks} chunks, alone {alone.seconds:.1f} s; steps: {steps}"
+    cpu_note = f"CPU seconds: {process_cpu.shares(loading.cpu)}"
+    return [
+        Figure("indexing / embedder alone", alone.seconds / loading.seconds, "", Aim(">=", 0.9), alone.chunks, note),
+        Figure("cores in use while indexing", process_cpu.of_stack(loading.cpu) / loading.seconds,
+               "", note=cpu_note),
+    ]  # fmt: skip
 
 
-async def run(embedder: str, documents: int, console: Console, *, keep: bool = False) -> Speed:
-    """Measure on a temporary stack with the stream lane and ``embedder``."""
-    async with temporary_stack(keep=keep, lane="stream", settings={"EMBEDDER": embedder}) as folder:
-        return await measure(folder, embedder, documents, console)
+async def searches(settings: Settings, options: Options, say: Say) -> list[Figure]:
+    """Measure searches of one caller and of eight."""
+    asked = questions(WARM_UP + 2 * options.searches)
+    async with caller(settings) as client:
+        await search(client, asked[:WARM_UP], 1, settings)
+        say(f"{options.searches} searches of one caller, then of {CALLERS}")
+        one = await search(client, asked[WARM_UP : WARM_UP + options.searches], 1, settings)
+        many = await search(client, asked[WARM_UP + options.searches :], CALLERS, settings)
+    return searching_figures(one, many)
 
 
-async def measure(folder: Path, embedder: str, documents: int, console: Console) -> Speed:
-    settings = load(folder).model_copy(update={"embedder": embedder})
-    words = random.Random(SEED)  # noqa: S311  (words, not secrets)
-    texts = [_text(number, words) for number in range(documents)]
-    async with services(settings) as opened:
-        console.print(f"loading {documents} documents of {BYTES} bytes through a folder and the stream lane")
-        loading = await _load(texts, opened)
-    token = fetch_token(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret)
-    limits = httpx.Limits(max_connections=CALLERS)
-    async with httpx.AsyncClient(
-        base_url=settings.gateway_url, headers={"Authorization": f"Bearer {token}"}, timeout=60, limits=limits
-    ) as client:
-        await _search(client, [_question(words) for _ in range(WARM_UP)], 1, settings)
-        searching = []
-        for callers in (1, CALLERS):
-            console.print(f"{SEARCHES} searches of {callers} callers")
-            searching.append(await _search(client, [_question(words) for _ in range(SEARCHES)], callers, settings))
-    return Speed(loading, tuple(searching))
+def loading_figures(loading: Loading, steps: str) -> list[Figure]:
+    used = process_cpu.of_stack(loading.cpu)
+    each = loading.documents
+    return [
+        Figure("documents of 2 KB a second, free embedder", each / loading.seconds, "/s", Aim(">=", 257), each, f"steps: {steps}"),
+        Figure(f"CPU of all processes for {AIM_DOCUMENTS} of them", used / each * AIM_DOCUMENTS, "s", Aim("<=", 12), each,
+               process_cpu.shares({name: cpu / each * AIM_DOCUMENTS for name, cpu in loading.cpu.items()})),
+    ]  # fmt: skip
 
 
-async def _load(texts: Sequence[str], opened: Services) -> Loading:
-    settings = opened.settings
-    folder = Path(settings.inbox_dir or "") / "speed"
-    before, began = _cpu(settings), time.perf_counter()
-    await asyncio.to_thread(_write, texts, folder)
-    await until_live(len(texts), opened)
-    seconds, spent = time.perf_counter() - began, _spent(before, _cpu(settings))
-    alone = await measure_embedder(*await chunk_inputs(opened), opened.pipeline.embedder)
-    return Loading(len(texts), alone.chunks, seconds, alone.seconds, spent)
+def searching_figures(one: Searching, many: Searching, per_second: float = 160) -> list[Figure]:
+    """Return the figures of one caller and of many. The CPU of a search is that of the servers that answer it."""
+    answering = {name: one.cpu[name] for name in ("gateway", "vector index", "database") if name in one.cpu}
+    return [
+        Figure("search, one caller, p50", 1000 * one.p50, "ms", Aim("<=", 8), one.n),
+        Figure("search, one caller, p95", 1000 * one.p95, "ms", Aim("<=", 15), one.n),
+        Figure(f"searches of {many.callers} callers", many.per_second, "/s", Aim(">=", per_second), many.n,
+               f"p50 {1000 * many.p50:.1f} ms, p95 {1000 * many.p95:.1f} ms; CPU ms: {process_cpu.shares(many.cpu, 1000)}"),
+        Figure("CPU of one search", 1000 * sum(answering.values()), "ms", Aim("<=", 10), one.n,
+               process_cpu.shares(answering, 1000)),
+    ]  # fmt: skip
 
 
-def _write(texts: Sequence[str], folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for number, text in enumerate(texts):
-        write_whole(folder / f"{number}.md", text.encode())
-
-
-async def until_live(number: int, opened: Services) -> None:
-    """Wait until the folder source has this number of live documents. Raises Unavailable when none comes any more."""
-    source = opened.sources.named("folder")
-    live, progressed = 0, time.monotonic()
-    while live < number:
-        counts = await opened.ledger.counts(opened.spec.index_id, source.tenant, source.name)
-        if counts.get(DocumentStatus.LIVE.value, 0) > live:
-            live, progressed = counts[DocumentStatus.LIVE.value], time.monotonic()
-        if time.monotonic() - progressed > STANDSTILL:
-            raise Unavailable(f"{live} of {number} documents are live, and no other came for {STANDSTILL:.0f} s")
-        await asyncio.sleep(0.1)
-
-
-async def _search(client: httpx.AsyncClient, questions: Sequence[str], callers: int, settings: Settings) -> Searching:
-    seconds: list[float] = []
-    waiting = iter(questions)
-
-    async def call() -> None:
-        for question in waiting:
-            began = time.perf_counter()
-            response = await client.post("/v1/search", json={"query": question, "top_k": 8})
-            if not response.raise_for_status().json()["hits"]:
-                raise Unavailable(f"a search for {question!r} found nothing: the index is not the one that was loaded")
-            seconds.append(time.perf_counter() - began)
-
-    before, began = _cpu(settings), time.perf_counter()
-    await asyncio.gather(*(call() for _ in range(callers)))
-    elapsed = time.perf_counter() - began
-    cpu = {name: spent / len(questions) for name, spent in _spent(before, _cpu(settings)).items()}
-    return Searching(
-        callers, len(questions), percentile(seconds, 0.5), percentile(seconds, 0.95), len(questions) / elapsed, cpu
-    )
-
-
-def _text(number: int, words: random.Random) -> str:
-    lines = [f"# Record {number}", ""]
-    while sum(map(len, lines)) < BYTES:
-        lines += [" ".join(_words(words, 12)).capitalize() + ".", ""]
-    return "\n".join(lines)
-
-
-def _question(words: random.Random) -> str:
-    return " ".join(_words(words, 5))
-
-
-def _words(words: random.Random, number: int) -> list[str]:
-    return [f"w{min(WORDS, int(words.paretovariate(1.0)))}ord" for _ in range(number)]
-
-
-def _cpu(settings: Settings) -> dict[str, float]:
-    """Return process → seconds of CPU so far, of the processes of the stack that listen on the addresses of the settings."""
-    ports = {
-        settings.gateway_port: "gateway",
-        settings.metrics_port: "consumers",
-        settings.stream_metrics_port: "stream lane",
-        urlsplit(settings.qdrant_url).port: "vector index",
-        urlsplit(settings.database_url.get_secret_value()).port: "database",
-        int(settings.kafka_bootstrap.rpartition(":")[2]): "Kafka",
-        urlsplit(settings.s3_endpoint_url or "").port: "object store",
-    }
-    listening = {
-        each.laddr[1]: each.pid
-        for each in psutil.net_connections("tcp")
-        if each.status == psutil.CONN_LISTEN and each.laddr
-    }
-    found = {name: listening[port] for port, name in ports.items() if port in listening}
-    return {name: _seconds(psutil.Process(pid)) for name, pid in found.items() if pid} | {
-        "this bench": time.process_time()
-    }
-
-
-def _seconds(process: psutil.Process) -> float:
-    """Return the seconds of CPU of a process and of its children. Those of a child that has ended are its parent's."""
-    try:
-        times, children = process.cpu_times(), process.children()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return times.user + times.system + times.children_user + times.children_system + sum(map(_seconds, children))
-
-
-def _spent(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    return {name: after[name] - before[name] for name in after if name in before}
+def _settings(folder: Path, embedder: str) -> Settings:
+    """Return the settings of the stack. Its env file does not have the embedder, which its processes take from their environment."""
+    return load_settings(folder).model_copy(update={"embedder": embedder})
