@@ -27,6 +27,7 @@ app = typer.Typer(
     help="Measure the quality and the speed of the platform.",
 )
 console = Console(highlight=False)
+WIDTH = 130  # columns of the table of the bench, also in a file
 
 Stack = Annotated[Path, typer.Option("--dir", envvar="TIDEMARK_DIR", help="folder of a running local stack")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")]
@@ -82,7 +83,7 @@ def bench(
     options = sizes(small=small, keep=keep, events=events, chunks=chunks, documents=documents)
     say = lambda text: console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {escape(text)}", soft_wrap=True)  # noqa: E731
     finished = asyncio.run(run(groups or (), options, say, lambda so_far: write_json(so_far, json_file)))
-    bench_report.show(finished, console)
+    bench_report.show(finished, Console(highlight=False, width=max(console.width, WIDTH)))
     console.print(f"written to {json_file}", soft_wrap=True)
     if not finished.is_right:
         sys.exit(1)

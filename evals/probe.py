@@ -12,6 +12,7 @@ import httpx
 
 from evals.generated_texts import generator
 from evals.postgres_rows import Rows
+from rag.errors import Unavailable
 from rag.files import write_whole
 from rag.settings import Settings
 
@@ -51,27 +52,30 @@ class Probe:
         return word
 
     async def remove_object(self, number: int) -> str:
+        word = await self._found("s3", number)
         await asyncio.to_thread(self.s3.delete_object, Bucket=self.settings.s3_bucket, Key=key(number))
-        return self.present["s3", number]
+        return word
 
     async def remove_file(self, number: int) -> str:
+        word = await self._found("folder", number)
         await asyncio.to_thread((Path(self.settings.inbox_dir or "") / key(number)).unlink)
-        return self.present["folder", number]
+        return word
 
     async def remove_row(self, number: int) -> str:
         assert self.rows is not None  # noqa: S101
+        word = await self._found("row", number)
         await self.rows.delete(number)
-        return self.present["row", number]
+        return word
 
     async def close_label(self, number: int) -> str:
         """Put the same object with a label that names a group without members."""
-        word = self.present["s3", number]
+        word = await self._found("s3", number)
         await self._put(number, word, principals=NOBODY)
         return word
 
     async def revoke(self, number: int) -> str:
         """Revoke the caller's group from the document by an access rule."""
-        word = self.present["s3", number]
+        word = await self._found("s3", number)
         (document_id,) = {hit["document_id"] for hit in await self.hits(word) if word in hit["text"]}
         rule = {"effect": "revoke", "principal": GROUP, "document_id": document_id}
         (await self.client.post("/v1/access", json=rule)).raise_for_status()
@@ -86,7 +90,8 @@ class Probe:
         return not await self.finds(word)
 
     async def hits(self, word: str) -> list[dict[str, Any]]:
-        response = await self.client.post("/v1/search", json={"query": f"newest word {word}", "top_k": 3})
+        """Search for the word alone: words that all documents share would rank others as high."""
+        response = await self.client.post("/v1/search", json={"query": word, "top_k": 3})
         return list(response.raise_for_status().json()["hits"])
 
     async def _put(self, number: int, word: str, **labels: str) -> None:
@@ -94,6 +99,13 @@ class Probe:
         await asyncio.to_thread(
             self.s3.put_object, Bucket=self.settings.s3_bucket, Key=key(number), Body=body, Metadata=labels
         )
+
+    async def _found(self, source: str, number: int) -> str:
+        """Return the present word. Raises Unavailable unless a search finds it: its absence would show nothing otherwise."""
+        word = self.present[source, number]
+        if not await self.finds(word):
+            raise Unavailable(f"document {number} of {source} is not found before it is taken away")
+        return word
 
     def _next(self, source: str, number: int) -> str:
         self.present[source, number] = word = "".join(self.words.choice("bcdfghjklmnpqrstvwxz") for _ in range(12))

@@ -1,4 +1,4 @@
-"""The parts of the bench that work without a stack. No test measures time."""
+"""The parts of the Dagster lane's bench that work without a stack. No test measures time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import httpx
 import pytest
 from rich.console import Console
 
-from evals import bench, latency, report
-from evals.bench import EmbeddingFigures, Figures, Indexing, Machine, measure_embedder, rates
+from evals import dagster_group, dagster_lane, embedder_alone, latency, report
+from evals.dagster_lane import Figures, Indexing, Machine, rates
+from evals.embedder_alone import EmbeddingFigures, measure_embedder
 from evals.latency import Latencies, Latency
 from evals.metrics import estimate
 from evals.quality import CUTS, Citations, Quality, Ranking
@@ -53,12 +54,12 @@ def test_cached_chunks_do_not_improve_the_ratio() -> None:
 
 async def test_the_pace_of_the_machine_is_measured_on_the_same_texts_each_time(shared: Path) -> None:
     first, second = HashEmbedder(), HashEmbedder()
-    assert min(await bench.embedder_pace(first), await bench.embedder_pace(second)) > 0
+    assert min(await embedder_alone.embedder_pace(first), await embedder_alone.embedder_pace(second)) > 0
     assert first.embedded == second.embedded == 141 + 16
 
 
 async def test_the_embedder_alone_embeds_every_text_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "SLICE", 4)
+    monkeypatch.setattr(embedder_alone, "SLICE", 4)
     embedder = HashEmbedder()
     embedding = await measure_embedder([f"text {number}" for number in range(10)], 20, embedder)
     assert embedding.chunks == 10
@@ -67,7 +68,7 @@ async def test_the_embedder_alone_embeds_every_text_once(monkeypatch: pytest.Mon
 
 
 def test_a_small_pass_has_only_questions_that_its_documents_answer() -> None:
-    documents, question_set = bench.corpus(load("sample"), True, HashEmbedder(), ChunkSettings())
+    documents, question_set = dagster_lane.corpus(load("sample"), True, HashEmbedder(), ChunkSettings())
     names = {each.key.removeprefix("enterprise/") for each in documents}
     assert len(documents) == 40
     assert len({name.rsplit(".", 1)[-1] for name in names}) == 5
@@ -77,7 +78,7 @@ def test_a_small_pass_has_only_questions_that_its_documents_answer() -> None:
 
 def _printed(figures: Figures) -> str:
     out = StringIO()
-    report.bench(figures, Console(file=out, width=200))
+    report.dagster(figures, Console(file=out, width=200))
     return out.getvalue()
 
 
@@ -115,3 +116,11 @@ def test_a_refused_request_is_not_a_latency() -> None:
     )
     with pytest.raises(Unavailable, match="429"):
         latency._answer(client, "why?")
+
+
+def test_the_group_names_the_ratio_and_where_the_rest_goes() -> None:
+    ratio, answers, recall = dagster_group.figures(FIGURES)
+    assert ratio.value == pytest.approx(0.85)
+    assert ratio.is_reached is False
+    assert "embeddings 90" in ratio.note
+    assert (answers.value, recall.value) == (10, 1)
