@@ -25,7 +25,10 @@ from rag.wiring import Services, services
 
 SMALL_CHUNKS = 1_000
 PORTIONS = 5  # of the measured documents at each size
-FILLER_BYTES = 100_000  # of a document that makes the index grow, about two hundred chunks
+FILLER_BYTES = 100_000  # of a document that makes the index grow, about a hundred chunks
+CHUNK_BYTES = 950  # of a generated text
+AT_ONCE = 40  # documents of a portion
+ENOUGH = 0.98
 SETTLE_SECONDS = 5.0  # in which the vector index ends what the growth has left to it
 ENVIRONMENT = {"EMBEDDER": "hash"}
 
@@ -82,12 +85,18 @@ def median_cost(chunks: int, portions: Sequence[Loading]) -> Cost:
 
 
 async def _grow(chunks: int, seed: int, opened: Services, say: Say) -> None:
-    """Add large documents, portion by portion, until the index has ``chunks`` chunks."""
-    portion = 0
-    while (present := await opened.vectors.count(opened.spec.index_id)) < chunks:
-        missing = chunks - present
-        size = min(FILLER_BYTES, max(BYTES, 500 * missing))  # a chunk has about 500 bytes
-        number = max(1, min(20, 500 * missing // FILLER_BYTES // 2))
-        say(f"{present:,} of {chunks:,} chunks")
+    """Add large documents, portion by portion, until the index has at least 98 of 100 ``chunks``."""
+    portion, said = 0, 0
+    while (present := await opened.vectors.count(opened.spec.index_id)) < ENOUGH * chunks:
+        if present >= said:
+            say(f"{present:,} of {chunks:,} chunks")
+            said = present + chunks // 10
+        number, size = filler(chunks - present)
         await load(texts(number, seed=10_000 * seed + portion, size=size), f"filler-{seed}-{portion}", opened)
         portion += 1
+
+
+def filler(missing: int) -> tuple[int, int]:
+    """Return the number of the next documents and their size in bytes, for ``missing`` chunks or fewer."""
+    whole = missing * CHUNK_BYTES // FILLER_BYTES
+    return (min(AT_ONCE, whole), FILLER_BYTES) if whole else (1, max(BYTES, missing * CHUNK_BYTES))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -41,7 +41,8 @@ async def lane_workers(
 async def _wait_for_members(number: int, opened: Services) -> None:
     group = consumer_group(opened.spec.index_id)
     for _ in range(int(JOIN_SECONDS)):
-        if await opened.events.members(group) >= number:
-            return
+        with suppress(Unavailable):  # Kafka is still choosing the coordinator of a new group
+            if await opened.events.members(group) >= number:
+                return
         await asyncio.sleep(1)
     raise Unavailable(f"{number} stream lanes are not members of {group} after {JOIN_SECONDS:.0f} s: read their logs")

@@ -80,22 +80,24 @@ def seconds_of(process: psutil.Process) -> float:
 
 @dataclass
 class PeakMemory:
-    """Bytes of resident memory: the most that was seen. Pages that a child shares with its parent count for both."""
+    """Bytes of resident memory of a process with its children: the most that was seen."""
 
-    tree: int = 0
+    shared_once: int = 0  # pages that processes share count once (Linux: the proportional set size)
+    tree: int = 0  # pages that processes share count for each of them
     alone: int = 0  # of the process without its children
 
 
 @asynccontextmanager
-async def peak_memory(process: psutil.Process, every: float = 0.2) -> AsyncIterator[PeakMemory]:
+async def peak_memory(process: psutil.Process, every: float = 0.25) -> AsyncIterator[PeakMemory]:
     """Watch the memory of the process and its children during the block."""
     peak = PeakMemory()
 
     async def watch() -> None:
         while True:
-            own = _resident(process)
+            own, children = _resident(process), _children(process)
             peak.alone = max(peak.alone, own)
-            peak.tree = max(peak.tree, own + sum(map(_resident, _children(process))))
+            peak.tree = max(peak.tree, own + sum(map(_resident, children)))
+            peak.shared_once = max(peak.shared_once, sum(map(_proportional, (process, *children))))
             await asyncio.sleep(every)
 
     watching = asyncio.create_task(watch())
@@ -117,6 +119,14 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return process.children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def _proportional(process: psutil.Process) -> int:
+    try:
+        found = process.memory_full_info()
+    except psutil.Error:
+        return 0
+    return int(getattr(found, "pss", found.rss))
 
 
 def _resident(process: psutil.Process) -> int:

@@ -30,3 +30,4 @@ async def test_the_peak_of_the_memory_is_remembered_after_it_is_freed() -> None:
         del held
     assert peak.alone >= before + 48 * 2**20
     assert peak.tree >= peak.alone
+    assert peak.shared_once >= 64 * 2**20

@@ -29,3 +29,11 @@ def test_two_workers_are_compared_with_one_and_the_binding_resource_is_named(mac
     figure = two_workers.figure(Rate(1, 1000, 100.0, 0.5, 0.7, {}), Rate(2, 1000, 150.0, 0.8, machine, {"lane": 1.0}))
     assert (figure.value, figure.is_reached) == (1.5, False)
     assert reason in figure.note
+
+
+def test_filler_never_makes_more_chunks_than_are_missing_except_by_one_small_document() -> None:
+    for missing in (1, 50, 105, 106, 1_000, 99_000):
+        number, size = growth.filler(missing)
+        assert 1 <= number <= growth.AT_ONCE
+        assert number * size <= max(growth.BYTES, missing * growth.CHUNK_BYTES)
+    assert growth.filler(99_000) == (growth.AT_ONCE, growth.FILLER_BYTES)
