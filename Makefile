@@ -72,8 +72,8 @@ faults: $(SETUP)  ## Run N=500 schedules of changes and faults from SEED=0
 mutations: $(SETUP)  ## Prove that the schedules fail when the code is broken on purpose
 	$(PYTHON) -m tests.faults.mutations
 
-bench: $(SETUP)  ## Measure speed and quality
-	@$(PYTHON) -m evals bench
+bench: $(SETUP)  ## Measure every figure beside its aim, or those of the groups in G="speed lane"
+	@$(PYTHON) -m evals bench $(G)
 
 sbom: $(UV)  ## List the image's packages and licences in dist/
 	@./deploy/sbom.sh "$(PYTHON_BASE)" $(UV)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evals import growth, two_workers
+from evals.generated_texts import BYTES
 from evals.growth import Cost, median_cost
 from evals.loading import Loading
 from evals.process_cpu import BENCH
@@ -35,5 +36,5 @@ def test_filler_never_makes_more_chunks_than_are_missing_except_by_one_small_doc
     for missing in (1, 50, 105, 106, 1_000, 99_000):
         number, size = growth.filler(missing)
         assert 1 <= number <= growth.AT_ONCE
-        assert number * size <= max(growth.BYTES, missing * growth.CHUNK_BYTES)
+        assert number * size <= max(BYTES, missing * growth.CHUNK_BYTES)
     assert growth.filler(99_000) == (growth.AT_ONCE, growth.FILLER_BYTES)
