@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from governance.certificates import verified
+from tests.live.folders import below
 from tests.live.world import World, eventually
 
 
@@ -23,7 +24,7 @@ def holding(world: World, canary: str) -> list[str]:
     folder = world.inbox.parent
     return [
         str(path.relative_to(folder))
-        for path in folder.rglob("*")
+        for path in below(folder)
         if path.is_file() and not path.is_symlink() and canary.encode() in _content(path)
     ]
 
