@@ -1,4 +1,4 @@
-"""One behaviour for every vector index: in memory, on qdrant_client's double, on the local server, and on a Qdrant.
+"""One behaviour for every vector index: in memory, on the local server, and on a Qdrant.
 
 ``QDRANT_TEST_URL`` names the Qdrant, ``QDRANT_TEST_API_KEY`` and ``QDRANT_TEST_READ_ONLY_API_KEY`` its keys.
 """
@@ -71,14 +71,10 @@ REAL = ["qdrant"] if os.environ.get("QDRANT_TEST_URL") else []
 SERVER = pytest.param("server", marks=pytest.mark.heavy)
 
 
-@pytest.fixture(params=["memory", "double", SERVER, *REAL])
+@pytest.fixture(params=["memory", SERVER, *REAL])
 async def vectors(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     if request.param == "memory":
         yield MemoryVectors()
-    elif request.param == "double":
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Payload indexes have no effect")
-            yield QdrantIndex(AsyncQdrantClient(":memory:"))
     elif request.param == "server":
         async with QdrantIndex.open(request.getfixturevalue("server_url"), KEY) as opened:
             yield opened
@@ -438,7 +434,6 @@ async def test_indexes_do_not_see_each_other(vectors: Any, index: str) -> None:
     assert await vectors.count(other.index_id) == 1
 
 
-@pytest.mark.parametrize("vectors", ["memory", SERVER, *REAL], indirect=True)  # the double raises another message
 async def test_an_index_that_is_not_built_is_unavailable(vectors: Any) -> None:
     absent = uuid.uuid4().hex[:16]
     with pytest.raises(Unavailable, match="not built"):
