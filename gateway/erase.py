@@ -11,6 +11,7 @@ from uuid import UUID
 import typer
 from rich.table import Table
 
+from gateway.certificate_page import page
 from gateway.client import Failed, GatewayClient
 from gateway.terminal import AsJson, complaints, console, plain, print_json, reported
 from governance.certificates import verified
@@ -80,11 +81,11 @@ def listed(context: typer.Context, as_json: AsJson = False) -> None:
     with reported():
         gateway = context.obj.gateway()
         while True:
-            page = gateway.call("GET", "/v1/erasures", params=query)
-            rows += page["erasures"]
-            if page["next"] is None:
+            answer = gateway.call("GET", "/v1/erasures", params=query)
+            rows += answer["erasures"]
+            if answer["next"] is None:
                 break
-            query["after"] = page["next"]
+            query["after"] = answer["next"]
     if as_json:
         return print_json(rows)
     table = Table("erasure", "state", "documents", "requested", "deadline", "reason", box=None)
@@ -122,17 +123,26 @@ def certificate(
 def verify_certificate(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="a certificate")],
     keys: Annotated[Path | None, typer.Option(help="the published keys; default: FILE.jwks.json")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--page", help="write it as a page (HTML) for the officer's file")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify a certificate with the published keys, without any server, and show what it states. Exit with 1 if it is not genuine."""
     with reported():
         try:
             published = json.loads((keys or _keys_beside(file)).read_text())
-            claims = verified(file.read_text(), published)
+            signed = file.read_text()
+            claims = verified(signed, published)
         except OSError as error:
             raise Failed(f"{error.filename} cannot be read ({error.strerror}): name the keys with --keys", 2) from None
         except (Rejected, ValueError) as error:
             raise Failed(f"{file}: {error}") from None
+        if html:
+            try:
+                html.write_text(page(signed, claims), encoding="utf-8")
+            except OSError as error:
+                raise Failed(f"{html} cannot be written ({error.strerror})", 2) from None
     if as_json:
         return print_json(claims)
     request = claims["request"]
@@ -143,6 +153,8 @@ def verify_certificate(
         console.print(plain(f"  {name}: {store['claim']} ({store['negative_control']})"), soft_wrap=True)
     for each in claims["unproven"]:
         console.print(plain(f"  not proven: {each}"), soft_wrap=True)
+    if html:
+        console.print(f"written to {html}", soft_wrap=True)
     return None
 
 

@@ -282,10 +282,17 @@ async def test_a_document_is_erased_and_its_certificate_verified_without_a_serve
     assert "certified" in (await asyncio.to_thread(tidemark, "erase", "status", accepted["erasure_id"])).output
     file = tmp_path / "certificate.jws"
     await asyncio.to_thread(tidemark, "erase", "certificate", accepted["erasure_id"], str(file))
-    assert "genuine" in (await asyncio.to_thread(tidemark, "erase", "verify-certificate", str(file))).output
+    html = tmp_path / "certificate.html"
+    verify = ("erase", "verify-certificate", str(file), "--page", str(html))
+    assert "genuine" in (await asyncio.to_thread(tidemark, *verify)).output
+    shown = html.read_text()
+    assert file.read_text().strip() in shown
+    assert gone in shown
+    html.unlink()
     head, payload, signature = file.read_text().strip().split(".")
     file.write_text(".".join((head, payload[:-8] + "AAAAAAAA", signature)))
-    assert "refused" in (await asyncio.to_thread(tidemark, "erase", "verify-certificate", str(file), code=1)).output
+    assert "refused" in (await asyncio.to_thread(tidemark, *verify, code=1)).output
+    assert not html.exists()
 
 
 def test_an_erasure_names_one_target(tidemark: Any) -> None:
