@@ -27,7 +27,7 @@ def eraser(opened: Services, signer: Signer) -> Eraser:
     """Return the eraser over every store. The objects at the source go first, so that nothing is derived from them meanwhile."""
     ledger = opened.ledger
     stores = (
-        SourceObjects(opened.objects, opened.sources),
+        SourceObjects(opened.objects, opened.sources, opened.settings.read_only_sources),
         EventRecords(opened.events),
         CachedAnswers(opened.cache),
         LedgerRows(ledger),

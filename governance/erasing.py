@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from governance import certificates
 from governance.signing import Signer
-from governance.stores import Store
+from governance.stores import SOURCE_OBJECTS, Store
 from rag.errors import TidemarkError
 from rag.models import Erased, Erasure, ErasureEvent, ErasureState
 from rag.ports import Catalog, Erasures, OutboxEvent
@@ -77,7 +77,7 @@ class Eraser:
             state=ErasureState.VERIFYING,
             attempts=0,
             next_at=now + timedelta(seconds=self.policy.settle),
-            stores={store.name: store.claim(now) for store in self.stores},
+            stores={store.name: store.claim(now, erasure.documents) for store in self.stores},
             history=(*erasure.history, ErasureEvent(now, f"erased from {len(self.stores)} stores; settling")),
         )
 
@@ -98,7 +98,7 @@ class Eraser:
 
     async def _verify_again(self, erasure: Erasure, now: datetime) -> Erasure:
         """Verify after the longest replay horizon. The uris are gone, so this looks everywhere but at the source."""
-        stores = [store for store in self.stores if store.name != "source objects"]
+        stores = [store for store in self.stores if store.name != SOURCE_OBJECTS]
         late = await self._remains(erasure, stores)
         for store in late:
             await store.erase(erasure.tenant, erasure.documents)
@@ -119,7 +119,7 @@ class Eraser:
             erasure,
             state=ErasureState.VERIFYING,
             next_at=now + timedelta(seconds=self.policy.settle),
-            stores=dict(erasure.stores) | {store.name: store.claim(now) for store in late},
+            stores=dict(erasure.stores) | {store.name: store.claim(now, erasure.documents) for store in late},
             history=(*erasure.history, ErasureEvent(now, f"late remains in {names} were erased; settling again")),
         )
 
@@ -144,12 +144,13 @@ class Eraser:
         see what is there proves nothing. Several controls, because the source may have deleted one a moment ago."""
         checked: dict[str, str] = {}
         for store in self.stores:
-            if not store.proves:
-                checked[store.name] = "no control: see the claim"
-            elif not controls:
+            visible = store.visible(controls)
+            if not controls:
                 checked[store.name] = "no control: the tenant has no other document"
-            elif found := await store.remains(erasure.tenant, controls):
-                checked[store.name] = f"{len(found)} of {len(controls)} controls found"
+            elif not visible:
+                checked[store.name] = "no control: see the claim"
+            elif found := await store.remains(erasure.tenant, visible):
+                checked[store.name] = f"{len(found)} of {len(visible)} controls found"
             else:
                 raise certificates.Void(
                     f"the check of {store.name} finds no document that was not erased: repair the store, and it is verified again"

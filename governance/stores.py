@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -14,6 +14,7 @@ from rag.sources import Sources
 from schemas.topics import CHANGED, DEAD, INDEXED, TOPICS
 
 DOCUMENTS_OF_CALL = 200
+SOURCE_OBJECTS = "source objects"
 
 
 class Store(Protocol):
@@ -22,9 +23,8 @@ class Store(Protocol):
     @property
     def name(self) -> str: ...
 
-    @property
-    def proves(self) -> bool:
-        """Whether ``remains`` sees every document that was not erased, so that a control must be found."""
+    def visible(self, documents: Sequence[Erased]) -> Sequence[Erased]:
+        """Return those documents, not erased, of which ``remains`` must find content: one of them is the negative control."""
 
     async def erase(self, tenant: str, documents: Sequence[Erased]) -> None:
         """Erase all content of the documents. Idempotent."""
@@ -32,18 +32,21 @@ class Store(Protocol):
     async def remains(self, tenant: str, documents: Sequence[Erased]) -> set[str]:
         """Return the ids of the documents of which content is left."""
 
-    def claim(self, now: datetime) -> str:
-        """Return the words of the certificate, after ``erase`` at ``now``."""
+    def claim(self, now: datetime, documents: Sequence[Erased]) -> str:
+        """Return the words of the certificate, after ``erase`` of the documents at ``now``."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceObjects:
-    """The objects that the documents were read from, uploads and objects of rows included, in all versions."""
+    """The objects that the documents were read from, uploads and objects of rows included, in all versions.
+
+    Those of the ``read_only`` sources stay, and the certificate says so. Admission refuses them from then on.
+    """
 
     objects: ObjectStore
     sources: Sources
-    name: str = "source objects"
-    proves: bool = True
+    read_only: Collection[str] = ()
+    name: str = SOURCE_OBJECTS
 
     async def erase(self, tenant: str, documents: Sequence[Erased]) -> None:
         if uris := self._reachable(documents):
@@ -53,16 +56,25 @@ class SourceObjects:
         by_uri = {each.uri: each.document_id for each in documents}
         return {by_uri[uri] for uri in await self.objects.kept(self._reachable(documents))}
 
-    def claim(self, now: datetime) -> str:
-        return (
+    def visible(self, documents: Sequence[Erased]) -> Sequence[Erased]:
+        reachable = set(self._reachable(documents))
+        return [each for each in documents if each.uri in reachable]
+
+    def claim(self, now: datetime, documents: Sequence[Erased]) -> str:
+        kept = sorted({each.source for each in documents}.intersection(self.read_only))
+        left = (
+            f"NOT erased: the objects of {', '.join(kept)}, which the platform may only read (READ_ONLY_SOURCES). Their owners must delete"
+            " them; admission refuses them. Of other sources, "
+        )
+        return (left if kept else "") + (
             "erased: all versions, delete markers and unfinished uploads of buckets; files of folders. Not in reach: snapshots and"
             " backups of the storage, older generations of Google and Azure containers, and the rows of databases that objects were"
             " made from (admission refuses them), and objects of sources that are no longer configured"
         )
 
     def _reachable(self, documents: Sequence[Erased]) -> list[str]:
-        """Return the uris that a configured source contains: no other one can be reached."""
-        sources = self.sources.by_name.values()
+        """Return the uris that a configured source contains which the platform may write: no other one can be reached."""
+        sources = [source for name, source in self.sources.by_name.items() if name not in self.read_only]
         return [each.uri for each in documents if each.uri and any(source.owns(each.uri) for source in sources)]
 
 
@@ -73,7 +85,6 @@ class ArtifactObjects:
     artifacts: Artifacts
     ledger: Erasures
     name: str = "artifacts"
-    proves: bool = True
 
     async def erase(self, tenant: str, documents: Sequence[Erased]) -> None:
         for index_id in await self.ledger.index_ids():
@@ -87,7 +98,10 @@ class ArtifactObjects:
             each.document_id for each in documents for index in indexes if await self._keys(index, each.document_id)
         }
 
-    def claim(self, now: datetime) -> str:
+    def visible(self, documents: Sequence[Erased]) -> Sequence[Erased]:
+        return documents
+
+    def claim(self, now: datetime, documents: Sequence[Erased]) -> str:
         return "erased: every artifact below the document's prefix, of every index"
 
     async def _keys(self, index_id: str, document_id: str) -> list[str]:
@@ -101,7 +115,6 @@ class Points:
     vectors: VectorIndex
     ledger: Erasures
     name: str = "vector index"
-    proves: bool = True
 
     async def erase(self, tenant: str, documents: Sequence[Erased]) -> None:
         for index_id in await self._collections():
@@ -116,7 +129,10 @@ class Points:
             found |= {document_id for document_id, _ in await self._points(index_id, documents)}
         return found
 
-    def claim(self, now: datetime) -> str:
+    def visible(self, documents: Sequence[Erased]) -> Sequence[Erased]:
+        return documents
+
+    def claim(self, now: datetime, documents: Sequence[Erased]) -> str:
         return (
             f"erased from every collection, and the segments that held the points rewritten until {now:%Y-%m-%d %H:%M} UTC. Qdrant"
             " leaves segments of less than 100 points and the tail of its write-ahead log as they are until more is written"
@@ -142,7 +158,6 @@ class CachedAnswers:
 
     cache: AnswerCache
     name: str = "answer cache"
-    proves: bool = False  # a document that nobody asked about is in no answer
 
     async def erase(self, tenant: str, documents: Sequence[Erased]) -> None:
         await self.cache.forget([each.document_id for each in documents])
@@ -150,7 +165,10 @@ class CachedAnswers:
     async def remains(self, tenant: str, documents: Sequence[Erased]) -> set[str]:
         return await self.cache.rests_on([each.document_id for each in documents])
 
-    def claim(self, now: datetime) -> str:
+    def visible(self, documents: Sequence[Erased]) -> Sequence[Erased]:
+        return ()  # a document that nobody asked about is in no answer
+
+    def claim(self, now: datetime, documents: Sequence[Erased]) -> str:
         return (
             "erased: every answer that was made from the documents. A Redis that refuses to rewrite its append-only file keeps the bytes"
             " until it does so itself"
@@ -163,7 +181,6 @@ class LedgerRows:
 
     ledger: Erasures
     name: str = "ledger"
-    proves: bool = True
 
     async def erase(self, tenant: str, documents: Sequence[Erased]) -> None:
         await self.ledger.forget(tenant, [each.document_id for each in documents])
@@ -171,7 +188,10 @@ class LedgerRows:
     async def remains(self, tenant: str, documents: Sequence[Erased]) -> set[str]:
         return await self.ledger.remembered(tenant, [each.document_id for each in documents])
 
-    def claim(self, now: datetime) -> str:
+    def visible(self, documents: Sequence[Erased]) -> Sequence[Erased]:
+        return documents
+
+    def claim(self, now: datetime, documents: Sequence[Erased]) -> str:
         return (
             "erased but for the documents' pseudonyms. Batches of Dagster runs name the documents for one day. PostgreSQL keeps old row"
             " versions until vacuum, and its write-ahead log until it is recycled; neither holds text of documents"
@@ -184,7 +204,6 @@ class EventRecords:
 
     events: EventLog
     name: str = "events"
-    proves: bool = False  # a read would have to compare every record of the log
 
     async def erase(self, tenant: str, documents: Sequence[Erased]) -> None:
         tombstones = [(each.document_id, None) for each in documents]
@@ -194,7 +213,10 @@ class EventRecords:
     async def remains(self, tenant: str, documents: Sequence[Erased]) -> set[str]:
         return set()
 
-    def claim(self, now: datetime) -> str:
+    def visible(self, documents: Sequence[Erased]) -> Sequence[Erased]:
+        return ()  # a read would have to compare every record of the log
+
+    def claim(self, now: datetime, documents: Sequence[Erased]) -> str:
         topics = [TOPICS[name] for name in (CHANGED, INDEXED, DEAD)]
         soon = now + timedelta(milliseconds=max(topic.compaction_ms for topic in topics))
         last = now + timedelta(milliseconds=max(topic.retention_ms or 0 for topic in topics))

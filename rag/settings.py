@@ -220,6 +220,11 @@ class Settings(BaseSettings):
     erasure_deadline_days: float = Field(
         30.0, gt=0, description="days in which an erasure must be certified, as the law or a contract demands"
     )
+    read_only_sources: tuple[str, ...] = Field(
+        (),
+        description="JSON: names of sources whose objects the platform may not delete; an erasure leaves them there, and its certificate"
+        " says so",
+    )
     erasure_settle_seconds: float = Field(
         5.0,
         ge=0,
@@ -380,6 +385,22 @@ class Settings(BaseSettings):
                     raise ValueError(
                         f"source {other!r} ({inside}) lies within source {name!r} ({address}): keep them apart"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _read_only(self) -> Self:
+        """Refuse a read-only source that is unknown, or whose objects the platform wrote itself and must erase."""
+        own = f"s3://{self.internal_bucket}/"
+        addresses = {each.name: each.base_uri for each in self.configured_sources}
+        for name in self.read_only_sources:
+            if name not in addresses:
+                raise ValueError(
+                    f"READ_ONLY_SOURCES names {name!r}, which is not a source (sources: {', '.join(sorted(addresses))})"
+                )
+            if addresses[name].startswith(own):
+                raise ValueError(
+                    f"READ_ONLY_SOURCES names {name!r}, but its objects are the platform's own copies: remove it"
+                )
         return self
 
     @cached_property

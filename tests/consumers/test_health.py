@@ -22,6 +22,7 @@ from rag.errors import Unavailable
 from rag.ids import Ids
 from rag.settings import Settings
 from rag.sources import Source
+from tests.fakes.sleeping import skip_sleeps
 
 SOURCE = Source("s3", "acme", "s3://docs", ("group:staff",))
 
@@ -143,13 +144,6 @@ async def test_the_runner_records_the_reason_of_a_failed_turn(error: Exception, 
 async def test_a_failed_listing_counts_and_is_tried_again_soon(
     error: Exception, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waits: list[float] = []
-    sleep = asyncio.sleep
-
-    async def skip(seconds: float) -> None:
-        waits.append(seconds)
-        await sleep(0)
-
     class Objects:
         def list(self, prefix: str) -> Any:
             raise error
@@ -158,10 +152,12 @@ async def test_a_failed_listing_counts_and_is_tried_again_soon(
         objects=Objects(), ledger=MemoryLedger(), events=MemoryEventLog(), spec=SimpleNamespace(index_id="i")
     )
     loop = Loop("broken/listing")
-    monkeypatch.setattr(asyncio, "sleep", skip)
+    waits = skip_sleeps(monkeypatch)
     task = asyncio.create_task(reconcile_forever(SOURCE, opened, 300.0, loop, Announcements(900)))
-    while len(waits) < 2:
-        await sleep(0)
+    for _ in range(10_000):
+        if len(waits) >= 2:
+            break
+        await asyncio.sleep(0)
     task.cancel()
     assert loop.why.startswith(why)
     assert waits[0] == RETRY_SECONDS

@@ -22,6 +22,7 @@ from rag.ids import Ids
 from rag.ingest.change_events import ObjectChange
 from rag.sources import Source
 from schemas.topics import CHANGED
+from tests.fakes.sleeping import skip_sleeps
 
 IDS = Ids(b"0123456789abcdef")
 STEPS = ("receive", "decode", "handle", "publish", "commit")
@@ -157,18 +158,9 @@ class FailingStream(QueueStream):
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the loop would have slept, at their upper bound. Nothing really waits."""
-    seen: list[float] = []
-    sleep = asyncio.sleep
-
-    async def skip(seconds: float) -> None:
-        if seconds:
-            seen.append(seconds)
-        await sleep(0)
-
-    monkeypatch.setattr(asyncio, "sleep", skip)
+    """The seconds that the loop would have slept, at their upper bound."""
     monkeypatch.setattr(random, "uniform", lambda low, high: high)
-    return seen
+    return skip_sleeps(monkeypatch)
 
 
 @asynccontextmanager

@@ -343,8 +343,8 @@ class Station:
         """The fields of ``rag.wiring.Services`` that the worker of erasures uses."""
         world = self.world
         return SimpleNamespace(
-            settings=SimpleNamespace(erasure_settle_seconds=0), ids=IDS, spec=SPEC, sources=world.sources, objects=world.objects,
-            events=world.log,
+            settings=SimpleNamespace(erasure_settle_seconds=0, read_only_sources=()), ids=IDS, spec=SPEC, sources=world.sources,
+            objects=world.objects, events=world.log,
             ledger=world.ledger, vectors=world.vectors, cache=world.cache, pipeline=world.pipeline,
         )  # fmt: skip
 

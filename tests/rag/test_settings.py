@@ -136,3 +136,11 @@ def test_a_signing_key_of_another_length_is_refused_and_not_quoted(values: dict[
     with pytest.raises(ValidationError, match="signing_") as caught:
         settings(**values)
     assert "kkk" not in str(caught.value)
+
+
+def test_a_read_only_source_is_a_source_of_others() -> None:
+    assert settings(read_only_sources=("s3",)).read_only_sources == ("s3",)
+    with pytest.raises(ValidationError, match="not a source"):
+        settings(read_only_sources=("s4",))
+    with pytest.raises(ValidationError, match="own copies"):
+        settings(read_only_sources=("uploads",))

@@ -50,12 +50,12 @@ async def door(world: World) -> AsyncIterator[Gateway]:
 class Office:
     """The consumers' worker over the world, with a clock of its own."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, **settings: Any) -> None:
         self.world, self.now, self.signer = world, datetime.now(UTC), Signer.load("")
         pipeline = world.pipeline
         self.services: Any = SimpleNamespace(
-            settings=SETTINGS, spec=SPEC, ids=IDS, sources=world.sources, objects=world.objects, events=world.log,
-            ledger=world.ledger, vectors=world.vectors, cache=world.cache, pipeline=pipeline,
+            settings=SETTINGS.model_copy(update=settings), spec=SPEC, ids=IDS, sources=world.sources, objects=world.objects,
+            events=world.log, ledger=world.ledger, vectors=world.vectors, cache=world.cache, pipeline=pipeline,
         )  # fmt: skip
         self.worker: Eraser = eraser(self.services, self.signer)
 
@@ -317,6 +317,19 @@ async def test_a_late_write_is_found_and_erased_before_the_certificate(world: Wo
     assert CANARY not in await contents(world)
     history = [event.text for event in (await world.ledger.erasure("acme", erasure["erasure_id"])).history]  # type: ignore[union-attr]
     assert "late remains in vector index were erased; settling again" in history
+
+
+async def test_a_read_only_source_keeps_its_object_and_the_certificate_says_so(world: World, door: Gateway) -> None:
+    await world.put("again.md", "# Again\n\nThe zeppelin has ropes again.\n")
+    erasure = await ask(door, document_id=document_id(GONE))
+    claims = await Office(world, read_only_sources=("s3",)).until_certified(erasure["erasure_id"])
+    kept = claims["stores"]["source objects"]
+    assert kept["claim"].startswith("NOT erased: the objects of s3")
+    assert kept["negative_control"] == "no control: see the claim"
+    assert claims["stores"]["vector index"]["negative_control"].endswith("controls found")
+    assert await world.objects.head(BASE + GONE) is not None
+    await replay(world)
+    assert await found(door) == {ABOUT, MENTION, OTHER, "again.md"}
 
 
 async def test_a_check_that_sees_nothing_certifies_nothing(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rag.adapters.objects.watching import FolderWatcher
+from tests.fakes.sleeping import skip_sleeps
 
 LONG = 30.0  # seconds of a wait that must end early
 
@@ -30,12 +31,7 @@ async def test_a_wait_ends_in_time_without_a_change(tmp_path: Path) -> None:
 async def test_a_missing_folder_is_waited_for_and_watched_when_it_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waits: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        waits.append(seconds)
-
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    waits = skip_sleeps(monkeypatch)
     watcher = FolderWatcher(tmp_path / "mount")
     await watcher.wait(2.0)
     assert waits == [2.0]
