@@ -9,13 +9,13 @@ from assets.policy import explain, govern
 from assets.resources import services_resource
 from assets.schedules import hourly_maintenance, nightly_audit
 from assets.sensors import changed_documents, index_job
-from assets.sources import observed_sources, source_specs, topic_specs
+from assets.sources import erasures_spec, observed_sources, source_specs, topic_specs
 from rag.settings import Settings, load
 
 
 def definitions(settings: Settings) -> dg.Definitions:
     """Return the asset graph of the configured sources."""
-    ends = [*source_specs(settings), *topic_specs(settings)]
+    ends = [*source_specs(settings), *topic_specs(settings), erasures_spec()]
     return dg.Definitions(
         assets=govern([*ends, parsed_documents, chunks, embeddings, vector_index]),
         asset_checks=explain([vector_index_checks]),

@@ -1,4 +1,4 @@
-"""The ends of the asset graph: sources and topics. Dagster does not make them, so they are external assets, which it observes."""
+"""The ends of the asset graph: sources, topics and erasures. Dagster does not make them, so they are external assets, which it observes."""
 
 from __future__ import annotations
 
@@ -78,6 +78,18 @@ def topic_specs(settings: Settings) -> list[dg.AssetSpec]:
         ),
         _topic(DEAD, "Documents that could not be indexed, with a reason code.", deps=[vector_index], group="outcomes"),
     ]
+
+
+def erasures_spec() -> dg.AssetSpec:
+    """Return the external asset of the erasures. Their worker in the consumers reports each change of an erasure's state."""
+    return dg.AssetSpec(
+        "erasures",
+        deps=[dg.AssetKey("vector_index")],
+        description="Documents and people that officers had erased. Each materialization is a step of one erasure on its way to the "
+        "certificate. It names ids and counts; `tidemark erase status` shows the stores and the history.",
+        group_name="outcomes",
+        kinds={"postgres"},
+    )
 
 
 def _topic(

@@ -42,7 +42,7 @@ class LaneReports:
         while True:
             done, report, seconds = await self._queue.get()
             metadata = _metadata(done, report, seconds) | await self._findings(done, report)
-            await self.dagster.materialized(ASSET, done.partition, metadata)
+            await self.dagster.materialized(ASSET, metadata, partition=done.partition)
             self._queue.task_done()
 
     async def _findings(self, done: OffsetRange, report: Report) -> dict[str, float | str]:

@@ -308,7 +308,8 @@ class Settings(BaseSettings):
     )
     answer_ttl_seconds: float = Field(3600, ge=0)
     dagster_url: str = Field(
-        "http://127.0.0.1:18030", description="Dagster's webserver, to which the stream lane reports; empty: no reports"
+        "http://127.0.0.1:18030",
+        description="Dagster's webserver, to which the stream lane and erasures are reported; empty: no reports",
     )
 
     # audit log

@@ -1,6 +1,6 @@
-"""The stream lane in Dagster's UI: materializations without a run, reported to the webserver.
+"""The stream lane and erasures in Dagster's UI: materializations without a run, reported to the webserver.
 
-The webserver's API for external assets takes JSON. Importing Dagster into the lane would cost seconds and a hundred megabytes.
+The webserver's API for external assets takes JSON. Importing Dagster into a consumer would cost seconds and a hundred megabytes.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ class DagsterReports:
         async with httpx.AsyncClient(base_url=url, timeout=SECONDS) as client:
             yield cls(client)
 
-    async def materialized(self, asset: str, partition: int, metadata: Mapping[str, Any]) -> None:
-        await self._post(
-            f"/report_asset_materialization/{asset}", {"partition": str(partition), "metadata": dict(metadata)}
-        )
+    async def materialized(self, asset: str, metadata: Mapping[str, Any], *, partition: int | None = None) -> None:
+        chosen = {} if partition is None else {"partition": str(partition)}
+        await self._post(f"/report_asset_materialization/{asset}", {**chosen, "metadata": dict(metadata)})
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> None:
         try:

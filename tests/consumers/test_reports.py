@@ -37,13 +37,18 @@ def webserver() -> Webserver:
 
 
 @pytest.fixture
-async def reports(webserver: Webserver) -> AsyncIterator[LaneReports]:
+async def dagster(webserver: Webserver) -> AsyncIterator[DagsterReports]:
+    transport = httpx.MockTransport(webserver.answer)
+    async with httpx.AsyncClient(base_url="http://dagster.test", transport=transport) as client:
+        yield DagsterReports(client)
+
+
+@pytest.fixture
+async def reports(dagster: DagsterReports) -> LaneReports:
     world = World()
     await world.put("a.md")
     await world.run_lane()
-    transport = httpx.MockTransport(webserver.answer)
-    async with httpx.AsyncClient(base_url="http://dagster.test", transport=transport) as client:
-        yield LaneReports(DagsterReports(client), SPEC, world.ledger, world.vectors)
+    return LaneReports(dagster, SPEC, world.ledger, world.vectors)
 
 
 async def sent(reports: LaneReports) -> None:

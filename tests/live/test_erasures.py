@@ -19,6 +19,18 @@ def world(stack: Mapping[str, str]) -> World:
     return World(stack)
 
 
+_MATERIALIZATIONS = """
+{ assetOrError(assetKey: {path: ["erasures"]}) { ... on Asset {
+    assetMaterializations(limit: 20) { metadataEntries { label ... on TextMetadataEntry { text } } }
+} } }
+"""
+
+
+def _step(materialization: dict[str, Any]) -> tuple[str | None, str | None]:
+    told = {entry["label"]: entry.get("text") for entry in materialization["metadataEntries"]}
+    return told.get("erasure"), told.get("state")
+
+
 def holding(world: World, canary: str) -> list[str]:
     """Return the files of the stack that hold the canary, which is random, so that no compression hides a part of it."""
     folder = world.inbox.parent
@@ -66,6 +78,11 @@ def test_an_erased_person_leaves_no_byte_of_text(world: World) -> None:
     assert claims["stores"]["vector index"]["negative_control"].endswith("controls found")
     assert eventually(lambda: holding(world, canary), lambda seen: not seen, "no file holds the text", 60.0) == []
     assert world.events("erasures.completed.v1")[-1]["certificate_id"] == erasure["erasure_id"]
+    eventually(
+        lambda: world.graphql(_MATERIALIZATIONS)["assetOrError"]["assetMaterializations"],
+        lambda shown: (erasure["erasure_id"], "certified") in map(_step, shown),
+        "Dagster shows the certified erasure",
+    )
     world.put("people/a.md", f"# Pilot\n\nThe {canary} pilot is back: {person}.\n")  # refused under its old name
     world.put("people/new.md", "# News\n\nNothing of importance.\n")
     eventually(lambda: world.texts("news importance"), lambda seen: "importance" in seen, "a later document is found")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 from consumers.erasures import eraser, turn
@@ -14,6 +16,7 @@ from consumers.runner import step
 from governance.certificates import verified
 from governance.erasing import Eraser
 from governance.signing import Signer
+from rag.adapters.dagster import DagsterReports
 from rag.adapters.memory.models import HashEmbedder, WordBm25
 from rag.errors import Unavailable
 from rag.ids import point_id
@@ -58,9 +61,10 @@ class Office:
             events=world.log, ledger=world.ledger, vectors=world.vectors, cache=world.cache, pipeline=pipeline,
         )  # fmt: skip
         self.worker: Eraser = eraser(self.services, self.signer)
+        self.dagster: DagsterReports | None = None
 
     async def turn(self) -> int:
-        return await turn(self.worker, self.services, clock=lambda: self.now)
+        return await turn(self.worker, self.services, clock=lambda: self.now, dagster=self.dagster)
 
     async def until_certified(self, erasure_id: str) -> dict[str, Any]:
         """Let the worker take steps, in the time that it wants, and return the claims of the certificate."""
@@ -376,6 +380,25 @@ async def test_the_last_verification_removes_what_came_back_after_the_certificat
         "late remains removed from artifacts", "nothing came back",
     ]  # fmt: skip
     assert last.next_at is None
+
+
+async def test_dagster_shows_each_change_of_state_without_a_name(world: World, door: Gateway) -> None:
+    shown: list[tuple[str, str]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        shown.append((request.url.path, request.content.decode()))
+        return httpx.Response(500)  # which delays nothing
+
+    office = Office(world)
+    erasure = await ask(door, subject={"kind": "email", "value": PERSON})
+    async with httpx.AsyncClient(base_url="http://dagster.test", transport=httpx.MockTransport(answer)) as client:
+        office.dagster = DagsterReports(client)
+        await office.until_certified(erasure["erasure_id"])
+    assert {path for path, _ in shown} == {"/report_asset_materialization/erasures"}
+    reported = [json.loads(body)["metadata"] for _, body in shown]
+    assert [(each["state"], each["documents"]) for each in reported] == [("verifying", 2), ("certified", 2)]
+    assert {each["erasure"] for each in reported} == {erasure["erasure_id"]}
+    assert not [word for _, body in shown for word in (PERSON.lower(), ABOUT, MENTION) if word in body.lower()]
 
 
 async def test_two_workers_take_one_step(world: World, door: Gateway) -> None:
