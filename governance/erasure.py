@@ -53,12 +53,14 @@ class Located:
     def chosen(self, confirmed: Sequence[str] | None) -> list[DocumentRecord]:
         """Return the documents to erase: those that the officer ``confirmed``, else all but the probable ones.
 
-        Raises Rejected when a person is known by name alone and nothing was confirmed, and Conflict when a confirmed document is not
-        among the located ones: an erasure never goes beyond the list that the officer saw.
+        Raises Rejected when a person is known by name alone and nothing was confirmed. Raises Conflict when a confirmed document is not
+        among the located ones, because an erasure never goes beyond the list that the officer saw, and when one that declares the
+        person is left out, because the person's suppression would hide it without erasing it.
         """
         known = {record.document_id: record for record in self.documents}
+        is_inexact = self.target.person is not None and self.target.person.kind in INEXACT
         if confirmed is None:
-            if self.target.person and self.target.person.kind in INEXACT:
+            if is_inexact:
                 raise Rejected(
                     "a name may belong to several people: run it dry, and name the documents to erase in 'documents'",
                     reason="unconfirmed_name",
@@ -66,6 +68,11 @@ class Located:
             return [record for each, record in known.items() if self.reasons[each] != PROBABLE]
         if strange := sorted(set(confirmed) - known.keys()):
             raise Conflict(f"document {strange[0]} is not among those of this erasure: run it dry again")
+        declaring = {each for each, reason in self.reasons.items() if reason == DECLARED}
+        if not is_inexact and (left := sorted(declaring.difference(confirmed))):
+            raise Conflict(
+                f"document {left[0]} declares the person: name it too, or remove the person from its subjects at the source first"
+            )
         return [known[each] for each in sorted(set(confirmed))]
 
 

@@ -175,10 +175,22 @@ async def test_a_name_is_erased_only_as_confirmed(world: World, door: Gateway) -
     assert (await Office(world).until_certified(erasure["erasure_id"]))["documents"] == [document_id(MENTION)]
 
 
-async def test_the_officer_excludes_a_document(world: World, door: Gateway) -> None:
-    erasure = await ask(door, subject={"kind": "email", "value": PERSON}, documents=[document_id(MENTION)])
+async def test_the_officer_excludes_a_document_which_stays(world: World, door: Gateway) -> None:
+    erasure = await ask(door, subject={"kind": "email", "value": PERSON}, documents=[document_id(ABOUT)])
     assert erasure["affected"]["excluded"] == 1
-    assert MENTION not in await found(door)
+    await Office(world).until_certified(erasure["erasure_id"])
+    await replay(world)
+    assert await found(door) == {GONE, MENTION, OTHER}
+
+
+async def test_a_document_that_declares_the_person_is_never_hidden_without_being_erased(
+    world: World, door: Gateway
+) -> None:
+    body = {"subject": {"kind": "email", "value": PERSON}, "documents": [document_id(MENTION)]}
+    answer = await door.call("alice", "POST", "/v1/erasures", ERASE, json=body)
+    assert answer.status_code == 409
+    assert document_id(ABOUT) in answer.text
+    assert await found(door) == {GONE, ABOUT, MENTION, OTHER}
 
 
 async def test_a_prefix_is_erased(world: World, door: Gateway) -> None:
