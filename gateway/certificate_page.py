@@ -29,7 +29,7 @@ code, pre { font: 9pt monospace; white-space: pre-wrap }
 </table>
 <h2>Stores</h2>
 <table>
-<tr><th>Store</th><th>Statement</th><th>Data that was not erased</th></tr>
+<tr><th>Store</th><th>Statement</th><th>Negative control</th></tr>
 {%- for name, store in claims.stores.items() %}
 <tr><td>{{ name }}</td><td>{{ store.claim }}</td><td>{{ store.negative_control }}</td></tr>
 {%- endfor %}

@@ -24,7 +24,7 @@ class Store(Protocol):
     def name(self) -> str: ...
 
     def visible(self, documents: Sequence[Erased]) -> Sequence[Erased]:
-        """Return those documents, not erased, of which ``remains`` must find content: one of them is the negative control."""
+        """Return those of the documents, none of them erased, that ``remains`` must report: the negative control."""
 
     async def erase(self, tenant: str, documents: Sequence[Erased]) -> None:
         """Erase all content of the documents. Idempotent."""

@@ -1,4 +1,4 @@
-"""What a folder holds while servers write in it: they rename and remove files during the listing."""
+"""List a folder in which servers write: they rename and remove files during the listing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from pathlib import Path
 
 
 def below(folder: Path) -> Iterator[Path]:
-    """Yield the folders and files below `folder`; one that goes away meanwhile is no error, as it is with `rglob`."""
+    """Yield the folders and files below ``folder``. Skip a folder that goes away meanwhile, where ``rglob`` raises FileNotFoundError."""
     for parent, folders, files in os.walk(folder):
         yield from (Path(parent, name) for name in (*folders, *files))
