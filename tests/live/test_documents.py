@@ -81,10 +81,14 @@ def test_a_broken_document_is_dead_with_a_plain_reason_and_blocks_no_other(world
     assert reasons == {
         "truncated.pdf": "corrupt", "empty.md": "empty", "binary.bin": "unsupported", "lying.docx": "corrupt",
     }  # fmt: skip
-    dead = {event["document_id"]: event for event in world.events("documents.dead.v1")}
     ids = {row["document_id"] for row in documents.values() if row["status"] == "dead"}
-    assert ids == dead.keys()
-    assert all("uri" not in event for event in dead.values())
+    announced = eventually(
+        lambda: world.events("documents.dead.v1"),
+        lambda seen: ids <= {event["document_id"] for event in seen},
+        "every dead document is announced, after the ledger has it",
+    )
+    assert ids == {event["document_id"] for event in announced}
+    assert all("uri" not in event for event in announced)
 
 
 def test_a_document_is_found_only_by_callers_who_may_see_it(world: World) -> None:
@@ -160,9 +164,12 @@ def test_an_edit_costs_one_embedding_and_old_sentences_are_gone(world: World) ->
     eventually(lambda: world.texts("valve replaced"), lambda seen: "was replaced" in seen, "the row's change")
     assert "hydrogen valve" not in world.texts("hydrogen valve")
     assert "three ropes" in world.texts("zeppelin ropes")
-    revisions = [e for e in world.events("documents.indexed.v1") if e["document_id"] == before["document_id"]]
-    changed = [event for event in revisions if event["revision"] > before["revision"] and event["embedded"]]
-    assert [event["embedded"] for event in changed] == [1], revisions
+
+    def embedded() -> list[int]:
+        events = (e for e in world.events("documents.indexed.v1") if e["document_id"] == before["document_id"])
+        return [e["embedded"] for e in events if e["revision"] > before["revision"] and e["embedded"]]
+
+    assert eventually(embedded, bool, "the edit is announced") == [1]
 
 
 def _disorder(world: World) -> None:
@@ -200,7 +207,11 @@ def test_a_deletion_is_announced_without_a_version_or_with_one_and_never_with_an
 
 def test_a_backfill_while_documents_change_ends_as_a_clean_build_would(world: World) -> None:
     document_id = world.document("handbook/mooring.md")["document_id"]
-    partition = next(e["partition"] for e in world.events("documents.indexed.v1") if e["document_id"] == document_id)
+    partition = eventually(
+        lambda: [e["partition"] for e in world.events("documents.indexed.v1") if e["document_id"] == document_id],
+        bool,
+        "the document is announced",
+    )[0]
     launched = world.graphql(
         """
         mutation ($partitions: [String!]!) {
