@@ -10,7 +10,16 @@ from rag.ports import Catalog
 _CATALOG = {name for name in vars(Catalog) if not name.startswith("_")}
 _READS = {
     "objects": {"head", "get", "list", "identity"},
-    "ledger": {*_CATALOG, "positions", "recorded", "cursor", "row_hashes", "held_deletions", "suppressed"},
+    "ledger": {
+        *_CATALOG,
+        "positions",
+        "recorded",
+        "cursor",
+        "row_hashes",
+        "held_deletions",
+        "suppressed",
+        "erased_people",
+    },
     "events": {"describe", "read", "members"},
 }
 _WRITES = {"put", "delete", "set_cursor", "set_row_hashes", "confirm_deletions", "release_deletions"}

@@ -102,7 +102,7 @@ async def upload(
     await _note(document_id, noted, caller, services)
     await audit.record("document.upload", f"document:{document_id}")
     response.headers["Location"] = status_url = f"{PATH}/{document_id}"
-    replaces = earlier is not None and earlier["status"] != DocumentStatus.DELETED
+    replaces = earlier is not None and earlier["status"] not in {DocumentStatus.DELETED, DocumentStatus.SUPPRESSED}
     return UploadResponse(document_id=document_id, uri=uri, status_url=status_url, replaces=replaces)
 
 
@@ -210,7 +210,8 @@ class _Noted:
 
 
 async def _known(document_id: str, caller: Caller, services: Services) -> dict[str, Any] | None:
-    """Return a document as the ledger has it, with the status ``pending`` while an upload of the caller awaits indexing."""
+    """Return a document as the ledger has it, with the status ``pending`` while an upload of the caller awaits indexing, and
+    ``suppressed`` when it was refused because it is about an erased person."""
     row = await _row(document_id, caller, services)
     noted = await _noted(document_id, caller, services)
     if noted is None:
@@ -218,7 +219,10 @@ async def _known(document_id: str, caller: Caller, services: Services) -> dict[s
     if row is None and await services.ledger.suppressed(caller.tenant, [document_id]):
         return None
     if row is None:
-        return {"document_id": document_id, "status": "pending", "uri": noted.uri, "source": noted.source}
+        record = (await services.ledger.recorded(services.spec.index_id, [document_id]))[document_id]
+        is_refused = record.status is DocumentStatus.SUPPRESSED and record.content_hash == noted.content_hash
+        status = "suppressed" if is_refused else "pending"
+        return {"document_id": document_id, "status": status, "uri": noted.uri, "source": noted.source}
     is_older = row["revision"] == noted.revision and row["content_hash"] != noted.content_hash
     return row | {"status": "pending"} if is_older else row
 

@@ -156,6 +156,7 @@ async def accept(
     The lanes learn of it by a tombstone for each document, which names no uri.
     """
     documents = located.chosen(confirmed)
+    chosen = {record.document_id for record in documents}
     subject_ids = located.subject_ids if located.target.person and located.target.person.kind not in INEXACT else ()
     erasure = Erasure(
         erasure_id=erasure_id(),
@@ -168,6 +169,7 @@ async def accept(
         deadline=now + timedelta(days=deadline_days),
         next_at=now,
         subject_ids=subject_ids,
+        spared=tuple(each.document_id for each in located.documents if each.document_id not in chosen),
         affected={
             **located.counts,
             "documents": len(documents),

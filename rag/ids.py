@@ -12,14 +12,14 @@ import json
 import re
 import secrets
 import time
-import unicodedata
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 
 from rag.errors import Rejected
+from rag.identifiers import canonical, spellings
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://([^/]*)/?(.*)$", re.DOTALL)
 MAX_FOLDERS = 32  # above an object that a rule may name, because each object's points carry them
@@ -75,9 +75,10 @@ class Ids:
             raise ValueError(f"the identity secret has {len(self.secret)} bytes, at least 16 are needed")
 
     def _mac(self, tenant: str, kind: str, *parts: str) -> bytes:
-        key = hmac.digest(self.secret, b"tenant\x00" + tenant.encode(), "sha256")
-        message = b"".join(len(p.encode()).to_bytes(8, "big") + p.encode() for p in (kind, *parts))
-        return hmac.digest(key, message, "sha256")
+        return hmac.digest(self._tenant_key(tenant), _message(kind, *parts), "sha256")
+
+    def _tenant_key(self, tenant: str) -> bytes:
+        return hmac.digest(self.secret, b"tenant\x00" + tenant.encode(), "sha256")
 
     def document_id(self, tenant: str, source: str, uri: str) -> str:
         return str(uuid.UUID(bytes=self._mac(tenant, "document", source, canonical_uri(uri))[:16]))
@@ -115,8 +116,16 @@ class Ids:
 
     def subject_id(self, tenant: str, identifier: str) -> str:
         """Return the pseudonym of a person's exact identifier (an e-mail address, a customer number)."""
-        folded = unicodedata.normalize("NFKC", identifier).strip().casefold()
-        return self._mac(tenant, "subject", folded).hex()[:32]
+        return self._mac(tenant, "subject", canonical(identifier)).hex()[:32]
+
+    def people_in(self, tenant: str, text: str, people: Set[str]) -> set[str]:
+        """Return those of ``people`` (subject ids) whose identifier is in the text. A megabyte of text takes some seconds."""
+        if not people:
+            return set()
+        wanted = {bytes.fromhex(each): each for each in people}
+        key, prefix = self._tenant_key(tenant), _message("subject")
+        macs = (hmac.digest(key, prefix + _message(each), "sha256")[:16] for each in spellings(text))
+        return {wanted[mac] for mac in macs if mac in wanted}
 
     def caller_id(self, tenant: str, subject: str) -> str:
         """Return the pseudonym of a caller, for the paths of the caller's uploads and the keys of the rate limit."""
@@ -137,6 +146,10 @@ class Ids:
     def seal(self, tenant: str, fields: Mapping[str, object]) -> str:
         """Return the proof that an entry of the audit log was written with this deployment's secret."""
         return self._mac(tenant, "audit", _json(fields)).hex()[:32]
+
+
+def _message(*parts: str) -> bytes:
+    return b"".join(len(encoded).to_bytes(8, "big") + encoded for encoded in map(str.encode, parts))
 
 
 NO_LINK = "0" * 64  # before the first entry of a chain

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -376,6 +376,7 @@ class IndexingTask:
     chunked: str = ""
     embedded: str = ""
     characters: int = 0  # of the parsed text: tasks that are in memory together are bounded by them
+    erased_people: int = 0  # of the tenant, when the text was searched for them
     must_reread: bool = False  # an operator wants the object tried again, although nothing changed
     fresh: int = 0  # chunks whose embedding was computed, not read from the cache
 
@@ -482,6 +483,7 @@ class Erasure:
     deadline: datetime
     next_at: datetime | None  # the time of the next step
     subject_ids: tuple[str, ...] = ()
+    spared: tuple[str, ...] = ()  # documents that may go on mentioning the person, because the officer left them out
     mode: str = "delete"
     affected: Mapping[str, int] = field(default_factory=dict)  # thing → number, as accepted
     state: ErasureState = ErasureState.REQUESTED
@@ -494,6 +496,17 @@ class Erasure:
     @property
     def document_ids(self) -> list[str]:
         return [each.document_id for each in self.documents]
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedPeople:
+    """The people of a tenant that no document may mention, but for the pairs that officers left out."""
+
+    subject_ids: frozenset[str] = frozenset()
+    spared: frozenset[tuple[str, str]] = frozenset()  # (document id, subject id)
+
+    def refused(self, document_id: str, mentioned: Set[str]) -> bool:
+        return any((document_id, each) not in self.spared for each in mentioned)
 
 
 # -- audit --------------------------------------------------------------------------------------------------------------

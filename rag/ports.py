@@ -22,6 +22,7 @@ from rag.models import (
     Batch,
     DocumentRecord,
     Embedding,
+    ErasedPeople,
     Erasure,
     Hit,
     HybridQuery,
@@ -260,6 +261,7 @@ class Delta:
     is_visible: bool = True  # whether a reader can see the difference
     needs_confirmation: bool = False  # a deletion that is held back unless it was confirmed, however small
     tokens: int = 0
+    erased_people: int = 0  # of the tenant, when the text was searched for them
 
     @property
     def new_points(self) -> list[str]:
@@ -282,8 +284,8 @@ FreshVectors = Mapping[tuple[str, str, bytes], tuple[str, Vector]]
 
 @dataclass(frozen=True, slots=True)
 class SwapResult:
-    """The deltas of locked documents: accepted, lost because the document was changed or suppressed meanwhile, or held: deletions
-    that wait for a confirmation."""
+    """The deltas of locked documents: accepted, lost because the document was changed or suppressed or a person erased meanwhile, or
+    held: deletions that wait for a confirmation."""
 
     accepted: tuple[Delta, ...]
     lost: tuple[Delta, ...]
@@ -353,6 +355,9 @@ class Ledger(Protocol):
 
     async def ruled_scopes(self, access: AccessFilter) -> RuledScopes:
         """Return the scopes that the access rules of the filter's principals name."""
+
+    async def erased_people(self, tenant: str, document_ids: Sequence[str]) -> ErasedPeople:
+        """Return the tenant's erased people, and who of them the documents may mention."""
 
     async def ruled(self, tenant: str, scopes: Sequence[str]) -> set[str]:
         """Return those of ``scopes`` that any access rule names."""
@@ -509,7 +514,8 @@ class Erasures(Protocol):
     async def accept(self, erasure: Erasure, events: Sequence[OutboxEvent]) -> None:
         """Suppress the erasure's documents and people, record it, and write the ``events`` to the outbox, in one transaction.
 
-        A swap that runs ends first, and a later one sees the suppressions. Idempotent by the erasure's id, but for the events.
+        A swap that runs ends first. A later one sees the suppressions, and loses documents whose text was not searched for the people.
+        Idempotent by the erasure's id, but for the events.
         """
 
     async def erasures(self, tenant: str, *, after: str = "", limit: int = 100) -> list[Erasure]:

@@ -122,6 +122,7 @@ def plan(wanted: Desired, recorded: DocumentRecord) -> Delta:
         is_visible=_shown(record) != _shown(recorded),
         needs_confirmation=task.status is DocumentStatus.DELETED and task.reason == RETIRED,
         tokens=sum(chunk.tokens for chunk in wanted.chunks),
+        erased_people=task.erased_people,
     )
 
 

@@ -44,6 +44,7 @@ from rag.models import (
     Chunk,
     DocumentRecord,
     DocumentStatus,
+    ErasedPeople,
     IndexingTask,
     IndexSpec,
     ParsedDocument,
@@ -69,6 +70,7 @@ _log = logger(__name__)
 
 WINDOW = 64  # documents that are looked up, embedded and applied together
 TEXT = 4_000_000  # characters of text of such documents, with chunks and vectors about 60 MB
+LONG = 5_000  # characters; the search of a shorter text for erased people is done before a thread takes over
 AT_ONCE = 4  # documents whose content is in memory at once
 ATTEMPTS = 5  # derivations of a document that keeps changing, before the batch fails
 REBUILD_REMEDY = "restore it, or run `python -m assets rebuild`"
@@ -194,6 +196,7 @@ class Pipeline:
         with span("documents.admit", documents=len(tasks)):
             refused = await _refused(tasks, records, find_suppressed)
             ruled = await self._ruled(tasks)
+            erased = await self._erased(tasks)
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def one(task: IndexingTask) -> IndexingTask | None:
@@ -213,7 +216,9 @@ class Pipeline:
                 if reading.task.subjects and await find_suppressed(task.tenant, reading.task.subjects):
                     return suppressed(reading.task)
                 compartment = _compartment(reading.task, ruled.intersection(self._scopes(task)))
-                return await self._parse_one(reading.task, reading.source_object, batch, record, bugs, compartment)
+                people = erased[task.tenant]
+                seen = replace(reading.task, erased_people=len(people.subject_ids))
+                return await self._parse_one(seen, reading.source_object, batch, record, bugs, compartment, people)
 
         return [task for task in await asyncio.gather(*map(one, tasks)) if task is not None]
 
@@ -228,6 +233,23 @@ class Pipeline:
             ruled |= await self.ledger.ruled(tenant, sorted(scopes))
         return ruled
 
+    async def _erased(self, tasks: Sequence[IndexingTask]) -> dict[str, ErasedPeople]:
+        """Return tenant → its erased people, with those that the tasks' documents may mention."""
+        tenants = sorted({task.tenant for task in tasks})
+        own = {tenant: [task.document_id for task in tasks if task.tenant == tenant] for tenant in tenants}
+        return {tenant: await self.ledger.erased_people(tenant, own[tenant]) for tenant in tenants}
+
+    async def _mentions(self, task: IndexingTask, parsed: ParsedDocument, erased: ErasedPeople) -> bool:
+        """Return whether text, title or uri have the identifier of an erased person that the document may not mention."""
+        if not erased.subject_ids:
+            return False
+        text = f"{task.title}\n{parsed.title}\n{task.uri}\n{parsed.text}"
+        if len(text) > LONG:
+            mentioned = await asyncio.to_thread(self.ids.people_in, task.tenant, text, erased.subject_ids)
+        else:
+            mentioned = self.ids.people_in(task.tenant, text, erased.subject_ids)
+        return erased.refused(task.document_id, mentioned)
+
     async def _parse_one(
         self,
         task: IndexingTask,
@@ -236,13 +258,16 @@ class Pipeline:
         record: DocumentRecord,
         bugs: _Bugs,
         compartment: str,
+        erased: ErasedPeople,
     ) -> IndexingTask:
         version = version_of(task.content_hash, task.media_type)
         key = self.artifacts.key(self.spec.index_id, task.document_id, task.base_revision, version, PARSED)
         if not batch.is_backfill:
             for known in (*(each for each in record.artifacts if has_version(each, version, PARSED)), key):
                 if before := await self._parsed_before(known):
-                    return _parsed(task, known, before)
+                    return (
+                        suppressed(task) if await self._mentions(task, before, erased) else _parsed(task, known, before)
+                    )
         name = object_key(task.uri)[1].rsplit("/", 1)[-1]
         try:
             parsed = await self.parser.parse(
@@ -254,6 +279,8 @@ class Pipeline:
             raise
         except Exception as error:
             return bugs.dead_task(task, error)
+        if await self._mentions(task, parsed, erased):
+            return suppressed(task)
         await self.artifacts.put_parsed(key, parsed)
         return _parsed(task, key, parsed)
 

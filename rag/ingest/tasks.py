@@ -96,6 +96,7 @@ def reset(task: IndexingTask) -> IndexingTask:
         reason="",
         config_hash="",
         characters=0,
+        erased_people=0,
         fresh=0,
     )
 

@@ -36,6 +36,7 @@ from rag.models import (
     DocumentStatus,
     Effect,
     Erased,
+    ErasedPeople,
     Erasure,
     ErasureEvent,
     ErasureState,
@@ -337,6 +338,8 @@ async def test_a_suppression_hides_at_once_and_refuses_later_changes(ledger: Any
     assert len((await applied(ledger, index, again)).lost) == 1
     gone = delta(document, {}, revision=1, retired=(point,), tenant=tenant, status=DocumentStatus.SUPPRESSED)
     assert len((await applied(ledger, index, gone)).accepted) == 1
+    assert await ledger.document(index, document, staff) is None
+    assert await ledger.documents(index, staff, DocumentQuery()) == []
     assert await ledger.suppressed(tenant, [subject, "other"]) == {subject}
 
 
@@ -811,6 +814,26 @@ async def test_an_acceptance_hides_and_announces_in_one_transaction(ledger: Any,
     assert await ledger.erasure(tenant, erasure.erasure_id) == erasure
     assert await ledger.erasure("another", erasure.erasure_id) is None
     assert erasure.deadline in await ledger.open_deadlines()
+
+
+async def test_a_document_whose_text_was_not_searched_for_an_erased_person_is_lost(ledger: Any, index: str) -> None:
+    tenant, left_out, other, person = uuid.uuid4().hex, an_id(), an_id(), uuid.uuid4().hex
+    assert await ledger.erased_people(tenant, [left_out]) == ErasedPeople()
+    for _ in range(2):  # the second request finds nothing new
+        await ledger.accept(an_erasure(tenant, subject_ids=(person,), spared=(left_out,)), [])
+    assert await ledger.erased_people(tenant, [other]) == ErasedPeople(frozenset({person}))
+    people = await ledger.erased_people(tenant, [left_out, other])
+    assert people == ErasedPeople(frozenset({person}), frozenset({(left_out, person)}))
+    assert not people.refused(left_out, {person})
+    assert people.refused(left_out, {person, "another"})
+    assert people.refused(other, {person})
+    assert not people.refused(other, set())
+    late = delta(other, {an_id(): an_id()}, tenant=tenant)
+    assert (await applied(ledger, index, late)).lost == (late,)
+    assert (await ledger.swap(index, [replace(late, erased_people=1)])).accepted
+    gone = delta(other, {}, revision=1, tenant=tenant, status=DocumentStatus.SUPPRESSED)
+    assert (await applied(ledger, index, gone)).accepted
+    assert (await applied(ledger, index, delta(an_id(), {an_id(): an_id()}, tenant=uuid.uuid4().hex))).accepted
 
 
 async def emptied(ledger: Any) -> None:

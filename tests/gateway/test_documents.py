@@ -10,7 +10,8 @@ from gateway.uploads import safe_name
 from rag.errors import Unavailable
 from rag.ingest.change_events import publish_outbox
 from rag.labels import split_label
-from rag.models import DocumentStatus
+from rag.models import DocumentRecord, DocumentStatus
+from rag.ports import Delta
 from schemas.events import ChangeKind
 
 
@@ -43,6 +44,24 @@ async def test_an_upload_is_pending_until_it_is_indexed(world: Any) -> None:
     assert (status["status"], status["uri"]) == ("pending", said["uri"])
     await world.index("High water at noon.", source="uploads", uri=said["uri"], principals=["user:alice"])
     assert (await world.client.get(said["status_url"], headers=world.bearer("alice"))).json()["status"] == "live"
+
+
+async def test_an_upload_about_an_erased_person_is_refused_and_its_uploader_is_told(world: Any) -> None:
+    said = (await upload(world)).json()
+    content = (await world.objects.get(said["uri"])).content
+    refused = DocumentRecord(
+        said["document_id"], 0, DocumentStatus.SUPPRESSED, "acme", "uploads", said["uri"], reason="suppressed",
+        content_hash=world.ids.content_hash("acme", content), principals=("user:alice",),
+    )  # fmt: skip
+    await world.ledger.swap(world.spec.index_id, [Delta(refused)])
+
+    async def status() -> str:
+        return str((await world.client.get(said["status_url"], headers=world.bearer("alice"))).json()["status"])
+
+    assert await status() == "suppressed"
+    again = (await upload(world, content=b"# Tides\n\nNobody is named.")).json()
+    assert (again["document_id"], again["replaces"]) == (said["document_id"], False)
+    assert await status() == "pending"
 
 
 async def test_a_pending_upload_is_its_uploaders_alone(world: Any) -> None:

@@ -88,6 +88,7 @@ def test_an_erased_person_leaves_no_byte_of_text(world: World) -> None:
         "Dagster shows the certified erasure",
     )
     world.put("people/a.md", f"# Pilot\n\nThe {canary} pilot is back: {person}.\n")  # refused under its old name
+    world.put("people/other-name.md", f"# Pilot\n\nThe {canary} pilot under another name: <{person.upper()}>.\n")
     world.put("people/new.md", "# News\n\nNothing of importance.\n")
     eventually(lambda: world.texts("news importance"), lambda seen: "importance" in seen, "a later document is found")
     assert canary not in world.texts(f"{canary} pilot")

@@ -158,9 +158,11 @@ async def test_an_erased_person_is_gone_and_refused_under_every_name(world: Worl
     assert PERSON.casefold() not in repr(claims).casefold()
     assert "pat.doe" not in (await contents(world)).casefold()
     await world.put("new/name.md", "# New\n\nThe zeppelin again.\n", subjects=PERSON)
+    await world.put("new/text.md", f"# New\n\nThe zeppelin again, ask <mailto:{PERSON.upper()}>.\n")
     await world.run_lane()
     assert await found(door) == {GONE, OTHER}
-    assert (await world.row("new/name.md")).status is DocumentStatus.SUPPRESSED
+    for key in ("new/name.md", "new/text.md"):
+        assert (await world.row(key)).status is DocumentStatus.SUPPRESSED
 
 
 async def test_a_name_is_erased_only_as_confirmed(world: World, door: Gateway) -> None:
@@ -180,6 +182,10 @@ async def test_the_officer_excludes_a_document_which_stays(world: World, door: G
     assert erasure["affected"]["excluded"] == 1
     await Office(world).until_certified(erasure["erasure_id"])
     await replay(world)
+    assert await found(door) == {GONE, MENTION, OTHER}
+    await world.put(MENTION, "# Ropes\n\nAsk pat.doe@example.com for nine ropes of the zeppelin.\n")
+    await world.put("copy.md", "# Ropes\n\nAsk pat.doe@example.com for nine ropes of the zeppelin.\n")
+    await world.run_lane()
     assert await found(door) == {GONE, MENTION, OTHER}
 
 

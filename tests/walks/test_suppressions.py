@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 
+from rag.ids import erasure_id
 from rag.ingest.artifacts import CONTAINER
-from rag.models import DocumentStatus, OffsetRange
+from rag.models import DocumentStatus, Erasure, OffsetRange
 from schemas.topics import CHANGED, INDEXED
 from tests.fakes.gateway import Gateway, gateway
 from tests.fakes.world import IDS, SPEC, TEXT, World
@@ -166,3 +168,63 @@ async def test_a_document_that_is_erased_over_the_gateway_is_gone_at_once_and_fo
     assert "ropes hold" not in await world.found("ropes")
     assert (await world.row(BY_ID)).chunks == {}
     assert "Soup" in await world.found("soup")
+
+
+async def erase_pat(world: World, *spared: str) -> None:
+    """Accept the erasure of a person, whom the officer leaves in the ``spared`` documents."""
+    now = datetime.now(UTC)
+    documents = tuple(IDS.document_id("acme", "s3", f"s3://docs/{key}") for key in spared)
+    people = (IDS.subject_id("acme", "pat@example.com"),)
+    erasure = Erasure(
+        erasure_id(), "acme", "subject", "asked", "officer", (), now, now, now, subject_ids=people, spared=documents
+    )
+    await world.ledger.accept(erasure, [])
+
+
+MENTION = "# Ropes\n\nAsk <PAT@Example.com> for more zeppelin ropes.\n"
+
+
+async def test_an_erased_person_does_not_come_back_under_a_new_name(world: World, door: Gateway) -> None:
+    await erase_pat(world)
+    await world.put("new-name.md", MENTION)
+    await world.put("pat@example.com/notes.md", "# Notes\n\nThe path has the zeppelin's pilot.\n")
+    await world.put("title.md", "# Pat@example.com\n\nA title about a zeppelin.\n")
+    await world.put("fine.md", "# Ropes\n\nAsk pat@example.community for zeppelin ropes.\n")
+    await world.run_lane()
+    hits = {hit["uri"] for hit in await door.search("alice", "zeppelin ropes pilot title", top_k=50)}
+    assert hits == {f"s3://docs/{BY_ID}", f"s3://docs/{OTHER}", "s3://docs/fine.md"}
+    assert (await world.row("new-name.md")).status is DocumentStatus.SUPPRESSED
+    stored = [state.uri async for state in world.artifacts.list(CONTAINER)]
+    assert stored
+    assert not [uri for uri in stored if (await world.row("new-name.md")).document_id in uri]
+    await replay(world)
+    assert (await world.row("new-name.md")).status is DocumentStatus.SUPPRESSED
+    await world.put("new-name.md", "# Ropes\n\nAsk the office for more zeppelin ropes.\n")
+    await world.run_lane()
+    assert "Ask the office" in await world.found("more zeppelin ropes")
+
+
+async def test_a_document_that_an_officer_left_out_may_go_on_mentioning_the_person(world: World, door: Gateway) -> None:
+    await world.put("minutes.md", MENTION)
+    await world.put("plain.md", "# Plain\n\nNothing of importance.\n")
+    await world.run_lane()
+    await erase_pat(world, "minutes.md")
+    await world.put("minutes.md", MENTION.replace("more", "fewer"))
+    await world.put("plain.md", MENTION)
+    await world.run_lane()
+    assert "fewer zeppelin ropes" in await world.found("fewer zeppelin ropes")
+    assert (await world.row("plain.md")).status is DocumentStatus.SUPPRESSED
+
+
+async def test_an_erasure_between_parse_and_index_refuses_the_mention(world: World, door: Gateway) -> None:
+    """The text was searched before the person was erased, so the ledger refuses what the search did not cover."""
+    await world.put("new-name.md", MENTION)
+    await world.put("fine.md", "# Fine\n\nA zeppelin of nobody.\n")
+    batches = [await world.lane.collect(await world.lane.read(due), due) for due in await world.due()]
+    embedded = [await world.lane.embed(await world.lane.chunk(await world.lane.parse(each))) for each in batches]
+    await erase_pat(world)
+    for each in embedded:
+        await world.lane.index(each)
+    assert (await world.row("new-name.md")).status is DocumentStatus.SUPPRESSED
+    assert (await world.row("fine.md")).status is DocumentStatus.LIVE
+    assert "PAT@Example" not in await world.found("zeppelin ropes")

@@ -221,6 +221,7 @@ async def _compare(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) 
     current = await _lock_documents(db, index_id, sorted({delta.record.document_id for delta in deltas}))
     intended = await _lock_intents(db, index_id, [point for delta in deltas for point in delta.new_points])
     suppressed = await _suppressed(db, deltas)
+    people = await _erased_people(db, sorted({delta.record.tenant for delta in deltas}))
     accepted: list[Delta] = []
     lost: list[Delta] = []
     for delta in deltas:
@@ -228,8 +229,9 @@ async def _compare(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) 
         is_refused = record.status in {DocumentStatus.LIVE, DocumentStatus.PARKED} and not suppressed.isdisjoint(
             {(record.tenant, each) for each in (record.document_id, *record.subjects)}
         )
+        is_unsearched = record.status is DocumentStatus.LIVE and delta.erased_people != people.get(record.tenant, 0)
         is_current = current[record.document_id][0] == record.revision and intended.issuperset(delta.new_points)
-        (accepted if is_current and not is_refused else lost).append(delta)
+        (accepted if is_current and not is_refused and not is_unsearched else lost).append(delta)
     live = {
         document_id
         for document_id, (_, status) in current.items()
@@ -279,6 +281,14 @@ async def _suppressed(db: AsyncConnection, deltas: Sequence[Delta]) -> set[tuple
         ([tenant for tenant, _ in ids], [each for _, each in ids]),
     )
     return {(tenant, each) for tenant, each in await rows.fetchall()}
+
+
+async def _erased_people(db: AsyncConnection, tenants: Sequence[str]) -> dict[str, int]:
+    """Return tenant → number of erased people. It only grows, so an equal number means the same people."""
+    rows = await db.execute(
+        "select tenant, count(*) from erased_people where tenant = any(%s) group by tenant", (list(tenants),)
+    )
+    return dict(await rows.fetchall())
 
 
 async def _record(db: AsyncConnection, index_id: str, deltas: Sequence[Delta]) -> None:

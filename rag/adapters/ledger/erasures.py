@@ -60,6 +60,17 @@ class ErasuresPart(LedgerPart):
             suppressed = [*erasure.document_ids, *erasure.subject_ids]
             await add_suppressions(db, erasure.tenant, suppressed, reason=f"erasure {erasure.erasure_id}")
             await db.execute(
+                "insert into erased_people (tenant, subject_id) select %s, unnest(%s::text[]) on conflict do nothing",
+                (erasure.tenant, list(erasure.subject_ids)),
+            )
+            await db.execute(
+                """
+                insert into spared_documents (tenant, subject_id, document_id)
+                select %s, person, document from unnest(%s::text[]) person, unnest(%s::uuid[]) document on conflict do nothing
+                """,
+                (erasure.tenant, list(erasure.subject_ids), list(erasure.spared)),
+            )
+            await db.execute(
                 """
                 insert into erasures (erasure_id, tenant, next_at, body) values (%s, %s, %s, %s)
                 on conflict (erasure_id) do nothing

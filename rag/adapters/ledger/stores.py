@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from rag.adapters.ledger.rows import LedgerPart
 from rag.ingest.tasks import windows
-from rag.models import Batch, OffsetRange, Vector
+from rag.models import Batch, ErasedPeople, OffsetRange, Vector
 from rag.ports import OutboxEvent
 from schemas.topics import TOPICS
 
@@ -87,6 +87,21 @@ class StoresPart(LedgerPart):
                 "select id from suppressions where tenant = %s and id = any(%s)", (tenant, list(ids))
             )
             return {each for (each,) in await rows.fetchall()}
+
+    async def erased_people(self, tenant: str, document_ids: Sequence[str]) -> ErasedPeople:
+        async with self.connection() as db:
+            rows = await db.execute(
+                """
+                select p.subject_id, array(
+                    select s.document_id::text from spared_documents s
+                    where s.tenant = p.tenant and s.subject_id = p.subject_id and s.document_id = any(%s::uuid[]))
+                from erased_people p where p.tenant = %s
+                """,
+                (list(document_ids), tenant),
+            )
+            people: dict[str, list[str]] = dict(await rows.fetchall())
+        spared = {(document, person) for person, documents in people.items() for document in documents}
+        return ErasedPeople(frozenset(people), frozenset(spared))
 
     async def suppress(
         self, tenant: str, ids: Sequence[str], *, reason: str, events: Sequence[OutboxEvent] = ()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 from rag.adapters.memory.access import MemoryAccessRules
@@ -22,6 +23,7 @@ from rag.models import (
     Cause,
     DocumentRecord,
     DocumentStatus,
+    ErasedPeople,
     Erasure,
     IndexSpec,
     Inventoried,
@@ -66,6 +68,8 @@ class MemoryLedger(MemoryAccessRules, MemoryErasures, MemoryAuditLog):
         self._revisions: dict[tuple[str, str], int] = defaultdict(int)
         self._vectors: dict[tuple[str, str, bytes], tuple[str, Vector]] = {}
         self._suppressed: set[tuple[str, str]] = set()
+        self._people: dict[str, set[str]] = defaultdict(set)  # tenant → subject ids
+        self._spared: dict[str, set[tuple[str, str]]] = defaultdict(set)  # tenant → (document id, subject id)
         self._indexes: dict[str, None] = {}  # in the order of their opening
         self._batches: dict[tuple[str, str, int], Batch] = {}
         self._held: dict[tuple[str, str], _Held] = {}
@@ -294,6 +298,10 @@ class MemoryLedger(MemoryAccessRules, MemoryErasures, MemoryAuditLog):
     async def suppressed(self, tenant: str, ids: Sequence[str]) -> set[str]:
         return {each for each in ids if (tenant, each) in self._suppressed}
 
+    async def erased_people(self, tenant: str, document_ids: Sequence[str]) -> ErasedPeople:
+        spared = {(document, person) for document, person in self._spared[tenant] if document in document_ids}
+        return ErasedPeople(frozenset(self._people[tenant]), frozenset(spared))
+
     async def suppress(
         self, tenant: str, ids: Sequence[str], *, reason: str, events: Sequence[OutboxEvent] = ()
     ) -> None:
@@ -319,6 +327,8 @@ class MemoryLedger(MemoryAccessRules, MemoryErasures, MemoryAuditLog):
     async def accept(self, erasure: Erasure, events: Sequence[OutboxEvent]) -> None:
         async with self._lock:
             self._suppressed |= {(erasure.tenant, each) for each in (*erasure.document_ids, *erasure.subject_ids)}
+            self._people[erasure.tenant].update(erasure.subject_ids)
+            self._spared[erasure.tenant].update(product(erasure.spared, erasure.subject_ids))
             self._erasures.setdefault(erasure.erasure_id, erasure)
             self._outbox += events
 
@@ -394,7 +404,9 @@ class MemoryLedger(MemoryAccessRules, MemoryErasures, MemoryAuditLog):
         return sorted(mine, key=lambda record: record.document_id)
 
     def _hidden(self, record: DocumentRecord) -> bool:
-        return any((record.tenant, each) in self._suppressed for each in (record.document_id, *record.subjects))
+        return record.status is DocumentStatus.SUPPRESSED or any(
+            (record.tenant, each) in self._suppressed for each in (record.document_id, *record.subjects)
+        )
 
     def _allowed(self, record: DocumentRecord, access: AccessFilter) -> bool:
         return self._is_granted(record, access) and not self._hidden(record)
@@ -412,7 +424,11 @@ class MemoryLedger(MemoryAccessRules, MemoryErasures, MemoryAuditLog):
             entries = [self._garbage.get((index_id, point)) for point in delta.new_points]
             is_intended = all(entry and entry.is_intent for entry in entries)
             is_refused = delta.record.status in SHOWN and self._hidden(delta.record)
-            is_accepted = current.revision == delta.record.revision and is_intended and not is_refused
+            is_unsearched = delta.record.status is DocumentStatus.LIVE and delta.erased_people != len(
+                self._people[delta.record.tenant]
+            )
+            is_current = current.revision == delta.record.revision and is_intended
+            is_accepted = is_current and not is_refused and not is_unsearched
             (accepted if is_accepted else lost).append(delta)
         held = self._hold(index_id, accepted)
         return SwapResult(tuple(each for each in accepted if each not in held), tuple(lost), tuple(held))
