@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from governance.mentions import INEXACT, Identifier
 from rag.errors import Conflict, Rejected
+from rag.identifiers import canonical
 from rag.ids import Ids, erasure_id
 from rag.ingest.artifacts import Artifacts
 from rag.ingest.tasks import PARSED
@@ -157,7 +158,8 @@ async def accept(
     """
     documents = located.chosen(confirmed)
     chosen = {record.document_id for record in documents}
-    subject_ids = located.subject_ids if located.target.person and located.target.person.kind not in INEXACT else ()
+    person = located.target.person
+    is_exact = person is not None and person.kind not in INEXACT
     erasure = Erasure(
         erasure_id=erasure_id(),
         tenant=tenant,
@@ -168,7 +170,8 @@ async def accept(
         requested_at=now,
         deadline=now + timedelta(days=deadline_days),
         next_at=now,
-        subject_ids=subject_ids,
+        subject_ids=located.subject_ids if is_exact else (),
+        subject_lengths=(len(canonical(person.value)),) if person and is_exact else (),
         spared=tuple(each.document_id for each in located.documents if each.document_id not in chosen),
         affected={
             **located.counts,

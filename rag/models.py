@@ -483,6 +483,7 @@ class Erasure:
     deadline: datetime
     next_at: datetime | None  # the time of the next step
     subject_ids: tuple[str, ...] = ()
+    subject_lengths: tuple[int, ...] = ()  # characters of the canonical identifiers, one for each of ``subject_ids``
     spared: tuple[str, ...] = ()  # documents that may go on mentioning the person, because the officer left them out
     mode: str = "delete"
     affected: Mapping[str, int] = field(default_factory=dict)  # thing → number, as accepted
@@ -502,7 +503,7 @@ class Erasure:
 class ErasedPeople:
     """The people of a tenant that no document may mention, but for the pairs that officers left out."""
 
-    subject_ids: frozenset[str] = frozenset()
+    lengths: Mapping[str, int] = field(default_factory=dict)  # subject id → characters of the canonical identifier
     spared: frozenset[tuple[str, str]] = frozenset()  # (document id, subject id)
 
     def refused(self, document_id: str, mentioned: Set[str]) -> bool:

@@ -217,7 +217,7 @@ class Pipeline:
                     return suppressed(reading.task)
                 compartment = _compartment(reading.task, ruled.intersection(self._scopes(task)))
                 people = erased[task.tenant]
-                seen = replace(reading.task, erased_people=len(people.subject_ids))
+                seen = replace(reading.task, erased_people=len(people.lengths))
                 return await self._parse_one(seen, reading.source_object, batch, record, bugs, compartment, people)
 
         return [task for task in await asyncio.gather(*map(one, tasks)) if task is not None]
@@ -241,13 +241,13 @@ class Pipeline:
 
     async def _mentions(self, task: IndexingTask, parsed: ParsedDocument, erased: ErasedPeople) -> bool:
         """Return whether text, title or uri have the identifier of an erased person that the document may not mention."""
-        if not erased.subject_ids:
+        if not erased.lengths:
             return False
         text = f"{task.title}\n{parsed.title}\n{task.uri}\n{parsed.text}"
         if len(text) > LONG:
-            mentioned = await asyncio.to_thread(self.ids.people_in, task.tenant, text, erased.subject_ids)
+            mentioned = await asyncio.to_thread(self.ids.people_in, task.tenant, text, erased.lengths)
         else:
-            mentioned = self.ids.people_in(task.tenant, text, erased.subject_ids)
+            mentioned = self.ids.people_in(task.tenant, text, erased.lengths)
         return erased.refused(task.document_id, mentioned)
 
     async def _parse_one(

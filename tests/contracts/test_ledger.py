@@ -804,7 +804,7 @@ async def test_documents_are_located_by_id_prefix_and_person_in_every_index(ledg
 async def test_an_acceptance_hides_and_announces_in_one_transaction(ledger: Any, index: str) -> None:
     tenant, document, point = uuid.uuid4().hex, an_id(), an_id()
     await applied(ledger, index, delta(document, {an_id(): point}, tenant=tenant))
-    erasure = an_erasure(tenant, document, subject_ids=("p1",))
+    erasure = an_erasure(tenant, document, subject_ids=("p1",), subject_lengths=(2,))
     await emptied(ledger)
     await ledger.accept(erasure, [OutboxEvent(CHANGED, document, None)])
     assert await ledger.visible(index, [point], AccessFilter(tenant, ("group:staff",))) == {}
@@ -820,10 +820,10 @@ async def test_a_document_whose_text_was_not_searched_for_an_erased_person_is_lo
     tenant, left_out, other, person = uuid.uuid4().hex, an_id(), an_id(), uuid.uuid4().hex
     assert await ledger.erased_people(tenant, [left_out]) == ErasedPeople()
     for _ in range(2):  # the second request finds nothing new
-        await ledger.accept(an_erasure(tenant, subject_ids=(person,), spared=(left_out,)), [])
-    assert await ledger.erased_people(tenant, [other]) == ErasedPeople(frozenset({person}))
+        await ledger.accept(an_erasure(tenant, subject_ids=(person,), subject_lengths=(9,), spared=(left_out,)), [])
+    assert await ledger.erased_people(tenant, [other]) == ErasedPeople({person: 9})
     people = await ledger.erased_people(tenant, [left_out, other])
-    assert people == ErasedPeople(frozenset({person}), frozenset({(left_out, person)}))
+    assert people == ErasedPeople({person: 9}, frozenset({(left_out, person)}))
     assert not people.refused(left_out, {person})
     assert people.refused(left_out, {person, "another"})
     assert people.refused(other, {person})

@@ -176,7 +176,18 @@ async def erase_pat(world: World, *spared: str) -> None:
     documents = tuple(IDS.document_id("acme", "s3", f"s3://docs/{key}") for key in spared)
     people = (IDS.subject_id("acme", "pat@example.com"),)
     erasure = Erasure(
-        erasure_id(), "acme", "subject", "asked", "officer", (), now, now, now, subject_ids=people, spared=documents
+        erasure_id(),
+        "acme",
+        "subject",
+        "asked",
+        "officer",
+        (),
+        now,
+        now,
+        now,
+        subject_ids=people,
+        spared=documents,
+        subject_lengths=(len("pat@example.com"),),
     )
     await world.ledger.accept(erasure, [])
 

@@ -60,8 +60,11 @@ class ErasuresPart(LedgerPart):
             suppressed = [*erasure.document_ids, *erasure.subject_ids]
             await add_suppressions(db, erasure.tenant, suppressed, reason=f"erasure {erasure.erasure_id}")
             await db.execute(
-                "insert into erased_people (tenant, subject_id) select %s, unnest(%s::text[]) on conflict do nothing",
-                (erasure.tenant, list(erasure.subject_ids)),
+                """
+                insert into erased_people (tenant, subject_id, length) select %s, unnest(%s::text[]), unnest(%s::integer[])
+                on conflict do nothing
+                """,
+                (erasure.tenant, list(erasure.subject_ids), list(erasure.subject_lengths)),
             )
             await db.execute(
                 """

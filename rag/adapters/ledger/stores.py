@@ -92,16 +92,16 @@ class StoresPart(LedgerPart):
         async with self.connection() as db:
             rows = await db.execute(
                 """
-                select p.subject_id, array(
+                select p.subject_id, p.length, array(
                     select s.document_id::text from spared_documents s
                     where s.tenant = p.tenant and s.subject_id = p.subject_id and s.document_id = any(%s::uuid[]))
                 from erased_people p where p.tenant = %s
                 """,
                 (list(document_ids), tenant),
             )
-            people: dict[str, list[str]] = dict(await rows.fetchall())
-        spared = {(document, person) for person, documents in people.items() for document in documents}
-        return ErasedPeople(frozenset(people), frozenset(spared))
+            people = await rows.fetchall()
+        spared = {(document, person) for person, _, documents in people for document in documents}
+        return ErasedPeople({person: length for person, length, _ in people}, frozenset(spared))
 
     async def suppress(
         self, tenant: str, ids: Sequence[str], *, reason: str, events: Sequence[OutboxEvent] = ()

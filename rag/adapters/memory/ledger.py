@@ -68,7 +68,7 @@ class MemoryLedger(MemoryAccessRules, MemoryErasures, MemoryAuditLog):
         self._revisions: dict[tuple[str, str], int] = defaultdict(int)
         self._vectors: dict[tuple[str, str, bytes], tuple[str, Vector]] = {}
         self._suppressed: set[tuple[str, str]] = set()
-        self._people: dict[str, set[str]] = defaultdict(set)  # tenant → subject ids
+        self._people: dict[str, dict[str, int]] = defaultdict(dict)  # tenant → subject id → characters
         self._spared: dict[str, set[tuple[str, str]]] = defaultdict(set)  # tenant → (document id, subject id)
         self._indexes: dict[str, None] = {}  # in the order of their opening
         self._batches: dict[tuple[str, str, int], Batch] = {}
@@ -300,7 +300,7 @@ class MemoryLedger(MemoryAccessRules, MemoryErasures, MemoryAuditLog):
 
     async def erased_people(self, tenant: str, document_ids: Sequence[str]) -> ErasedPeople:
         spared = {(document, person) for document, person in self._spared[tenant] if document in document_ids}
-        return ErasedPeople(frozenset(self._people[tenant]), frozenset(spared))
+        return ErasedPeople(dict(self._people[tenant]), frozenset(spared))
 
     async def suppress(
         self, tenant: str, ids: Sequence[str], *, reason: str, events: Sequence[OutboxEvent] = ()
@@ -327,7 +327,7 @@ class MemoryLedger(MemoryAccessRules, MemoryErasures, MemoryAuditLog):
     async def accept(self, erasure: Erasure, events: Sequence[OutboxEvent]) -> None:
         async with self._lock:
             self._suppressed |= {(erasure.tenant, each) for each in (*erasure.document_ids, *erasure.subject_ids)}
-            self._people[erasure.tenant].update(erasure.subject_ids)
+            self._people[erasure.tenant].update(zip(erasure.subject_ids, erasure.subject_lengths, strict=True))
             self._spared[erasure.tenant].update(product(erasure.spared, erasure.subject_ids))
             self._erasures.setdefault(erasure.erasure_id, erasure)
             self._outbox += events

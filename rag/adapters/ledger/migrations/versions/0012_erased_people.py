@@ -1,6 +1,7 @@
 """The people that no document may mention, and the documents that an officer left out of a person's erasure.
 
-Earlier erasures did not record which documents were left out. Their people are taken over only where no document was.
+The length of an identifier tells which parts of a text may be it. The people of earlier erasures are refused where they are declared,
+as before: neither the length nor the documents that were left out were recorded.
 """
 
 from alembic import op
@@ -15,6 +16,7 @@ _STATEMENTS = (
     create table erased_people (
         tenant text not null,
         subject_id text not null,
+        length integer not null,
         erased_at timestamptz not null default now(),
         primary key (tenant, subject_id)
     )
@@ -26,12 +28,6 @@ _STATEMENTS = (
         subject_id text not null,
         primary key (tenant, document_id, subject_id)
     )
-    """,
-    """
-    insert into erased_people (tenant, subject_id)
-    select distinct tenant, jsonb_array_elements_text(body -> 'subject_ids') from erasures
-    where coalesce((body -> 'affected' ->> 'excluded')::int, 0) = 0
-    on conflict do nothing
     """,
 )
 
