@@ -50,7 +50,7 @@ async def listed(
         caller.tenant,
         source=source,
         principals=[principal] if principal else None,
-        scopes=(await _known(document_id, caller, services)).scopes if document_id else None,
+        scopes=(await known(document_id, caller, services)).scopes if document_id else None,
         after=str(after or ""),
         limit=limit + 1,
     )
@@ -67,7 +67,7 @@ async def why(
     group: Annotated[list[Name] | None, Query(max_length=100)] = None,
 ) -> DecidedMessage:
     """Explain whether a user with these groups sees a document in a search, and which label, setting or rule decides."""
-    record = await _known(document_id, caller, services)
+    record = await known(document_id, caller, services)
     principals = principals_of(user, group or ())
     suppressed = await services.ledger.suppressed(caller.tenant, [record.document_id, *record.subjects])
     rules = await services.ledger.access_rules(caller.tenant, principals=principals, scopes=record.scopes, limit=10_000)
@@ -91,7 +91,7 @@ async def withdraw(rule_id: UUID, caller: Administering, services: Backend, audi
 async def _rule(request: AccessRequest, caller: Caller, services: Services) -> AccessRule:
     actor = services.ids.caller_id(caller.tenant, caller.subject)
     if request.document_id:
-        record = await _known(request.document_id, caller, services)
+        record = await known(request.document_id, caller, services)
         return for_document(
             record, request.effect, request.principal, ids=services.ids, actor=actor, reason=request.reason
         )
@@ -116,7 +116,7 @@ def _objects(rule: AccessRule, services: Services) -> list[str]:
     return [f"document:{rule.document_id}" if rule.document_id else f"source:{rule.source}", f"{kind}:{known}"]
 
 
-async def _known(document_id: UUID, caller: Caller, services: Services) -> DocumentRecord:
+async def known(document_id: UUID, caller: Caller, services: Services) -> DocumentRecord:
     """Return the record of a document of the caller's tenant, also of one that the caller may not see."""
     found = await services.ledger.recorded(services.spec.index_id, [str(document_id)])
     record = found[str(document_id)]

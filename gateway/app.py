@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from gateway import access, answers, audit, auditing, docs, documents, erasures, health, keys, problems, search
+from gateway import access, answers, audit, auditing, docs, documents, erasures, health, holds, keys, problems, search
 from gateway.identity import Verifier
 from gateway.limits import RateLimit
 from gateway.middleware import FORM_OVERHEAD, BoundedBody, Observed
@@ -71,6 +71,7 @@ def create_app(services: Services, verifier: Verifier, *, redis_url: str | None 
         answers.router,
         documents.router,
         access.router,
+        holds.router,
         erasures.router,
         audit.router,
         keys.router,

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from rich.table import Table
 from rich.text import Text
 
-from gateway import audit_commands, dead, erase, grants
+from gateway import audit_commands, dead, erase, grants, holding
 from gateway.client import Failed
 from gateway.login import Target, TokenFile, by_browser, by_client_credentials
 from gateway.terminal import AsJson, Context, Limit, complaints, console, plain, print_json, reported, why
@@ -28,6 +28,7 @@ from gateway.terminal import AsJson, Context, Limit, complaints, console, plain,
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(dead.app, name="dead")
 app.add_typer(grants.app, name="access")
+app.add_typer(holding.app, name="hold")
 app.add_typer(erase.app, name="erase")
 app.add_typer(audit_commands.app, name="audit")
 Filter = Annotated[list[str] | None, typer.Option("--filter", help="field=value, repeatable: source, language, ...")]

@@ -20,7 +20,7 @@ SCOPES = {
     "rag:ingest": "upload documents and withdraw your own",
     "rag:erase": "erase documents and people of your tenant for ever, with a certificate",
     "rag:audit": "search, export and verify the audit log of your tenant",
-    "rag:admin": "grant and revoke access, withdraw uploads of others, and try dead documents again",
+    "rag:admin": "grant and revoke access, place and lift legal holds, withdraw uploads of others, and try dead documents again",
 }
 # The addresses are the issuer's, and gateway.docs fills them in when it serves the API page.
 _schemes = (

@@ -163,6 +163,7 @@ async def withdraw(document_id: UUID, caller: Withdrawing, services: Backend, au
         row |= {"status": DocumentStatus.SUPPRESSED}
     elif row["source"] == uploads.source_of(caller, services).name:
         async with audit.acting("document.withdraw", f"document:{document_id}"):
+            await _require_no_hold(str(document_id), row, caller, services)
             await uploads.withdraw(str(document_id), row["uri"], caller, services)
     else:
         raise Conflict(
@@ -186,6 +187,12 @@ async def redrive(document_id: UUID, caller: Administering, services: Backend, a
 
 async def _row(document_id: str, caller: Caller, services: Services) -> dict[str, Any] | None:
     return await services.ledger.document(services.spec.index_id, document_id, access_of(caller))
+
+
+async def _require_no_hold(document_id: str, row: dict[str, Any], caller: Caller, services: Services) -> None:
+    scopes = services.ids.scopes(caller.tenant, row["source"], row["uri"], document_id)
+    if found := await services.ledger.holds(caller.tenant, scopes=scopes, limit=1):
+        raise Conflict(found[0].refusal)
 
 
 def _named(document_id: str, row: dict[str, Any], caller: Caller) -> Located:

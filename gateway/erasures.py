@@ -113,6 +113,7 @@ async def accept_for(
         now=datetime.now(UTC),
         deadline_days=services.settings.erasure_deadline_days,
         ledger=services.ledger,
+        ids=services.ids,
         confirmed=confirmed,
     )
     try:

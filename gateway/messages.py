@@ -305,6 +305,42 @@ class RuleMessage(BaseModel):
     decided_at: datetime
 
 
+class HoldRequest(_Request):
+    """A legal hold on a document, or on the documents of a source whose uri starts with ``uri_prefix``, or on all of the source."""
+
+    document_id: UUID | None = Field(None, description="a document; without it, name a source")
+    source: Annotated[str, StringConstraints(max_length=64)] = ""
+    uri_prefix: Annotated[str, StringConstraints(max_length=4096), AfterValidator(_text)] = Field(
+        "", description="a folder of the source, ending with a slash", json_schema_extra={"pattern": TEXT_PATTERN}
+    )
+    reason: Value = Field(description="the matter, for the record", examples=["case 2026-117"])
+
+    @model_validator(mode="after")
+    def _names_one_target(self) -> Self:
+        if bool(self.document_id) == bool(self.source) or (self.uri_prefix and not self.source):
+            raise ValueError("name a document_id, or a source with or without a uri_prefix")
+        return self
+
+
+class HoldMessage(BaseModel):
+    """A legal hold. Nothing of it may be erased or withdrawn while it stands."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    hold_id: str
+    source: str
+    uri_prefix: str
+    document_id: str
+    actor: str = Field(description="the pseudonym of the administrator")
+    reason: str
+    placed_at: datetime
+
+
+class HoldList(BaseModel):
+    holds: list[HoldMessage]
+    next: str | None = Field(description="pass as ``after`` for the next page; null on the last one")
+
+
 class RuleList(BaseModel):
     rules: list[RuleMessage]
     next: str | None = Field(description="pass as ``after`` for the next page; null on the last one")

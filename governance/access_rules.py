@@ -15,6 +15,15 @@ KINDS = ("user:", "group:")
 SHOWN = (DocumentStatus.LIVE, DocumentStatus.PARKED)
 
 
+def folder_of(name: str, uri_prefix: str, *, tenant: str, sources: Sources) -> str:
+    """Return the canonical prefix of a folder of the tenant's source, or "" for all of it. Raises Rejected for any other."""
+    source = sources.by_name.get(name)
+    if source is None or source.tenant != tenant:
+        own = ", ".join(sorted(each.name for each in sources.by_name.values() if each.tenant == tenant)) or "none"
+        raise Rejected(f"source {name[:80]!r} is not one of your tenant ({own})", reason="unknown_source", status=404)
+    return _checked_folder(uri_prefix, source) if uri_prefix else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Decided:
     """Whether a caller may see a document in a search, the reason as a sentence, and the rule that decided, if one did."""
@@ -58,11 +67,7 @@ def for_source(
 
     Raises Rejected for a source that is not one of the tenant, a prefix that is not a folder of it, and a principal that is not one.
     """
-    source = sources.by_name.get(name)
-    if source is None or source.tenant != tenant:
-        own = ", ".join(sorted(each.name for each in sources.by_name.values() if each.tenant == tenant)) or "none"
-        raise Rejected(f"source {name[:80]!r} is not one of your tenant ({own})", reason="unknown_source", status=404)
-    folder = _checked_folder(uri_prefix, source) if uri_prefix else ""
+    folder = folder_of(name, uri_prefix, tenant=tenant, sources=sources)
     scope = ids.scope(tenant, name, folder)
     rule_id = ids.rule_id(tenant, scope, _checked_principal(principal))
     return AccessRule(rule_id, tenant, scope, principal, effect, name, folder, actor=actor, reason=reason)

@@ -150,9 +150,12 @@ async def accept(
     now: datetime,
     deadline_days: float,
     ledger: Erasures,
+    ids: Ids,
     confirmed: Sequence[str] | None = None,
 ) -> Erasure:
     """Accept the erasure of the chosen documents, and of the person. Everything of it is hidden when this returns.
+
+    Raises Conflict when one of them is under a legal hold: then nothing is erased.
 
     The lanes learn of it by a tombstone for each document, which names no uri.
     """
@@ -182,9 +185,9 @@ async def accept(
         history=(ErasureEvent(now, f"accepted: {len(documents)} documents are hidden and refused from now on"),),
     )
     tombstones = [OutboxEvent(CHANGED, each, None) for each in erasure.document_ids]
-    await ledger.accept(
-        erasure, [*tombstones, OutboxEvent(ERASURES_REQUESTED, erasure.erasure_id, _requested(erasure))]
-    )
+    scopes = {scope for each in documents for scope in ids.scopes(tenant, each.source, each.uri, each.document_id)}
+    requested = OutboxEvent(ERASURES_REQUESTED, erasure.erasure_id, _requested(erasure))
+    await ledger.accept(erasure, [*tombstones, requested], scopes=sorted(scopes))
     return erasure
 
 

@@ -182,6 +182,10 @@ def erasure_id() -> str:
     return _uuid7()
 
 
+def hold_id() -> str:
+    return _uuid7()
+
+
 def _uuid7() -> str:
     """Return a new UUIDv7 (RFC 9562): time-ordered, 74 random bits."""
     milliseconds = time.time_ns() // 1_000_000

@@ -57,6 +57,26 @@ class AccessRule:
     decided_at: datetime | None = None  # set by the ledger
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A legal hold: nothing of its scope may be erased while it stands. Several holds may stand on one scope, each for its own matter."""
+
+    hold_id: str
+    tenant: str
+    scope: str  # of ``Ids.scopes``
+    source: str
+    uri_prefix: str = ""  # ends with a slash; empty for the whole source and for a document
+    document_id: str = ""
+    actor: str = ""  # the administrator's pseudonym
+    reason: str = ""
+    placed_at: datetime | None = None  # set by the ledger
+
+    @property
+    def refusal(self) -> str:
+        place = f"document {self.document_id}" if self.document_id else self.uri_prefix or f"source {self.source}"
+        return f"legal hold {self.hold_id} on {place} forbids the erasure: leave its documents out, or have the hold lifted"
+
+
 class RuledScopes(NamedTuple):
     """The scopes that the rules of a caller's principals name."""
 

@@ -25,6 +25,7 @@ from rag.models import (
     ErasedPeople,
     Erasure,
     Hit,
+    Hold,
     HybridQuery,
     IndexSpec,
     Inventoried,
@@ -389,6 +390,21 @@ class AccessRules(Protocol):
         """Delete the rule, so that its scope's labels alone decide again. Return it, or None when there is none. Idempotent."""
 
 
+class Holds(Protocol):
+    """Legal holds. ``Erasures.accept`` refuses an erasure of anything under one."""
+
+    async def place(self, hold: Hold) -> Hold:
+        """Record the hold and return it with its time. Idempotent by its id. An acceptance comes before it, or after it and is refused."""
+
+    async def holds(
+        self, tenant: str, *, scopes: Sequence[str] | None = None, after: str = "", limit: int = 100
+    ) -> list[Hold]:
+        """Return a page of the tenant's holds in order of id, which is the order of time: those of any of the ``scopes``, or all."""
+
+    async def lift(self, tenant: str, hold_id: str) -> Hold | None:
+        """Delete the hold and return it, or None when there is none. Idempotent."""
+
+
 class Deletions(Protocol):
     """The deletions that were held back because they would delete most of a source. A person confirms them, document by document."""
 
@@ -511,8 +527,10 @@ class Erasures(Protocol):
     ) -> list[DocumentRecord]:
         """Return the recorded documents, of any status and index, that one of the conditions names: each once, without erased ones."""
 
-    async def accept(self, erasure: Erasure, events: Sequence[OutboxEvent]) -> None:
+    async def accept(self, erasure: Erasure, events: Sequence[OutboxEvent], *, scopes: Sequence[str] = ()) -> None:
         """Suppress the erasure's documents and people, record it, and write the ``events`` to the outbox, in one transaction.
+
+        Raises Conflict, and changes nothing, when one of ``scopes`` (those of the documents) is under a legal hold.
 
         A swap that runs ends first. A later one sees the suppressions, and loses documents whose text was not searched for the people.
         Idempotent by the erasure's id, but for the events.
@@ -596,6 +614,7 @@ class AuditLog(Protocol):
 class Stores(
     Ledger,
     AccessRules,
+    Holds,
     Deletions,
     Positions,
     Outbox,

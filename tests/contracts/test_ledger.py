@@ -25,7 +25,7 @@ from rag.adapters.ledger import open_ledger, schema
 from rag.adapters.ledger.documents import CHUNKS_OF, VISIBLE
 from rag.adapters.memory.ledger import MemoryLedger
 from rag.errors import Conflict, OutdatedSettings
-from rag.ids import erasure_id
+from rag.ids import erasure_id, hold_id
 from rag.ingest.deletions import MASS
 from rag.models import (
     AccessFilter,
@@ -40,6 +40,7 @@ from rag.models import (
     Erasure,
     ErasureEvent,
     ErasureState,
+    Hold,
     IndexingTask,
     IndexSpec,
     Inventoried,
@@ -834,6 +835,36 @@ async def test_a_document_whose_text_was_not_searched_for_an_erased_person_is_lo
     gone = delta(other, {}, revision=1, tenant=tenant, status=DocumentStatus.SUPPRESSED)
     assert (await applied(ledger, index, gone)).accepted
     assert (await applied(ledger, index, delta(an_id(), {an_id(): an_id()}, tenant=uuid.uuid4().hex))).accepted
+
+
+async def test_nothing_under_a_legal_hold_is_erased(ledger: Any, index: str) -> None:
+    tenant, document = uuid.uuid4().hex, an_id()
+    older, newer = sorted(hold_id() for _ in range(2))
+    first = Hold(older, tenant, "hr", "s3", "s3://docs/hr/", actor="admin", reason="case 7")
+    second = replace(first, hold_id=newer, scope=document)
+    other = Hold(hold_id(), uuid.uuid4().hex, "hr", "s3", document_id=an_id())
+    placed = [await ledger.place(each) for each in (first, second, other)]
+    assert [replace(each, placed_at=None) for each in placed] == [first, second, other]
+    assert await ledger.place(first) == placed[0]
+    assert await ledger.holds(tenant) == placed[:2]
+    assert await ledger.holds(tenant, limit=1) == placed[:1]
+    assert await ledger.holds(tenant, after=first.hold_id) == placed[1:2]
+    assert await ledger.holds(tenant, scopes=["hr", "all"]) == placed[:1]
+    assert await ledger.holds(tenant, scopes=[]) == []
+    erasure = an_erasure(tenant, document)
+    await emptied(ledger)
+    for hold in (first, second):
+        with pytest.raises(Conflict, match=f"legal hold {hold.hold_id} on s3://docs/hr/"):
+            await ledger.accept(erasure, [OutboxEvent(CHANGED, document, None)], scopes=["all", hold.scope])
+    assert await ledger.suppressed(tenant, [document]) == set()
+    assert await ledger.erasure(tenant, erasure.erasure_id) is None
+    async with ledger.unpublished() as events:
+        assert not list(events)
+    assert await ledger.lift(tenant, other.hold_id) is None
+    assert await ledger.lift(tenant, first.hold_id) == placed[0]
+    assert await ledger.lift(tenant, first.hold_id) is None
+    await ledger.accept(erasure, [], scopes=["all", "hr"])
+    assert await ledger.erasure(tenant, erasure.erasure_id) == erasure
 
 
 async def emptied(ledger: Any) -> None:

@@ -303,6 +303,24 @@ def test_an_erasure_names_one_target(tidemark: Any) -> None:
     tidemark("erase", "run", "--document", str(uuid4()), "--yes", code=1)
 
 
+async def test_a_legal_hold_is_placed_listed_and_lifted(tidemark: Any, world: Any) -> None:
+    document = await world.index(SENTENCE)
+
+    async def hold(*arguments: str, code: int = 0) -> str:
+        return str((await asyncio.to_thread(lambda: tidemark("hold", *arguments, code=code))).output)
+
+    await asyncio.to_thread(tidemark, "login", "--client-credentials")
+    placed = json.loads(await hold("place", "--document", document, "--reason", "case 7", "--json"))
+    assert "placed on source s3" in await hold("place", "--source", "s3", "--reason", "case 8")
+    listed = await hold("list")
+    assert placed["hold_id"] in listed
+    assert "case 7" in listed
+    assert {each["reason"] for each in json.loads(await hold("list", "--json"))} == {"case 7", "case 8"}
+    assert f"lifted on {document}" in await hold("lift", placed["hold_id"])
+    assert len(json.loads(await hold("list", "--json"))) == 1
+    await hold("lift", placed["hold_id"], code=1)
+
+
 async def test_access_is_granted_explained_listed_and_withdrawn(tidemark: Any, world: Any) -> None:
     hidden = await world.index(SENTENCE, principals=("group:board",))
     await asyncio.to_thread(tidemark, "login", "--client-credentials")
@@ -347,6 +365,8 @@ async def test_the_audit_log_is_searched_exported_and_verified(tidemark: Any, wo
 def test_a_rule_names_one_target(tidemark: Any) -> None:
     tidemark("login", "--client-credentials")
     tidemark("access", "grant", "user:bob", code=2)
+    tidemark("hold", "place", "--reason", "case 7", code=2)
+    tidemark("hold", "place", "--reason", "case 7", "--prefix", "s3://docs/a/", code=2)
     tidemark("access", "grant", "user:bob", "--document", str(uuid4()), "--source", "s3", code=2)
     tidemark("access", "revoke", "user:bob", "--prefix", "s3://docs/a/", code=2)
 

@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 from pydantic import TypeAdapter
 
 from rag.adapters.ledger.documents import read_recorded
+from rag.adapters.ledger.holds import require_no_hold
 from rag.adapters.ledger.rows import LedgerPart
 from rag.adapters.ledger.stores import add_suppressions, add_to_outbox
 from rag.errors import Conflict
@@ -55,10 +56,11 @@ class ErasuresPart(LedgerPart):
             ]
         return sorted(records, key=lambda record: record.document_id)
 
-    async def accept(self, erasure: Erasure, events: Sequence[OutboxEvent]) -> None:
+    async def accept(self, erasure: Erasure, events: Sequence[OutboxEvent], *, scopes: Sequence[str] = ()) -> None:
         async with self.connection() as db:
             suppressed = [*erasure.document_ids, *erasure.subject_ids]
             await add_suppressions(db, erasure.tenant, suppressed, reason=f"erasure {erasure.erasure_id}")
+            await require_no_hold(db, erasure.tenant, scopes)
             await db.execute(
                 """
                 insert into erased_people (tenant, subject_id, length) select %s, unnest(%s::text[]), unnest(%s::integer[])

@@ -14,6 +14,7 @@ from rag.adapters.ledger.catalog import CatalogPart
 from rag.adapters.ledger.deletions import DeletionsPart
 from rag.adapters.ledger.documents import DocumentsPart
 from rag.adapters.ledger.erasures import ErasuresPart
+from rag.adapters.ledger.holds import HoldsPart
 from rag.adapters.ledger.stores import StoresPart
 from rag.errors import Unavailable
 
@@ -21,8 +22,10 @@ from rag.errors import Unavailable
 _LIMITS = "-c lock_timeout=10000 -c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000"
 
 
-class PostgresLedger(DocumentsPart, AccessPart, DeletionsPart, CatalogPart, ErasuresPart, StoresPart, AuditPart):
-    """Ledger, AccessRules, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Erasures, Batches, Measurements and
+class PostgresLedger(
+    DocumentsPart, AccessPart, HoldsPart, DeletionsPart, CatalogPart, ErasuresPart, StoresPart, AuditPart
+):
+    """Ledger, AccessRules, Holds, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Erasures, Batches, Measurements and
     AuditLog of ``rag.ports``."""
 
     def __init__(self, pool: AsyncConnectionPool) -> None:

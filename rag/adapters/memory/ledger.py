@@ -15,6 +15,7 @@ from typing import Any
 from rag.adapters.memory.access import MemoryAccessRules
 from rag.adapters.memory.audit import MemoryAuditLog
 from rag.adapters.memory.erasures import MemoryErasures
+from rag.adapters.memory.holds import MemoryHolds
 from rag.ingest.deletions import WAVE_SECONDS, is_mass
 from rag.models import (
     ERASED,
@@ -52,8 +53,8 @@ class _Held:
     is_confirmed: bool = False
 
 
-class MemoryLedger(MemoryAccessRules, MemoryErasures, MemoryAuditLog):
-    """Ledger, AccessRules, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Erasures, Batches, Measurements and
+class MemoryLedger(MemoryAccessRules, MemoryHolds, MemoryErasures, MemoryAuditLog):
+    """Ledger, AccessRules, Holds, Deletions, Positions, Outbox, Catalog, EmbeddingCache, Suppressions, Erasures, Batches, Measurements and
     AuditLog of ``rag.ports``."""
 
     def __init__(self) -> None:
@@ -324,8 +325,9 @@ class MemoryLedger(MemoryAccessRules, MemoryErasures, MemoryAuditLog):
         }
         return [found[each] for each in sorted(found)]
 
-    async def accept(self, erasure: Erasure, events: Sequence[OutboxEvent]) -> None:
+    async def accept(self, erasure: Erasure, events: Sequence[OutboxEvent], *, scopes: Sequence[str] = ()) -> None:
         async with self._lock:
+            self._require_no_hold(erasure.tenant, scopes)
             self._suppressed |= {(erasure.tenant, each) for each in (*erasure.document_ids, *erasure.subject_ids)}
             self._people[erasure.tenant].update(zip(erasure.subject_ids, erasure.subject_lengths, strict=True))
             self._spared[erasure.tenant].update(product(erasure.spared, erasure.subject_ids))
