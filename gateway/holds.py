@@ -40,7 +40,8 @@ async def listed(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> HoldList:
     """List the holds of the caller's tenant, oldest first. With ``document_id``, those that protect the document."""
-    scopes = (await known(document_id, caller, services)).scopes if document_id else None
+    record = await known(document_id, caller, services) if document_id else None
+    scopes = services.ids.scopes(record.tenant, record.source, record.uri, record.document_id) if record else None
     found = await services.ledger.holds(caller.tenant, scopes=scopes, after=str(after or ""), limit=limit + 1)
     page = [HoldMessage.model_validate(each) for each in found[:limit]]
     return HoldList(holds=page, next=page[-1].hold_id if len(found) > limit else None)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 MAX_LENGTH = 200  # characters of an identifier
-MAX_WORDS = 8  # of an identifier that is no e-mail address, phone number or IBAN: an IPv6 address has eight
+MAX_WORDS = 8  # of any other identifier than an e-mail address, a phone number or an IBAN; an IPv6 address has eight
 _MARKS = ".,;:!?()[]{}<>\"'`*|«»„“”‘’"  # of the sentence or the markup: no identifier begins or ends with one
 MARKS = frozenset(_MARKS)
 _PHONE_DIGITS = range(7, 21)
@@ -23,7 +23,7 @@ _PHONE = re.compile(r"\+?[\d\s().\-/]+")
 _IBAN = re.compile(r"[a-z]{2}\d{2}[a-z\d]{11,30}")
 _WORD = re.compile(r"[^\W_]+")
 _BETWEEN_DIGITS = re.compile(r"[\s().\-/]{1,3}")
-_DOMAIN = re.compile(r"[\w-]+(?:\.[\w-]+)*")
+_DOMAIN = re.compile(r"[\w-]+(?:\.\w[\w-]*)*")
 _IN_ADDRESS = re.compile(r"[\w.+%-]")
 
 
@@ -38,9 +38,8 @@ def folded(text: str) -> str:
 def canonical(identifier: str) -> str:
     """Return the only spelling of an identifier: folded, with single blanks and no marks around it.
 
-    A phone number is its digits, and an IBAN has no blanks.
-    The kind is not asked for, because a label that declares a person has none. Grouped digits of any meaning are taken for a phone
-    number, so ``12-345-678`` and ``1234 5678`` are the same identifier.
+    A phone number is its digits, and an IBAN has no blanks. A label that declares a person does not name the kind of the identifier. So
+    grouped digits of any meaning count as a phone number: ``12-345-678`` and ``1234 5678`` are the same identifier.
     """
     text = " ".join(folded(identifier).split())
     digits = "".join(each for each in text if each.isdigit())
@@ -104,7 +103,7 @@ def _phones(text: str, words: list[tuple[int, int]]) -> Iterator[str]:
     before = None
     for start, end in words:
         number = text[start:end]
-        is_number = all(each.isdigit() for each in number) and not _touches_word(text, start, end)
+        is_number = number.isdigit()
         if group and not (is_number and before is not None and _BETWEEN_DIGITS.fullmatch(text, before, start)):
             yield from _joined(group)
             group = []
@@ -112,10 +111,6 @@ def _phones(text: str, words: list[tuple[int, int]]) -> Iterator[str]:
             group.append(number)
         before = end
     yield from _joined(group)
-
-
-def _touches_word(text: str, start: int, end: int) -> bool:
-    return text[start - 1 : start] == "_" or text[end : end + 1] == "_"
 
 
 def _joined(group: list[str]) -> Iterator[str]:

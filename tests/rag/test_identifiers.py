@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from governance.mentions import Identifier
@@ -62,6 +62,9 @@ def test_two_identifiers_have_two_pseudonyms(one: str, other: str) -> None:
 
 
 @given(st.sampled_from(WRITTEN), FILLER, EDGES, EDGES, FILLER)
+@example(("phone", PHONE), "", "", "", "_")
+@example(("email", EMAIL), "", "", ".", "-")
+@example(("id", "#4711"), "", "", "/", "")
 def test_what_an_officer_is_shown_as_a_mention_is_recognized_later(
     written: tuple[str, str], before: str, left: str, right: str, after: str
 ) -> None:

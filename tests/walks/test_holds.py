@@ -100,6 +100,18 @@ async def test_holds_are_listed_with_those_that_protect_a_document(door: Gateway
         assert (await call(door, 200, "GET", f"/v1/holds?document_id={document_id(key)}"))["holds"] == holds
 
 
+async def test_the_holds_on_a_broken_document_are_listed_too(world: World, door: Gateway) -> None:
+    """It has no chunks and no recorded scopes, and yet it may be evidence."""
+    await world.put("hr/broken.md", "")
+    await world.run_lane()
+    hold = await call(
+        door, 201, "POST", "/v1/holds", json={"source": "s3", "uri_prefix": f"{BASE}hr/", "reason": "case 7"}
+    )
+    broken = document_id("hr/broken.md")
+    assert (await call(door, 200, "GET", f"/v1/holds?document_id={broken}"))["holds"] == [hold]
+    await erase(door, 409, document_id=broken)
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -195,8 +196,17 @@ async def erase_pat(world: World, *spared: str) -> None:
 MENTION = "# Ropes\n\nAsk <PAT@Example.com> for more zeppelin ropes.\n"
 
 
-async def test_an_erased_person_does_not_come_back_under_a_new_name(world: World, door: Gateway) -> None:
+async def test_an_erased_person_does_not_come_back_under_a_new_name(
+    world: World, door: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await erase_pat(world)
+    written, put = [], world.artifacts.put
+
+    async def watched(uri: str, content: bytes, **options: Any) -> Any:
+        written.append(content)
+        return await put(uri, content, **options)
+
+    monkeypatch.setattr(world.artifacts, "put", watched)
     await world.put("new-name.md", MENTION)
     await world.put("pat@example.com/notes.md", "# Notes\n\nThe path has the zeppelin's pilot.\n")
     await world.put("title.md", "# Pat@example.com\n\nA title about a zeppelin.\n")
@@ -205,9 +215,8 @@ async def test_an_erased_person_does_not_come_back_under_a_new_name(world: World
     hits = {hit["uri"] for hit in await door.search("alice", "zeppelin ropes pilot title", top_k=50)}
     assert hits == {f"s3://docs/{BY_ID}", f"s3://docs/{OTHER}", "s3://docs/fine.md"}
     assert (await world.row("new-name.md")).status is DocumentStatus.SUPPRESSED
-    stored = [state.uri async for state in world.artifacts.list(CONTAINER)]
-    assert stored
-    assert not [uri for uri in stored if (await world.row("new-name.md")).document_id in uri]
+    assert written
+    assert not [content for content in written if b"pat@example.com>" in content.lower()]  # not even for a moment
     await replay(world)
     assert (await world.row("new-name.md")).status is DocumentStatus.SUPPRESSED
     await world.put("new-name.md", "# Ropes\n\nAsk the office for more zeppelin ropes.\n")

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from rag.adapters.ledger.documents import read_recorded
 from rag.adapters.ledger.holds import require_no_hold
 from rag.adapters.ledger.rows import LedgerPart
-from rag.adapters.ledger.stores import add_suppressions, add_to_outbox
+from rag.adapters.ledger.stores import add_suppressions, add_to_outbox, lock_suppressions
 from rag.errors import Conflict
 from rag.models import ERASED, DocumentRecord, Erasure
 from rag.ports import OutboxEvent
@@ -58,9 +58,10 @@ class ErasuresPart(LedgerPart):
 
     async def accept(self, erasure: Erasure, events: Sequence[OutboxEvent], *, scopes: Sequence[str] = ()) -> None:
         async with self.connection() as db:
+            await lock_suppressions(db, erasure.tenant)
+            await require_no_hold(db, erasure.tenant, scopes)
             suppressed = [*erasure.document_ids, *erasure.subject_ids]
             await add_suppressions(db, erasure.tenant, suppressed, reason=f"erasure {erasure.erasure_id}")
-            await require_no_hold(db, erasure.tenant, scopes)
             await db.execute(
                 """
                 insert into erased_people (tenant, subject_id, length) select %s, unnest(%s::text[]), unnest(%s::integer[])

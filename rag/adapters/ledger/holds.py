@@ -10,19 +10,19 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from rag.adapters.ledger.rows import LedgerPart
+from rag.adapters.ledger.stores import lock_suppressions
 from rag.errors import Conflict
 from rag.models import Hold
 
 _COLUMNS = """
     hold_id::text, tenant, scope, source, uri_prefix, coalesce(document_id::text, '') as document_id, actor, reason, placed_at
 """
-_LOCK = "select pg_advisory_xact_lock(hashtextextended('suppressions:' || %s, 0))"
 
 
 class HoldsPart(LedgerPart):
     async def place(self, hold: Hold) -> Hold:
         async with self.connection() as db, db.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(_LOCK, (hold.tenant,))
+            await lock_suppressions(db, hold.tenant)
             await cursor.execute(
                 """
                 insert into legal_holds (hold_id, tenant, scope, source, uri_prefix, document_id, actor, reason)
@@ -56,7 +56,7 @@ class HoldsPart(LedgerPart):
 
 
 async def require_no_hold(db: AsyncConnection, tenant: str, scopes: Sequence[str]) -> None:
-    """Raise Conflict when one of the scopes is under a legal hold. The transaction holds the lock of ``place``."""
+    """Raise Conflict when one of the scopes is under a legal hold. The transaction has called ``lock_suppressions``."""
     if scopes and (found := await _read(db, tenant, scopes, "", 1)):
         raise Conflict(found[0].refusal)
 

@@ -210,9 +210,14 @@ async def move_position(db: AsyncConnection, index_id: str, done: OffsetRange) -
     )
 
 
+async def lock_suppressions(db: AsyncConnection, tenant: str) -> None:
+    """Wait until no swap, acceptance or new hold of the tenant runs, and keep later ones waiting until the transaction ends."""
+    await db.execute("select pg_advisory_xact_lock(hashtextextended('suppressions:' || %s, 0))", (tenant,))
+
+
 async def add_suppressions(db: AsyncConnection, tenant: str, ids: Sequence[str], *, reason: str) -> None:
     """Suppress the ids, alone: a swap that runs ends first, and a later one sees the suppressions."""
-    await db.execute("select pg_advisory_xact_lock(hashtextextended('suppressions:' || %s, 0))", (tenant,))
+    await lock_suppressions(db, tenant)
     await db.execute(
         "insert into suppressions (tenant, id, reason) select %s, unnest(%s::text[]), %s on conflict do nothing",
         (tenant, list(ids), reason),
