@@ -216,7 +216,8 @@ async def test_an_erased_person_does_not_come_back_under_a_new_name(
     assert hits == {f"s3://docs/{BY_ID}", f"s3://docs/{OTHER}", "s3://docs/fine.md"}
     assert (await world.row("new-name.md")).status is DocumentStatus.SUPPRESSED
     assert written
-    assert not [content for content in written if b"pat@example.com>" in content.lower()]  # not even for a moment
+    texts = b"".join(written).lower().replace(b"pat@example.community", b"")
+    assert b"pat@example.com" not in texts  # not even for a moment
     await replay(world)
     assert (await world.row("new-name.md")).status is DocumentStatus.SUPPRESSED
     await world.put("new-name.md", "# Ropes\n\nAsk the office for more zeppelin ropes.\n")
