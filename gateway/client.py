@@ -42,6 +42,17 @@ class GatewayClient:
         """Return the body of a successful response. Raises Failed for any other."""
         return dict(_json(self._request(method, path, **options)))
 
+    def listed(self, path: str, name: str, **query: Any) -> list[dict[str, Any]]:
+        """Return the items of every page of a list, whose bodies hold them under ``name``. Raises Failed for any other response."""
+        items: list[dict[str, Any]] = []
+        after: dict[str, str] = {}
+        while True:
+            page = self.call("GET", path, params=query | after | {"limit": 500})
+            items += page[name]
+            if page["next"] is None:
+                return items
+            after = {"after": page["next"]}
+
     def text(self, path: str) -> str:
         """Return the body of a successful response that is not JSON. Raises Failed for any other."""
         return self._request("GET", path).text

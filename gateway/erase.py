@@ -76,16 +76,8 @@ def status(context: typer.Context, erasure: Erasure, as_json: AsJson = False) ->
 @app.command("list")
 def listed(context: typer.Context, as_json: AsJson = False) -> None:
     """List the erasures of your tenant."""
-    rows: list[dict[str, Any]] = []
-    query: dict[str, Any] = {"limit": 500}
     with reported():
-        gateway = context.obj.gateway()
-        while True:
-            answer = gateway.call("GET", "/v1/erasures", params=query)
-            rows += answer["erasures"]
-            if answer["next"] is None:
-                break
-            query["after"] = answer["next"]
+        rows = context.obj.gateway().listed("/v1/erasures", "erasures")
     if as_json:
         return print_json(rows)
     table = Table("erasure", "state", "documents", "requested", "deadline", "reason", box=None)

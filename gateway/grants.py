@@ -59,17 +59,9 @@ def listed(
     as_json: AsJson = False,
 ) -> None:
     """List the rules of your tenant."""
-    query: dict[str, Any] = {"principal": principal, "source": source} | _named(document)
-    rules: list[dict[str, Any]] = []
     with reported():
-        after: dict[str, str] = {}
-        gateway = context.obj.gateway()
-        while True:
-            page = gateway.call("GET", "/v1/access", params=query | after | {"limit": 500})
-            rules += page["rules"]
-            if page["next"] is None:
-                break
-            after = {"after": page["next"]}
+        query = {"principal": principal, "source": source} | named(document)
+        rules = context.obj.gateway().listed("/v1/access", "rules", **query)
     if as_json:
         return print_json(rules)
     table = Table("rule", "effect", "principal", "documents", "decided", "reason", box=None)
@@ -119,17 +111,22 @@ def _decide(
     as_json: bool,
 ) -> None:
     with reported():
-        if bool(document) == bool(source) or (prefix and not source):
-            raise Failed("name --document, or --source with or without --prefix", 2)
-        body = {"effect": effect, "principal": principal, "source": source, "uri_prefix": prefix, "reason": reason}
-        rule = context.obj.gateway().call("POST", "/v1/access", json=body | _named(document))
+        body = {"effect": effect, "principal": principal, "reason": reason} | target(document, source, prefix)
+        rule = context.obj.gateway().call("POST", "/v1/access", json=body)
     if as_json:
         print_json(rule)
     else:
         _print(rule)
 
 
-def _named(document: UUID | None) -> dict[str, str]:
+def target(document: UUID | None, source: str, prefix: str) -> dict[str, str]:
+    """Return the fields of a request that name a document, a folder or a source. Raises Failed unless they name exactly one."""
+    if bool(document) == bool(source) or (prefix and not source):
+        raise Failed("name --document, or --source with or without --prefix", 2)
+    return {"source": source, "uri_prefix": prefix} | named(document)
+
+
+def named(document: UUID | None) -> dict[str, str]:
     return {"document_id": str(document)} if document else {}
 
 

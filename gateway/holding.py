@@ -8,8 +8,7 @@ from uuid import UUID
 import typer
 from rich.table import Table
 
-from gateway.client import Failed
-from gateway.grants import Document, Prefix, Source
+from gateway.grants import Document, Prefix, Source, named, target
 from gateway.terminal import AsJson, console, plain, print_json, reported
 
 app = typer.Typer(no_args_is_help=True, help="Forbid the erasure of documents for a legal matter.")
@@ -26,11 +25,8 @@ def place(
 ) -> None:
     """Forbid every erasure and withdrawal of a document, a folder or a source."""
     with reported():
-        if bool(document) == bool(source) or (prefix and not source):
-            raise Failed("name --document, or --source with or without --prefix", 2)
-        body = {"source": source, "uri_prefix": prefix, "reason": reason}
-        named = {"document_id": str(document)} if document else {}
-        hold = context.obj.gateway().call("POST", "/v1/holds", json=body | named)
+        body = {"reason": reason} | target(document, source, prefix)
+        hold = context.obj.gateway().call("POST", "/v1/holds", json=body)
     if as_json:
         print_json(hold)
     else:
@@ -44,17 +40,8 @@ def listed(
     as_json: AsJson = False,
 ) -> None:
     """List the holds of your tenant."""
-    query = {"document_id": str(document)} if document else {}
-    holds: list[dict[str, Any]] = []
     with reported():
-        after: dict[str, str] = {}
-        gateway = context.obj.gateway()
-        while True:
-            page = gateway.call("GET", "/v1/holds", params=query | after | {"limit": 500})
-            holds += page["holds"]
-            if page["next"] is None:
-                break
-            after = {"after": page["next"]}
+        holds = context.obj.gateway().listed("/v1/holds", "holds", **named(document))
     if as_json:
         return print_json(holds)
     table = Table("hold", "documents", "placed", "reason", box=None)

@@ -268,25 +268,30 @@ class LineageMessage(DocumentMessage):
         return cls(**{**row, "cause": cause, "points": points, "indexes": indexes})
 
 
-class AccessRequest(_Request):
-    """A decision on a document, or on the documents of a source whose uri starts with ``uri_prefix``, or on all of the source."""
+class _OfScope(_Request):
+    """A document, or the documents of a source whose uri starts with ``uri_prefix``, or all of the source."""
 
-    effect: Effect
-    principal: Value = Field(description="user:NAME or group:NAME", examples=["group:finance"])
     document_id: UUID | None = Field(None, description="a document; without it, name a source")
     source: Annotated[str, StringConstraints(max_length=64)] = ""
     uri_prefix: Annotated[str, StringConstraints(max_length=4096), AfterValidator(_text)] = Field(
         "", description="a folder of the source, ending with a slash", json_schema_extra={"pattern": TEXT_PATTERN}
     )
-    reason: Annotated[str, StringConstraints(max_length=MAX_VALUE), AfterValidator(_text)] = Field(
-        "", json_schema_extra={"pattern": TEXT_PATTERN}
-    )
 
     @model_validator(mode="after")
-    def _names_one_target(self) -> Self:
+    def _names_one_scope(self) -> Self:
         if bool(self.document_id) == bool(self.source) or (self.uri_prefix and not self.source):
             raise ValueError("name a document_id, or a source with or without a uri_prefix")
         return self
+
+
+class AccessRequest(_OfScope):
+    """A decision on a document, or on the documents of a source whose uri starts with ``uri_prefix``, or on all of the source."""
+
+    effect: Effect
+    principal: Value = Field(description="user:NAME or group:NAME", examples=["group:finance"])
+    reason: Annotated[str, StringConstraints(max_length=MAX_VALUE), AfterValidator(_text)] = Field(
+        "", json_schema_extra={"pattern": TEXT_PATTERN}
+    )
 
 
 class RuleMessage(BaseModel):
@@ -305,21 +310,10 @@ class RuleMessage(BaseModel):
     decided_at: datetime
 
 
-class HoldRequest(_Request):
+class HoldRequest(_OfScope):
     """A legal hold on a document, or on the documents of a source whose uri starts with ``uri_prefix``, or on all of the source."""
 
-    document_id: UUID | None = Field(None, description="a document; without it, name a source")
-    source: Annotated[str, StringConstraints(max_length=64)] = ""
-    uri_prefix: Annotated[str, StringConstraints(max_length=4096), AfterValidator(_text)] = Field(
-        "", description="a folder of the source, ending with a slash", json_schema_extra={"pattern": TEXT_PATTERN}
-    )
     reason: Value = Field(description="the matter, for the record", examples=["case 2026-117"])
-
-    @model_validator(mode="after")
-    def _names_one_target(self) -> Self:
-        if bool(self.document_id) == bool(self.source) or (self.uri_prefix and not self.source):
-            raise ValueError("name a document_id, or a source with or without a uri_prefix")
-        return self
 
 
 class HoldMessage(BaseModel):
